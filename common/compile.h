@@ -1,0 +1,62 @@
+// From a module, a mesh and a resolved plan to a sharded program.
+#ifndef SHARDPLANE_COMMON_COMPILE_H_
+#define SHARDPLANE_COMMON_COMPILE_H_
+
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/device_mesh.h"
+#include "common/graph_module.h"
+#include "common/parallelize_plan.h"
+#include "common/sharded_program.h"
+#include "common/tensor_type.h"
+
+namespace shardplane {
+
+struct InputSpec {
+  TensorType type;
+  bool requires_grad = false;
+  std::string name;  // of forward's parameter
+  friend bool operator==(const InputSpec&, const InputSpec&) = default;
+};
+
+enum class LossReduction { kSum = 1, kMean };
+
+// One signature: what is called how.
+struct Signature {
+  std::vector<InputSpec> inputs;
+  // nullopt: forward only. A graph's placeholders are the module's outputs,
+  // then the targets; its output is one 0-dim tensor.
+  std::optional<std::variant<LossReduction, Graph>> loss;
+  std::vector<InputSpec> targets;
+  friend bool operator==(const Signature&, const Signature&) = default;
+};
+
+struct CompileOptions {
+  bool strict = false;  // an op without a row is Unimplemented, not a warning
+};
+
+struct CompiledProgram {
+  ShardedProgram program;
+  std::vector<Diagnostic> diagnostics;
+  // Multiply-adds count two; of the rank that has most. Forward and backward.
+  int64_t flops_per_rank = 0;
+};
+
+// `module` carries the graphs of this signature; `plan` was resolved against a
+// module with the same tree and parameters.
+// InvalidArgument: inputs that do not fit the graph, shapes that do not fit an
+// op (names FQN and op), a loss that is not 0-dim. Unimplemented: an op that
+// has no row and is not on the safe list (names op and FQN).
+absl::StatusOr<CompiledProgram> Compile(const GraphModule& module,
+                                        const DeviceMesh& mesh,
+                                        const ResolvedPlan& plan,
+                                        const Signature& signature,
+                                        const CompileOptions& options);
+
+}  // namespace shardplane
+
+#endif  // SHARDPLANE_COMMON_COMPILE_H_

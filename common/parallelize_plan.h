@@ -1,0 +1,152 @@
+// Plans, and their resolution against a module tree.
+#ifndef SHARDPLANE_COMMON_PARALLELIZE_PLAN_H_
+#define SHARDPLANE_COMMON_PARALLELIZE_PLAN_H_
+
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/container/btree_map.h"
+#include "absl/status/statusor.h"
+#include "common/device_mesh.h"
+#include "common/graph_module.h"
+#include "common/placement.h"
+#include "common/tensor_spec.h"
+
+namespace shardplane {
+
+// Styles are values: what they do to the parameters, inputs and outputs of one
+// module. Placements are as the user wrote them (negative dims allowed).
+
+// Linear: weight S(0), bias S(0). Embedding: weight S(1).
+struct ColwiseParallel {
+  Placement input_layouts = Replicate{};
+  Placement output_layouts = Shard{-1};
+  friend bool operator==(const ColwiseParallel&,
+                         const ColwiseParallel&) = default;
+};
+// Linear: weight S(1), bias R. Embedding: weight S(0).
+struct RowwiseParallel {
+  Placement input_layouts = Shard{-1};
+  Placement output_layouts = Replicate{};
+  friend bool operator==(const RowwiseParallel&,
+                         const RowwiseParallel&) = default;
+};
+// How one input or output is claimed to lie and how it is wanted. A claim of
+// nullopt leaves the value alone; a wish of nullopt only annotates.
+struct LayoutChange {
+  std::optional<Placement> claimed;
+  std::optional<Placement> desired;
+  friend bool operator==(const LayoutChange&, const LayoutChange&) = default;
+};
+struct PrepareModuleInput {
+  std::vector<LayoutChange> inputs;  // by position
+  absl::btree_map<std::string, LayoutChange> kwargs;
+  friend bool operator==(const PrepareModuleInput&,
+                         const PrepareModuleInput&) = default;
+};
+struct PrepareModuleOutput {
+  std::vector<LayoutChange> outputs;
+  friend bool operator==(const PrepareModuleOutput&,
+                         const PrepareModuleOutput&) = default;
+};
+struct PrepareModuleInputOutput {
+  PrepareModuleInput input;
+  PrepareModuleOutput output;
+  friend bool operator==(const PrepareModuleInputOutput&,
+                         const PrepareModuleInputOutput&) = default;
+};
+// A name that is no style of this release: Unimplemented when resolved.
+struct UnknownStyle {
+  std::string name;
+  friend bool operator==(const UnknownStyle&, const UnknownStyle&) = default;
+};
+
+struct ParallelStyle {
+  std::variant<ColwiseParallel, RowwiseParallel, PrepareModuleInput,
+               PrepareModuleOutput, PrepareModuleInputOutput, UnknownStyle>
+      kind;
+  std::string mesh_dim;  // "" is the plan's
+  friend bool operator==(const ParallelStyle&, const ParallelStyle&) = default;
+};
+
+std::string StyleName(const ParallelStyle& style);  // "ColwiseParallel"
+std::string ToString(const ParallelStyle& style);   // "ColwiseParallel(R -> S(-1))"
+
+struct ParallelizePlan;
+// None, styles applied in order (one or a list), or a nested dict.
+struct PlanNone {
+  friend bool operator==(const PlanNone&, const PlanNone&) = default;
+};
+struct PlanEntry;
+struct ParallelizePlan {  // a dict, in its order
+  std::vector<PlanEntry> entries;
+  friend bool operator==(const ParallelizePlan&,
+                         const ParallelizePlan&) = default;
+};
+using PlanValue =
+    std::variant<PlanNone, std::vector<ParallelStyle>, ParallelizePlan>;
+struct PlanEntry {
+  std::string pattern;
+  PlanValue value;
+  friend bool operator==(const PlanEntry&, const PlanEntry&) = default;
+};
+
+enum class Severity { kNote = 1, kWarning };
+
+// A remark about a plan or program; never the reason of a failure.
+struct Diagnostic {
+  Severity severity = Severity::kWarning;
+  std::string reason;   // UPPER_SNAKE
+  std::string message;
+  std::string fqn;
+  std::string pattern;  // as the user wrote it, outer keys joined by "."
+  friend bool operator==(const Diagnostic&, const Diagnostic&) = default;
+};
+
+// One style on one module. Assignments of a module are in the order in which
+// the plan applies them.
+struct Assignment {
+  int module = 0;  // index in GraphModule::modules()
+  std::string fqn;
+  ParallelStyle style;
+  int mesh_dim = 0;
+  std::string pattern;
+  friend bool operator==(const Assignment&, const Assignment&) = default;
+};
+
+struct ResolvedPlan {
+  std::vector<Assignment> assignments;
+  // By parameter index of the module; aliases have their canonical's spec
+  // unless the plan gives them another (then a note says so).
+  std::vector<DTensorSpec> parameter_specs;
+  std::vector<Diagnostic> diagnostics;
+  int mesh_dim = 0;  // the plan's
+};
+
+struct PlanOptions {
+  std::string mesh_dim;  // "": "tp", else the only dim, else InvalidArgument
+  bool strict = false;   // warnings become InvalidArgument
+};
+
+// Applies PyTorch's rules (dict order; one shell glob a token, against
+// immediate children; "" is the module itself; no match warns and goes on) and
+// DESIGN.md's: all faults are found before anything is applied, two different
+// parameter styles on one module are an error that names both patterns, the
+// same one twice counts once. `plan` nullopt is PyTorch's None: a warning.
+// InvalidArgument: conflicts, layouts that do not pair, shard dims out of
+// range, unknown mesh dim. Unimplemented: unknown style, a style on a module
+// type that it does not take. The message names FQN and pattern.
+absl::StatusOr<ResolvedPlan> ResolvePlan(
+    const GraphModule& module, const DeviceMesh& mesh,
+    const std::optional<ParallelizePlan>& plan, const PlanOptions& options);
+
+// Shell globbing of one name, as Python's fnmatchcase: `*`, `?`, `[abc]`,
+// `[1-3]`, `[!x]`; an unclosed `[` stands for itself.
+bool GlobMatch(absl::string_view pattern, absl::string_view name);
+
+}  // namespace shardplane
+
+#endif  // SHARDPLANE_COMMON_PARALLELIZE_PLAN_H_

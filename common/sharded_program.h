@@ -1,0 +1,224 @@
+// A compiled program: what every rank runs for one signature of one module,
+// forward and backward, as data. Independent of rank: where a local size is
+// needed, it is written as extents and the mesh dims that cut them.
+#ifndef SHARDPLANE_COMMON_SHARDED_PROGRAM_H_
+#define SHARDPLANE_COMMON_SHARDED_PROGRAM_H_
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "common/device_mesh.h"
+#include "common/placement.h"
+#include "common/tensor_spec.h"
+#include "common/tensor_type.h"
+
+namespace shardplane {
+
+using ValueId = int;  // index in ShardedProgram::values
+
+// Anything a rank holds. Text form: `%3: f32[8, 16] [S(1)] net1.linear`.
+struct Value {
+  std::string name;  // for readers: FQN and node
+  TensorType type;   // global
+  DTensorSpec spec;
+  friend bool operator==(const Value&, const Value&) = default;
+};
+
+// A size that may differ by rank: the product of the local parts of its
+// factors, each an extent and the mesh dims that cut it, first cut first.
+// Text form: `8/tp*4`.
+struct LocalSize {
+  struct Factor {
+    int64_t extent = 1;
+    std::vector<int> cuts;
+    friend bool operator==(const Factor&, const Factor&) = default;
+  };
+  std::vector<Factor> factors;
+  friend bool operator==(const LocalSize&, const LocalSize&) = default;
+};
+
+int64_t Evaluate(const LocalSize& size, const DeviceMesh& mesh,
+                 absl::Span<const int> coordinate);
+
+struct ProgramArgument;
+using ProgramArgumentList = std::vector<ProgramArgument>;
+struct ValueRef {
+  ValueId id = 0;
+  friend bool operator==(const ValueRef&, const ValueRef&) = default;
+};
+struct ProgramArgument {
+  std::variant<std::monostate, ValueRef, int64_t, double, bool, std::string,
+               DType, LocalSize, ProgramArgumentList>
+      value;
+  friend bool operator==(const ProgramArgument&,
+                         const ProgramArgument&) = default;
+};
+
+// One operator on local tensors. `target` is "aten.linear.default": namespace,
+// name, overload. Arguments follow the operator's schema; those left out take
+// its defaults.
+struct Op {
+  std::string target;
+  std::vector<ProgramArgument> args;
+  std::vector<std::pair<std::string, ProgramArgument>> kwargs;
+  std::vector<ValueId> results;  // one per tensor result, in order
+  std::string fqn;               // the module it comes from
+  friend bool operator==(const Op&, const Op&) = default;
+};
+
+// Operators between collectives. In forward they run on detached inputs, with
+// recording on where a RunSegmentBackward follows.
+struct Segment {
+  std::vector<ValueId> inputs;   // made before it
+  std::vector<ValueId> outputs;  // used after it
+  std::vector<Op> ops;
+  // Inputs that get a gradient (subset of inputs) and outputs that have one
+  // (subset of outputs); both empty: nothing is recorded.
+  std::vector<ValueId> differentiable_inputs;
+  std::vector<ValueId> differentiable_outputs;
+  friend bool operator==(const Segment&, const Segment&) = default;
+};
+
+struct RunSegment {
+  int segment = 0;
+  friend bool operator==(const RunSegment&, const RunSegment&) = default;
+};
+
+// Gradients of a segment's inputs from those of its outputs.
+struct RunSegmentBackward {
+  int segment = 0;
+  // Gradient of each of the segment's differentiable outputs, in their order;
+  // -1: no gradient reaches it (zero).
+  std::vector<ValueId> output_gradients;
+  // Gradient of each of its differentiable inputs, in their order.
+  std::vector<ValueId> input_gradients;
+  friend bool operator==(const RunSegmentBackward&,
+                         const RunSegmentBackward&) = default;
+};
+
+enum class RedistributeKind {
+  kAllReduce,      // P -> R
+  kAllGather,      // S(from_dim) -> R
+  kReduceScatter,  // P -> S(to_dim)
+  kAllToAll,       // S(from_dim) -> S(to_dim)
+  kSlice,          // R -> S(to_dim); local
+  kMask,           // R -> P: the value on index 0 of the dim, else zero; local
+  kAlias,          // the same tensor under another id (vary); local
+};
+std::string ToString(RedistributeKind kind);  // "all_reduce", "slice"
+bool IsCollective(RedistributeKind kind);
+
+// One step of one mesh dim. The tensor's other cuts stay.
+struct Redistribute {
+  RedistributeKind kind = RedistributeKind::kAlias;
+  int mesh_dim = 0;
+  int from_dim = -1;
+  int to_dim = -1;
+  ReduceOp op = ReduceOp::kSum;
+  ValueId input = 0;
+  ValueId output = 0;
+  friend bool operator==(const Redistribute&, const Redistribute&) = default;
+};
+
+// output = sum of inputs, in order: gradients of a value used several times.
+struct Accumulate {
+  std::vector<ValueId> inputs;
+  ValueId output = 0;
+  friend bool operator==(const Accumulate&, const Accumulate&) = default;
+};
+
+// output filled with ones: the gradient of a loss.
+struct Ones {
+  ValueId output = 0;
+  friend bool operator==(const Ones&, const Ones&) = default;
+};
+
+// Values that nothing uses any more.
+struct Free {
+  std::vector<ValueId> values;
+  friend bool operator==(const Free&, const Free&) = default;
+};
+
+using Instruction = std::variant<RunSegment, RunSegmentBackward, Redistribute,
+                                 Accumulate, Ones, Free>;
+
+struct ParameterBinding {
+  std::string fqn;  // canonical
+  ValueId value = 0;
+  ValueId gradient = -1;  // placed as the parameter; -1: gets none
+  friend bool operator==(const ParameterBinding&,
+                         const ParameterBinding&) = default;
+};
+
+struct InputBinding {
+  ValueId value = 0;      // its spec says how the global input is handed out
+  ValueId gradient = -1;  // -1: gets none
+  friend bool operator==(const InputBinding&, const InputBinding&) = default;
+};
+
+struct ShardedProgram {
+  DeviceMesh mesh;
+  std::vector<Value> values;
+  std::vector<Segment> segments;
+  std::vector<ParameterBinding> parameters;
+  std::vector<InputBinding> inputs;    // the module's, then the loss's targets
+  std::vector<ValueId> outputs;        // of the module
+  ValueId loss = -1;                   // -1: forward only
+  std::vector<Instruction> instructions;
+  // Instructions from here on are the backward pass.
+  int backward_begin = 0;
+
+  friend bool operator==(const ShardedProgram&,
+                         const ShardedProgram&) = default;
+};
+
+// InvalidArgument: an id out of range, a value used before it is made or after
+// it was freed, a step whose specs do not fit its kind. A worker checks this
+// before it runs anything.
+absl::Status Validate(const ShardedProgram& program);
+
+// The whole program, one instruction a line; what goldens hold.
+std::string ToString(const ShardedProgram& program);
+
+// One collective as a rank runs it; what hashes and counts are made of.
+struct CollectiveRecord {
+  RedistributeKind kind = RedistributeKind::kAllReduce;
+  int mesh_dim = 0;
+  DType dtype = DType::kFloat32;
+  int64_t send_elements = 0;  // what this rank puts in, padding included
+  int64_t recv_elements = 0;  // what it gets, padding included
+  friend bool operator==(const CollectiveRecord&,
+                         const CollectiveRecord&) = default;
+};
+
+// Bytes that a record counts for: the larger of its two buffers.
+int64_t CountedBytes(const CollectiveRecord& record);
+
+enum class Phase { kForward, kBackward };
+
+// The collectives that the rank at `coordinate` runs in one phase, in order.
+// Sizes: all_reduce n -> n. all_gather: padded chunk c -> c * W, where c is
+// ceil(n_dim / W) of the local tensor before the cut. reduce_scatter:
+// c * W -> c. all_to_all: the local shard -> the new local shard, unpadded.
+// A mesh dim of size 1 runs nothing.
+std::vector<CollectiveRecord> Collectives(const ShardedProgram& program,
+                                          Phase phase,
+                                          absl::Span<const int> coordinate);
+
+// Order-sensitive 64-bit hash (FNV-1a over the fields, little-endian).
+// `seed` continues an earlier hash; kCollectiveHashSeed starts one.
+inline constexpr uint64_t kCollectiveHashSeed = 14695981039346656037ull;
+uint64_t HashCollective(uint64_t seed, const CollectiveRecord& record);
+uint64_t HashCollectives(absl::Span<const CollectiveRecord> records,
+                         uint64_t seed = kCollectiveHashSeed);
+
+// Hex digest of the whole program: equal programs, equal digests.
+std::string Digest(const ShardedProgram& program);
+
+}  // namespace shardplane
+
+#endif  // SHARDPLANE_COMMON_SHARDED_PROGRAM_H_

@@ -1,0 +1,48 @@
+// Element types and shapes.
+#ifndef SHARDPLANE_COMMON_TENSOR_TYPE_H_
+#define SHARDPLANE_COMMON_TENSOR_TYPE_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/types/span.h"
+
+namespace shardplane {
+
+enum class DType : uint8_t {
+  kFloat32 = 1,
+  kFloat64,
+  kFloat16,
+  kBFloat16,
+  kInt64,
+  kInt32,
+  kInt16,
+  kInt8,
+  kUInt8,
+  kBool,
+};
+
+int64_t ByteSize(DType dtype);          // of one element
+bool IsFloatingPoint(DType dtype);      // can carry a gradient
+std::string ToString(DType dtype);      // "f32", "i64", "bool"
+
+using Shape = std::vector<int64_t>;     // in elements, every extent >= 0
+
+int64_t NumElements(absl::Span<const int64_t> shape);  // 1 for a scalar
+std::string ShapeToString(absl::Span<const int64_t> shape);  // "[8, 10]"
+
+// A tensor's global dtype and shape: `f32[8, 10]`.
+struct TensorType {
+  DType dtype = DType::kFloat32;
+  Shape shape;
+
+  friend bool operator==(const TensorType&, const TensorType&) = default;
+};
+
+int64_t ByteSize(const TensorType& type);
+std::string ToString(const TensorType& type);
+
+}  // namespace shardplane
+
+#endif  // SHARDPLANE_COMMON_TENSOR_TYPE_H_

@@ -1,0 +1,156 @@
+// The seam between a worker's service and its tensors: no torch and no gRPC
+// here. The service converts messages and calls an Executor; TorchExecutor
+// (worker/torch_executor.cc) is the real one.
+#ifndef SHARDPLANE_WORKER_EXECUTOR_H_
+#define SHARDPLANE_WORKER_EXECUTOR_H_
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "common/device_mesh.h"
+#include "common/graph_module.h"
+#include "common/host_tensor.h"
+#include "common/optimizer.h"
+#include "common/report.h"
+#include "common/sharded_program.h"
+#include "common/tensor_spec.h"
+
+namespace shardplane {
+
+// A gang's key-value store as c10d needs it. Implemented over the
+// coordinator's RPC (worker/rendezvous_client) and in memory for tests.
+// Thread-safe.
+class GangStore {
+ public:
+  virtual ~GangStore() = default;
+  virtual absl::Status Set(const std::string& key, std::string value) = 0;
+  // Waits for all keys. DeadlineExceeded after `timeout`.
+  virtual absl::StatusOr<std::vector<std::string>> Get(
+      const std::vector<std::string>& keys,
+      std::chrono::milliseconds timeout) = 0;
+  virtual absl::StatusOr<int64_t> Add(const std::string& key,
+                                      int64_t amount) = 0;
+  virtual absl::StatusOr<std::string> CompareSet(const std::string& key,
+                                                 const std::string& expected,
+                                                 const std::string& desired) = 0;
+  virtual absl::StatusOr<bool> Delete(const std::string& key) = 0;
+  virtual absl::StatusOr<bool> Check(const std::vector<std::string>& keys) = 0;
+  virtual absl::StatusOr<int64_t> NumKeys() = 0;
+};
+
+struct GangSpec {
+  std::string deployment;
+  uint64_t epoch = 0;
+  int rank = 0;
+  DeviceMesh mesh;
+};
+
+// One parameter or buffer to materialize, under its canonical FQN.
+struct ParameterSource {
+  std::string fqn;
+  TensorType type;
+  DTensorSpec spec;
+  bool requires_grad = false;
+  std::optional<Initializer> initializer;  // else its staged data
+};
+
+struct MaterializeSpec {
+  std::vector<ParameterSource> parameters;
+  int plan_mesh_dim = 0;
+  std::optional<int> src_data_rank;  // group rank along plan_mesh_dim
+  uint64_t seed = 0;
+};
+
+// What ran: counts for people, and a hash to compare with the program's.
+struct RanCollectives {
+  std::vector<CollectiveCount> counts;
+  uint64_t hash = kCollectiveHashSeed;
+};
+
+enum class RunMode { kForward, kTrain };
+
+struct RunSpec {
+  std::string program;
+  RunMode mode = RunMode::kForward;
+  // Global inputs, then targets: staged under these keys (consumed by the
+  // run); each rank takes its own part.
+  std::vector<std::string> inputs;
+  bool accumulate = false;
+};
+
+struct RunResult {
+  RanCollectives ran;              // forward, then backward
+  std::optional<HostTensor> loss;  // this rank's local value, kTrain
+  double seconds = 0;
+};
+
+struct ParameterKey { std::string fqn; };
+struct GradientKey { std::string fqn; };
+struct OutputKey { int index = 0; };
+struct InputGradientKey { int index = 0; };
+using TensorKey =
+    std::variant<ParameterKey, GradientKey, OutputKey, InputGradientKey>;
+
+struct ShardedTensor {
+  HostTensor local;   // this rank's shard
+  TensorType global;
+  DTensorSpec spec;
+};
+
+// New values for parameters, staged under keys as global tensors.
+struct LoadStateSpec {
+  std::vector<std::pair<std::string, std::string>> entries;  // FQN, key
+};
+
+// Holds one gang's tensors and runs its programs. One thread at a time calls
+// it (the service's executor thread), except Abort. Errors: FailedPrecondition
+// without a gang or before Materialize, NotFound for unknown programs, staged
+// keys and tensors, InvalidArgument for data that do not fit, Unavailable when
+// a peer is gone (the gang is then broken and must be left), Internal else.
+class Executor {
+ public:
+  virtual ~Executor() = default;
+
+  // Leaves any earlier gang, forms one process group per mesh dim. Blocks
+  // until all ranks are there.
+  virtual absl::Status JoinGang(const GangSpec& spec,
+                                std::shared_ptr<GangStore> store) = 0;
+  virtual absl::Status LeaveGang() = 0;
+
+  // Keeps a full tensor until something consumes it: a parameter's source
+  // data ("parameter:" + FQN) or an input ("upload:" + id).
+  virtual absl::Status Stage(const std::string& key, HostTensor tensor) = 0;
+
+  virtual absl::StatusOr<RanCollectives> Materialize(
+      const MaterializeSpec& spec) = 0;
+  virtual absl::Status LoadProgram(const std::string& id,
+                                   const ShardedProgram& program) = 0;
+
+  // Runs forward, and with kTrain backward: gradients are pending until
+  // Commit. A second Run before Commit discards the pending ones.
+  virtual absl::StatusOr<RunResult> Run(const RunSpec& spec) = 0;
+  // Makes pending gradients the current ones (if there are any) and applies
+  // an optimizer (if one is given) to all parameters with a gradient.
+  virtual absl::Status Commit(
+      const std::optional<OptimizerOptions>& optimizer) = 0;
+  virtual absl::Status Discard() = 0;  // pending gradients
+  virtual absl::Status LoadState(const LoadStateSpec& spec) = 0;
+  virtual absl::Status ResetOptimizer() = 0;
+
+  virtual absl::StatusOr<ShardedTensor> Read(const TensorKey& key) = 0;
+
+  // Ends a running collective; any thread. The gang is broken afterwards.
+  virtual void Abort(absl::string_view reason) = 0;
+};
+
+}  // namespace shardplane
+
+#endif  // SHARDPLANE_WORKER_EXECUTOR_H_
