@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/container/btree_map.h"
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "common/tensor_type.h"
@@ -37,7 +38,13 @@ struct Argument {
 
 std::string ToString(const Argument& argument);
 
-enum class NodeOp { kPlaceholder, kGetAttr, kCallFunction, kCallModule, kOutput };
+enum class NodeOp {
+  kPlaceholder,
+  kGetAttr,
+  kCallFunction,
+  kCallModule,
+  kOutput
+};
 
 struct Node {
   std::string name;
@@ -55,8 +62,8 @@ struct Graph {
 };
 
 struct ModuleNode {
-  std::string fqn;   // "" is the root
-  std::string type;  // "torch.nn.Linear"
+  std::string fqn;                 // "" is the root
+  std::string type;                // "torch.nn.Linear"
   std::vector<std::string> bases;  // names of base classes, nearest first
   absl::btree_map<std::string, Argument> attributes;
   std::optional<Graph> graph;
@@ -118,6 +125,9 @@ class GraphModule {
   friend bool operator==(const GraphModule&, const GraphModule&) = default;
 
  private:
+  absl::Status AddModule(ModuleNode module);
+  absl::Status AddParameter(Parameter parameter);
+
   std::vector<ModuleNode> modules_;
   std::vector<Parameter> parameters_;
   std::vector<std::vector<std::pair<std::string, int>>> children_;
@@ -131,8 +141,9 @@ std::string JoinFqn(absl::string_view parent, absl::string_view name);
 // "layers.0.net1" -> {"layers.0", "net1"}; "net1" -> {"", "net1"}.
 std::pair<std::string, std::string> SplitFqn(absl::string_view fqn);
 
-// Whether the module's type or one of its bases is `type`, a bare class name:
-// "Linear" matches "torch.nn.modules.linear.Linear" and "torch.nn.Linear".
+// Whether the module's type or one of its bases is torch's class `type`, a bare
+// name: "Linear" matches "torch.nn.modules.linear.Linear", "torch.nn.Linear"
+// and a bare "Linear", but not "my.package.Linear" without such a base.
 bool IsA(const ModuleNode& module, absl::string_view type);
 
 // The graph of a module: its own, or the one written from the attributes of a
