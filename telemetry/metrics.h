@@ -15,13 +15,13 @@ namespace shardplane {
 // with the same number in telemetry/metric_families.h. The comment gives the
 // labels in the order in which values are passed.
 enum class Counter {
-  kSteps,                   // {phase, result}
-  kCollectives,             // {collective, phase}
-  kCollectiveBytes,         // {collective}
-  kMaterializeBytes,        // {op}
-  kPlanUnmatchedPatterns,   // {}
-  kWorkerLost,              // {reason}
-  kGrpcServerCallStarted,   // {grpc_method}
+  kSteps,                  // {phase, result}
+  kCollectives,            // {collective, phase}
+  kCollectiveBytes,        // {collective}
+  kMaterializeBytes,       // {op}
+  kPlanUnmatchedPatterns,  // {}
+  kWorkerLost,             // {reason}
+  kGrpcServerCallStarted,  // {grpc_method}
 };
 
 enum class Gauge {

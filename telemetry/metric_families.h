@@ -1,0 +1,99 @@
+// The table of metric families. Names, labels and units are an interface:
+// dashboards and alerts rely on them (tests/deploy checks that they agree).
+#ifndef SHARDPLANE_TELEMETRY_METRIC_FAMILIES_H_
+#define SHARDPLANE_TELEMETRY_METRIC_FAMILIES_H_
+
+#include <array>
+
+#include "absl/strings/string_view.h"
+
+namespace shardplane {
+
+// Which component shows a family without labels as 0 from its start.
+enum class MetricOwner { kBoth, kCoordinator, kWorker };
+
+// Buckets of a histogram, in seconds: kFast from 0.1 ms to 10 s, kSlow from
+// 10 ms to 10 min.
+enum class MetricBuckets { kNone, kFast, kSlow };
+
+struct MetricFamilyRow {
+  absl::string_view name;
+  absl::string_view help;
+  std::array<absl::string_view, 2> labels = {};  // empty names: fewer labels
+  MetricOwner owner = MetricOwner::kBoth;
+  MetricBuckets buckets = MetricBuckets::kNone;
+};
+
+// By Counter.
+inline constexpr std::array kCounterRows = {
+    MetricFamilyRow{"shardplane_steps_total",
+                    "Numbered actions and forwards, by phase and result.",
+                    {"phase", "result"}},
+    MetricFamilyRow{"shardplane_collectives_total",
+                    "Collectives that this rank issued.",
+                    {"collective", "phase"},
+                    MetricOwner::kWorker},
+    MetricFamilyRow{"shardplane_collective_bytes_total",
+                    "Bytes of the larger buffer of each collective issued.",
+                    {"collective"},
+                    MetricOwner::kWorker},
+    MetricFamilyRow{"shardplane_materialize_bytes_total",
+                    "Bytes moved to place parameters on the ranks.",
+                    {"op"},
+                    MetricOwner::kWorker},
+    MetricFamilyRow{"shardplane_plan_unmatched_patterns_total",
+                    "Patterns of plans that matched no module.",
+                    {},
+                    MetricOwner::kCoordinator},
+    MetricFamilyRow{"shardplane_worker_lost_total",
+                    "Workers declared lost, by reason.",
+                    {"reason"},
+                    MetricOwner::kCoordinator},
+    MetricFamilyRow{"grpc_server_call_started_total",
+                    "RPCs that a server began to handle.",
+                    {"grpc_method"}},
+};
+
+// By Gauge.
+inline constexpr std::array kGaugeRows = {
+    MetricFamilyRow{"shardplane_build_info",
+                    "1; the labels say what runs.",
+                    {"version", "component"}},
+    MetricFamilyRow{"shardplane_workers",
+                    "Workers known to the coordinator, by state.",
+                    {"state"},
+                    MetricOwner::kCoordinator},
+    MetricFamilyRow{"shardplane_coordinator_epoch",
+                    "The newest gang epoch that was handed out.",
+                    {},
+                    MetricOwner::kCoordinator},
+};
+
+// By Histogram.
+inline constexpr std::array kHistogramRows = {
+    MetricFamilyRow{"shardplane_step_duration_seconds",
+                    "Time of a step: of all ranks and the dispatch on the "
+                    "coordinator, of its own rank on a worker.",
+                    {"phase"},
+                    MetricOwner::kBoth,
+                    MetricBuckets::kFast},
+    MetricFamilyRow{"shardplane_materialize_duration_seconds",
+                    "Time to place a deployment's parameters on its ranks.",
+                    {},
+                    MetricOwner::kBoth,
+                    MetricBuckets::kSlow},
+    MetricFamilyRow{"shardplane_plan_resolve_seconds",
+                    "Time to resolve a plan against a module tree.",
+                    {},
+                    MetricOwner::kCoordinator,
+                    MetricBuckets::kFast},
+    MetricFamilyRow{"grpc_server_call_duration_seconds",
+                    "Time from the start of an RPC to its status.",
+                    {"grpc_method", "grpc_status"},
+                    MetricOwner::kBoth,
+                    MetricBuckets::kFast},
+};
+
+}  // namespace shardplane
+
+#endif  // SHARDPLANE_TELEMETRY_METRIC_FAMILIES_H_
