@@ -1,9 +1,12 @@
 #include "telemetry/http_server.h"
 
 #include <array>
+#include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -184,7 +187,25 @@ absl::StatusOr<mg_context*> StartCivetweb(const std::string& listen,
 
 struct HttpServer::State {
   ~State() {
-    if (context != nullptr) mg_stop(context);
+    if (context != nullptr) Stop();
+  }
+
+  // civetweb looks at its stop flag when a connection comes, or every 2 s:
+  // connections are made until it has stopped.
+  void Stop() {
+    std::atomic<bool> stopped = false;
+    std::thread waker([this, &stopped] {
+      while (!stopped) {
+        std::array<char, 256> error = {};
+        mg_connection* const connection = mg_connect_client(
+            host.c_str(), port, /*use_ssl=*/0, error.data(), error.size());
+        if (connection != nullptr) mg_close_connection(connection);
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      }
+    });
+    mg_stop(context);
+    stopped = true;
+    waker.join();
   }
 
   Response Answer(const Request& request) const {
@@ -217,6 +238,8 @@ struct HttpServer::State {
 
   Options options;
   std::string address;
+  std::string host;  // without the brackets of IPv6
+  int port = 0;
   mg_context* context = nullptr;
 };
 
@@ -246,6 +269,9 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(Options options) {
   mg_server_port port = {};
   mg_get_server_ports(state->context, 1, &port);
   state->address = absl::StrCat(*host, ":", port.port);
+  state->host =
+      std::string(absl::StripSuffix(absl::StripPrefix(*host, "["), "]"));
+  state->port = port.port;
   return std::unique_ptr<HttpServer>(new HttpServer(std::move(state)));
 }
 

@@ -159,6 +159,15 @@ TEST(HttpServerStartTest, AnAddressInUseIsUnavailable) {
               HasSubstr((*first)->address()));
 }
 
+TEST(HttpServerStartTest, ListensOnIpv6) {
+  auto server = HttpServer::Start({.listen = "[::1]:0"});
+  if (server.ok()) {
+    EXPECT_THAT((*server)->address(), StartsWith("[::1]:"));
+  } else {  // a machine without IPv6
+    EXPECT_EQ(server.status().code(), absl::StatusCode::kUnavailable);
+  }
+}
+
 TEST(HttpServerStartTest, RefusesBadAddresses) {
   for (const char* listen : {"", "9090", ":9090", "127.0.0.1", "127.0.0.1:http",
                              "127.0.0.1:70000"}) {
