@@ -1,0 +1,221 @@
+#include "common/op_emitter.h"
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "common/errors.h"
+#include "common/op_rules.h"
+
+namespace shardplane {
+namespace {
+
+absl::Status InContext(const absl::Status& status, const ValueCall& call) {
+  const std::string message = absl::StrCat(
+      call.fqn.empty() ? "the root module" : call.fqn, ", node ", call.name,
+      ": ", status.message());
+  absl::Status named = MakeError(status.code(), message,
+                                 GetErrorInfo(status).value_or(ErrorInfo{}));
+  return WithMetadata(WithMetadata(std::move(named), "fqn", call.fqn), "op",
+                      call.target);
+}
+
+// `argument` with its tensors replaced by `ids`, from *next on.
+ProgramArgument ToProgram(const Argument& argument,
+                          const std::vector<ValueId>& ids, size_t* next) {
+  return std::visit(
+      [&](const auto& v) -> ProgramArgument {
+        using T = std::decay_t<decltype(v)>;
+        if constexpr (std::is_same_v<T, NodeRef>) {
+          return {ValueRef{ids[(*next)++]}};
+        } else if constexpr (std::is_same_v<T, ArgumentList>) {
+          ProgramArgumentList list;
+          for (const Argument& item : v) {
+            list.push_back(ToProgram(item, ids, next));
+          }
+          return {std::move(list)};
+        } else {
+          return {v};
+        }
+      },
+      argument.value);
+}
+
+Op ToOp(const std::string& target, const std::vector<Argument>& args,
+        const absl::btree_map<std::string, Argument>& kwargs,
+        const std::vector<ValueId>& ids, const std::string& fqn) {
+  Op op;
+  op.target = target;
+  op.fqn = fqn;
+  size_t next = 0;
+  for (const Argument& arg : args) {
+    op.args.push_back(ToProgram(arg, ids, &next));
+  }
+  for (const auto& [name, arg] : kwargs) {
+    op.kwargs.emplace_back(name, ToProgram(arg, ids, &next));
+  }
+  return op;
+}
+
+ProgramArgument LocalSizes(const ResultRule& result, const OpInstance& op,
+                           const OpSharding& sharding) {
+  ProgramArgumentList sizes;
+  for (const std::vector<int>& factors : result.dims) {
+    LocalSize size;
+    for (const int f : factors) {
+      size.factors.push_back({op.factors[f].size, sharding.factor_cuts[f]});
+    }
+    sizes.push_back({std::move(size)});
+  }
+  return {std::move(sizes)};
+}
+
+}  // namespace
+
+Argument RefTo(ValueId id) { return {NodeRef{absl::StrCat(id)}}; }
+
+absl::Status OpEmitter::WarnReplicated(
+    const ValueCall& call, const std::vector<OperandState>& states) {
+  int64_t bytes = 0;
+  for (const OperandState& state : states) {
+    if (!IsFullyReplicated(state.spec)) bytes += ByteSize(state.type);
+  }
+  const std::string message =
+      absl::StrCat(call.target, " has no sharding rule: it runs alike on every "
+                                "rank, after gathering ",
+                   bytes, " bytes");
+  if (options_.strict) {
+    return MakeError(absl::StatusCode::kUnimplemented, message,
+                     {"OP_WITHOUT_ROW", {}});
+  }
+  compiled_->diagnostics.push_back(
+      {Severity::kWarning, "REPLICATED_OP",
+       absl::StrCat(call.fqn.empty() ? "the root module" : call.fqn, ": ",
+                    message),
+       call.fqn, ""});
+  return absl::OkStatus();
+}
+
+void OpEmitter::CountFlops(const OpInstance& op, const OpSharding& sharding,
+                           const std::vector<ValueId>& tensors) {
+  int64_t flops = op.flops;
+  for (const std::vector<int>& cuts : sharding.factor_cuts) {
+    for (const int m : cuts) {
+      const int size = builder_->mesh().dim_size(m);
+      flops = (flops + size - 1) / size;
+    }
+  }
+  compiled_->flops_per_rank += flops;
+  for (const ValueId id : tensors) {
+    if (builder_->requires_grad(id)) compiled_->flops_per_rank += flops;
+  }
+}
+
+ValueId OpEmitter::EmitMean(const ValueCall& call, const OpInstance& op,
+                            const OpSharding& sharding, ValueId operand) {
+  const bool all_dims = op.target == "aten.mean.default";
+  const ProgramBuilder::Result result{
+      absl::StrCat(JoinFqn(call.fqn, call.name)), op.results[0].type,
+      sharding.results[0], builder_->requires_grad(operand)};
+  const ValueId sum = builder_->EmitOp(
+      ToOp(all_dims ? "aten.sum.default" : "aten.sum.dim_IntList", op.args,
+           op.kwargs, {operand}, call.fqn),
+      {result})[0];
+  Op divide;
+  divide.target = "aten.div.Scalar";
+  divide.fqn = call.fqn;
+  divide.args = {{ValueRef{sum}}, {static_cast<double>(op.mean_count)}};
+  return builder_->EmitOp(std::move(divide), {result})[0];
+}
+
+absl::StatusOr<ValueId> OpEmitter::EmitWithAddedTerm(
+    const ValueCall& call, const OpInstance& op, const OpSharding& sharding,
+    const std::vector<ValueId>& tensors) {
+  std::vector<ValueId> ids;
+  Op partial;
+  partial.target = op.partial_target;
+  partial.fqn = call.fqn;
+  bool requires_grad = false;
+  for (int i = 0; i < static_cast<int>(tensors.size()); ++i) {
+    if (i == op.added_operand) continue;
+    SP_ASSIGN_OR_RETURN(const ValueId id,
+                        builder_->Demand(tensors[i], sharding.operands[i].spec,
+                                         sharding.operands[i].vary));
+    requires_grad = requires_grad || builder_->requires_grad(id);
+    partial.args.push_back({ValueRef{id}});
+  }
+  const std::string name = JoinFqn(call.fqn, call.name);
+  const ValueId base = builder_->EmitOp(
+      std::move(partial),
+      {{name, op.results[0].type, sharding.results[0], requires_grad}})[0];
+  return builder_->AddAfterReduction(base, tensors[op.added_operand], name);
+}
+
+absl::StatusOr<std::vector<ValueId>> OpEmitter::EmitChosen(
+    const ValueCall& call, const OpInstance& op, const OpSharding& sharding,
+    const std::vector<ValueId>& tensors) {
+  if (op.lowering == Lowering::kAddTerm && sharding.partial) {
+    SP_ASSIGN_OR_RETURN(const ValueId id,
+                        EmitWithAddedTerm(call, op, sharding, tensors));
+    return std::vector<ValueId>{id};
+  }
+  std::vector<ValueId> ids;
+  bool requires_grad = false;
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    SP_ASSIGN_OR_RETURN(const ValueId id,
+                        builder_->Demand(tensors[i], sharding.operands[i].spec,
+                                         sharding.operands[i].vary));
+    ids.push_back(id);
+    requires_grad = requires_grad || builder_->requires_grad(id);
+  }
+  if (op.lowering == Lowering::kMean && sharding.partial) {
+    return std::vector<ValueId>{EmitMean(call, op, sharding, ids[0])};
+  }
+  std::vector<ProgramBuilder::Result> results;
+  for (size_t i = 0; i < op.results.size(); ++i) {
+    const TensorType& type = op.results[i].type;
+    results.push_back({JoinFqn(call.fqn, call.name), type, sharding.results[i],
+                       requires_grad && op.differentiable &&
+                           IsFloatingPoint(type.dtype)});
+  }
+  Op emitted = ToOp(op.target, op.args, op.kwargs, ids, call.fqn);
+  if (op.lowering == Lowering::kResize) {
+    emitted.args[op.sizes_argument] =
+        LocalSizes(op.results[0], op, sharding);
+  }
+  return builder_->EmitOp(std::move(emitted), results);
+}
+
+absl::StatusOr<std::vector<ValueId>> OpEmitter::Emit(const ValueCall& call) {
+  OpCall op_call{call.target, call.args, call.kwargs, {}, call.results};
+  std::vector<ValueId> tensors;
+  std::vector<OperandState> states;
+  for (const NodeRef& ref : TensorArguments(call.args, call.kwargs)) {
+    int id = 0;
+    if (!absl::SimpleAtoi(ref.name, &id)) {
+      return absl::InternalError(absl::StrCat("no value id; got: ", ref.name));
+    }
+    builder_->Settle(id);
+    tensors.push_back(id);
+    op_call.operands.push_back(builder_->value(id).type);
+    states.push_back({builder_->value(id).type, builder_->value(id).spec,
+                      builder_->requires_grad(id)});
+  }
+  absl::StatusOr<OpInstance> op = MakeOpInstance(op_call);
+  if (!op.ok()) return InContext(op.status(), call);
+  if (!op->has_row) {
+    if (absl::Status status = WarnReplicated(call, states); !status.ok()) {
+      return InContext(status, call);
+    }
+  }
+  const OpSharding sharding = ChooseSharding(*op, states, builder_->mesh());
+  CountFlops(*op, sharding, tensors);
+  absl::StatusOr<std::vector<ValueId>> ids =
+      EmitChosen(call, *op, sharding, tensors);
+  if (!ids.ok()) return InContext(ids.status(), call);
+  return ids;
+}
+
+}  // namespace shardplane

@@ -1,0 +1,61 @@
+// Turns one call of a graph into instructions: rule, choice of cuts, demands,
+// op. Used by compile.cc.
+#ifndef SHARDPLANE_COMMON_OP_EMITTER_H_
+#define SHARDPLANE_COMMON_OP_EMITTER_H_
+
+#include <string>
+#include <vector>
+
+#include "absl/container/btree_map.h"
+#include "absl/status/statusor.h"
+#include "common/compile.h"
+#include "common/graph_module.h"
+#include "common/op_sharding.h"
+#include "common/program_builder.h"
+
+namespace shardplane {
+
+// A call whose tensors are program values. In `args` and `kwargs` a NodeRef's
+// name is the decimal id of a value.
+struct ValueCall {
+  std::string target;
+  std::vector<Argument> args;
+  absl::btree_map<std::string, Argument> kwargs;
+  std::vector<TensorType> results;  // as recorded; may be empty
+  std::string fqn;                  // of the module
+  std::string name;                 // of the node
+};
+
+Argument RefTo(ValueId id);
+
+class OpEmitter {
+ public:
+  OpEmitter(ProgramBuilder* builder, const CompileOptions& options,
+            CompiledProgram* compiled)
+      : builder_(builder), options_(options), compiled_(compiled) {}
+
+  // One value per result. Errors name the FQN and the op.
+  absl::StatusOr<std::vector<ValueId>> Emit(const ValueCall& call);
+
+ private:
+  absl::Status WarnReplicated(const ValueCall& call,
+                              const std::vector<OperandState>& states);
+  absl::StatusOr<std::vector<ValueId>> EmitChosen(
+      const ValueCall& call, const OpInstance& op, const OpSharding& sharding,
+      const std::vector<ValueId>& tensors);
+  absl::StatusOr<ValueId> EmitWithAddedTerm(
+      const ValueCall& call, const OpInstance& op, const OpSharding& sharding,
+      const std::vector<ValueId>& tensors);
+  ValueId EmitMean(const ValueCall& call, const OpInstance& op,
+                   const OpSharding& sharding, ValueId operand);
+  void CountFlops(const OpInstance& op, const OpSharding& sharding,
+                  const std::vector<ValueId>& tensors);
+
+  ProgramBuilder* builder_;
+  CompileOptions options_;
+  CompiledProgram* compiled_;
+};
+
+}  // namespace shardplane
+
+#endif  // SHARDPLANE_COMMON_OP_EMITTER_H_

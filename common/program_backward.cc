@@ -1,0 +1,177 @@
+// The backward pass of a program under construction.
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "common/errors.h"
+#include "common/program_builder.h"
+
+namespace shardplane {
+
+DTensorSpec ProgramBuilder::GradientSpec(ValueId id) const {
+  DTensorSpec spec = value(id).spec;
+  for (int m = 0; m < mesh().ndim(); ++m) {
+    Placement& p = spec.placements[m];
+    if (IsPartial(p)) {
+      p = Replicate{};
+    } else if (IsReplicate(p) && info_[id].vary[m]) {
+      p = Partial{};
+    }
+  }
+  return spec;
+}
+
+void ProgramBuilder::AddGradient(ValueId id, ValueId gradient) {
+  gradients_[id].push_back(gradient);
+}
+
+ValueId ProgramBuilder::TakeGradient(ValueId id) {
+  const auto it = gradients_.find(id);
+  if (it == gradients_.end()) return -1;
+  std::vector<ValueId>& parts = it->second;
+  if (parts.size() > 1) {
+    const Value first = value(parts[0]);
+    const ValueId sum = NewValue(first.name, first.type, first.spec, false);
+    program_.instructions.push_back(Accumulate{parts, sum});
+    parts = {sum};
+  }
+  return parts[0];
+}
+
+ValueId ProgramBuilder::MoveBack(ValueId gradient, RedistributeKind kind,
+                                 int mesh_dim, int from_dim, int to_dim,
+                                 ReduceOp op) {
+  if (kind == RedistributeKind::kAlias) return gradient;
+  const MoveKey key{gradient, kind, mesh_dim, from_dim, to_dim};
+  if (const auto it = moved_back_.find(key); it != moved_back_.end()) {
+    return it->second;
+  }
+  const Value source = value(gradient);
+  const Placement after =
+      to_dim >= 0 ? Placement(Shard{to_dim}) : Placement(Replicate{});
+  const ValueId out =
+      NewValue(source.name, source.type,
+               WithPlacement(source.spec, mesh_dim, after), false);
+  program_.instructions.push_back(
+      Redistribute{kind, mesh_dim, from_dim, to_dim, op, gradient, out});
+  moved_back_[key] = out;
+  return out;
+}
+
+void ProgramBuilder::Back(const SegmentEntry& entry) {
+  RunSegmentBackward back{entry.segment, {}, {}};
+  std::vector<ValueId> differentiable_outputs;
+  for (const ValueId id : made_[entry.segment]) {
+    const ValueId gradient = requires_grad(id) ? TakeGradient(id) : -1;
+    if (gradient < 0) continue;
+    differentiable_outputs.push_back(id);
+    back.output_gradients.push_back(gradient);
+  }
+  std::vector<ValueId> differentiable_inputs;
+  for (const ValueId id : program_.segments[entry.segment].inputs) {
+    if (requires_grad(id)) differentiable_inputs.push_back(id);
+  }
+  if (differentiable_outputs.empty() || differentiable_inputs.empty()) return;
+  for (const ValueId id : differentiable_inputs) {
+    const Value source = value(id);
+    const ValueId gradient =
+        NewValue(absl::StrCat("gradient of ", source.name), source.type,
+                 GradientSpec(id), false);
+    back.input_gradients.push_back(gradient);
+    AddGradient(id, gradient);
+  }
+  Segment& segment = program_.segments[entry.segment];
+  segment.differentiable_inputs = std::move(differentiable_inputs);
+  segment.differentiable_outputs = std::move(differentiable_outputs);
+  program_.instructions.push_back(std::move(back));
+}
+
+void ProgramBuilder::BackVary(const Redistribute& step, ValueId gradient) {
+  const Info& info = info_[step.input];
+  if (info.gathered_from >= 0 && info.gathered_along == step.mesh_dim) {
+    const int dim =
+        ShardDim(value(info.gathered_from).spec.placements[step.mesh_dim]);
+    AddGradient(info.gathered_from,
+                MoveBack(gradient, RedistributeKind::kReduceScatter,
+                         step.mesh_dim, -1, dim));
+    return;
+  }
+  AddGradient(step.input, MoveBack(gradient, RedistributeKind::kAllReduce,
+                                   step.mesh_dim, -1, -1));
+}
+
+void ProgramBuilder::Back(const MoveEntry& entry) {
+  const Redistribute& step = entry.step;
+  if (!requires_grad(step.input)) return;
+  const ValueId gradient = TakeGradient(step.output);
+  if (gradient < 0) return;
+  if (entry.vary) return BackVary(step, gradient);
+  RedistributeStep forward;
+  forward.kind = step.kind;
+  forward.mesh_dim = step.mesh_dim;
+  forward.from_dim = step.from_dim;
+  forward.to_dim = step.to_dim;
+  const RedistributeStep back = Transpose(forward);
+  AddGradient(step.input, MoveBack(gradient, back.kind, back.mesh_dim,
+                                   back.from_dim, back.to_dim));
+}
+
+void ProgramBuilder::Back(const AddedEntry& entry) {
+  const ValueId gradient = TakeGradient(entry.sum);
+  if (gradient < 0) return;
+  AddGradient(entry.base, gradient);
+  ValueId whole = gradient;
+  for (auto cut = entry.cuts.rbegin(); cut != entry.cuts.rend(); ++cut) {
+    whole = MoveBack(whole, RedistributeKind::kAllGather, cut->first,
+                     cut->second, -1);
+  }
+  // The term was broadcast: its gradient is the sum over the dims it lacks.
+  const Value term = value(entry.term);
+  ProgramArgumentList sizes;
+  for (int d = 0; d < static_cast<int>(term.type.shape.size()); ++d) {
+    sizes.push_back(
+        {LocalSize{{{term.type.shape[d], CutsOf(term.spec, d)}}}});
+  }
+  Op op;
+  op.target = "aten.sum_to_size.default";
+  op.args = {{ValueRef{whole}}, {std::move(sizes)}};
+  const ValueId result =
+      NewValue(absl::StrCat("gradient of ", term.name), term.type,
+               GradientSpec(entry.term), false);
+  op.results = {result};
+  Segment segment;
+  segment.ops.push_back(std::move(op));
+  AppendSegment(std::move(segment));
+  AddGradient(entry.term, result);
+}
+
+absl::Status ProgramBuilder::Backward(ValueId loss) {
+  CloseSegment();
+  program_.loss = loss;
+  program_.backward_begin = static_cast<int>(program_.instructions.size());
+  if (!requires_grad(loss)) {
+    return MakeError(absl::StatusCode::kInvalidArgument,
+                     "the loss depends on no parameter or input that requires "
+                     "a gradient",
+                     {"LOSS_WITHOUT_GRADIENT", {{"field", "signature.loss"}}});
+  }
+  const Value value_of_loss = value(loss);
+  const ValueId ones = NewValue("gradient of the loss", value_of_loss.type,
+                                GradientSpec(loss), false);
+  program_.instructions.push_back(Ones{ones});
+  AddGradient(loss, ones);
+  for (auto entry = tape_.rbegin(); entry != tape_.rend(); ++entry) {
+    std::visit([this](const auto& e) { Back(e); }, *entry);
+  }
+  for (ParameterBinding& p : program_.parameters) {
+    if (requires_grad(p.value)) p.gradient = TakeGradient(p.value);
+  }
+  for (InputBinding& input : program_.inputs) {
+    if (requires_grad(input.value)) input.gradient = TakeGradient(input.value);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace shardplane

@@ -1,0 +1,388 @@
+#include "common/program_builder.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "common/errors.h"
+
+namespace shardplane {
+namespace {
+
+void CollectValues(const ProgramArgument& argument, std::vector<ValueId>* out) {
+  if (const auto* ref = std::get_if<ValueRef>(&argument.value)) {
+    out->push_back(ref->id);
+  } else if (const auto* list =
+                 std::get_if<ProgramArgumentList>(&argument.value)) {
+    for (const ProgramArgument& item : *list) CollectValues(item, out);
+  }
+}
+
+std::vector<ValueId> ValuesOf(const Op& op) {
+  std::vector<ValueId> ids;
+  for (const ProgramArgument& arg : op.args) CollectValues(arg, &ids);
+  for (const auto& [name, arg] : op.kwargs) CollectValues(arg, &ids);
+  return ids;
+}
+
+// Distinct values that ops use and do not make, in order of first use.
+std::vector<ValueId> InputsOf(const std::vector<Op>& ops) {
+  std::set<ValueId> known;
+  std::vector<ValueId> inputs;
+  for (const Op& op : ops) {
+    for (const ValueId id : ValuesOf(op)) {
+      if (known.insert(id).second) inputs.push_back(id);
+    }
+    known.insert(op.results.begin(), op.results.end());
+  }
+  return inputs;
+}
+
+}  // namespace
+
+ProgramBuilder::ProgramBuilder(DeviceMesh mesh) {
+  program_.mesh = std::move(mesh);
+}
+
+ValueId ProgramBuilder::NewValue(const std::string& name,
+                                 const TensorType& type,
+                                 const DTensorSpec& spec, bool requires_grad) {
+  program_.values.push_back({name, type, spec});
+  Info info;
+  info.requires_grad = requires_grad;
+  info.vary.assign(mesh().ndim(), false);
+  info.open.assign(mesh().ndim(), false);
+  info_.push_back(std::move(info));
+  return static_cast<ValueId>(program_.values.size()) - 1;
+}
+
+ValueId ProgramBuilder::AddParameter(const std::string& fqn,
+                                     const TensorType& type,
+                                     const DTensorSpec& spec,
+                                     bool requires_grad) {
+  const ValueId id = NewValue(fqn, type, spec, requires_grad);
+  program_.parameters.push_back({fqn, id, -1});
+  return id;
+}
+
+ValueId ProgramBuilder::AddInput(const std::string& name,
+                                 const TensorType& type, bool requires_grad) {
+  const ValueId id = NewValue(name, type,
+                              DTensorSpec::Replicated(mesh().ndim()),
+                              requires_grad);
+  info_[id].open.assign(mesh().ndim(), true);
+  program_.inputs.push_back({id, -1});
+  return id;
+}
+
+bool ProgramBuilder::Claim(ValueId id, int mesh_dim,
+                           const Placement& placement) {
+  if (!info_[id].open[mesh_dim]) return false;
+  info_[id].open[mesh_dim] = false;
+  DTensorSpec& spec = program_.values[id].spec;
+  spec = WithPlacement(spec, mesh_dim, placement);
+  return true;
+}
+
+void ProgramBuilder::Settle(ValueId id) {
+  info_[id].open.assign(mesh().ndim(), false);
+}
+
+std::vector<ValueId> ProgramBuilder::EmitOp(
+    Op op, const std::vector<Result>& results) {
+  for (const Result& result : results) {
+    op.results.push_back(NewValue(result.name, result.type, result.spec,
+                                  result.requires_grad));
+    open_made_.insert(op.results.back());
+  }
+  std::vector<ValueId> ids = op.results;
+  open_.ops.push_back(std::move(op));
+  return ids;
+}
+
+int ProgramBuilder::AppendSegment(Segment segment) {
+  segment.inputs = InputsOf(segment.ops);
+  std::vector<ValueId> made;
+  for (const Op& op : segment.ops) {
+    made.insert(made.end(), op.results.begin(), op.results.end());
+  }
+  made_.push_back(std::move(made));
+  program_.segments.push_back(std::move(segment));
+  const int index = static_cast<int>(program_.segments.size()) - 1;
+  program_.instructions.push_back(RunSegment{index});
+  return index;
+}
+
+void ProgramBuilder::CloseSegment() {
+  if (open_.ops.empty()) return;
+  tape_.push_back(SegmentEntry{AppendSegment(std::move(open_))});
+  open_ = {};
+  open_made_.clear();
+}
+
+ValueId ProgramBuilder::EmitMove(ValueId id, const RedistributeStep& step) {
+  if (open_made_.contains(id)) CloseSegment();
+  const Value source = value(id);
+  const ValueId out =
+      NewValue(source.name, source.type, step.result, requires_grad(id));
+  info_[out].vary = info_[id].vary;
+  if (step.kind == RedistributeKind::kAllGather) {
+    info_[out].gathered_from = id;
+    info_[out].gathered_along = step.mesh_dim;
+  }
+  const Redistribute instruction{step.kind,   step.mesh_dim, step.from_dim,
+                                 step.to_dim, step.op,       id,
+                                 out};
+  program_.instructions.push_back(instruction);
+  tape_.push_back(MoveEntry{instruction, /*vary=*/false});
+  return out;
+}
+
+ValueId ProgramBuilder::EmitVary(ValueId id, int mesh_dim) {
+  if (open_made_.contains(id)) CloseSegment();
+  const Value source = value(id);
+  const ValueId out = NewValue(source.name, source.type, source.spec, true);
+  info_[out].vary = info_[id].vary;
+  info_[out].vary[mesh_dim] = true;
+  const Redistribute instruction{RedistributeKind::kAlias, mesh_dim, -1, -1,
+                                 ReduceOp::kSum, id, out};
+  program_.instructions.push_back(instruction);
+  tape_.push_back(MoveEntry{instruction, /*vary=*/true});
+  return out;
+}
+
+absl::StatusOr<ValueId> ProgramBuilder::Demand(ValueId id,
+                                               const DTensorSpec& spec,
+                                               const std::vector<bool>& vary) {
+  Settle(id);
+  if (info_[id].base >= 0) {
+    SP_ASSIGN_OR_RETURN(id, RealizeSum(id, spec));
+  }
+  SP_ASSIGN_OR_RETURN(const std::vector<RedistributeStep> steps,
+                      PlanRedistribute(value(id).spec, spec));
+  for (const RedistributeStep& step : steps) {
+    const auto [it, is_new] =
+        demanded_.try_emplace({id, ToString(step.result)}, -1);
+    if (is_new) it->second = EmitMove(id, step);
+    id = it->second;
+  }
+  for (int m = 0; m < static_cast<int>(vary.size()); ++m) {
+    if (!vary[m] || !requires_grad(id) || info_[id].vary[m]) continue;
+    const auto [it, is_new] =
+        demanded_.try_emplace({id, absl::StrCat("vary ", m)}, -1);
+    if (is_new) it->second = EmitVary(id, m);
+    id = it->second;
+  }
+  return id;
+}
+
+absl::StatusOr<ValueId> ProgramBuilder::DemandAlong(
+    ValueId id, int mesh_dim, const Placement& placement) {
+  if (!IsPendingSum(id) && value(id).spec.placements[mesh_dim] == placement) {
+    return id;
+  }
+  return Demand(id, WithPlacement(value(id).spec, mesh_dim, placement), {});
+}
+
+ValueId ProgramBuilder::AddAfterReduction(ValueId base, ValueId term,
+                                          const std::string& name) {
+  const ValueId id =
+      NewValue(name, value(base).type, value(base).spec,
+               requires_grad(base) || requires_grad(term));
+  info_[id].base = base;
+  info_[id].term = term;
+  return id;
+}
+
+ValueId ProgramBuilder::EmitAdd(ValueId a, ValueId b, const Result& result) {
+  Op op;
+  op.target = "aten.add.Tensor";
+  op.args = {{ValueRef{a}}, {ValueRef{b}}};
+  return EmitOp(std::move(op), {result})[0];
+}
+
+absl::StatusOr<ValueId> ProgramBuilder::RealizeSum(ValueId id,
+                                                   const DTensorSpec& spec) {
+  const auto key = std::make_pair(id, "sum as " + ToString(spec));
+  if (const auto it = demanded_.find(key); it != demanded_.end()) {
+    return it->second;
+  }
+  const ValueId base = info_[id].base;
+  const ValueId term = info_[id].term;
+  const int skip = static_cast<int>(value(id).type.shape.size()) -
+                   static_cast<int>(value(term).type.shape.size());
+  // What the other term has to be beside the reduced base.
+  DTensorSpec term_spec = DTensorSpec::Replicated(mesh().ndim());
+  std::vector<bool> term_vary(mesh().ndim(), false);
+  std::vector<std::pair<int, int>> shared;  // freshly scattered cuts
+  for (int m = 0; m < mesh().ndim(); ++m) {
+    const Placement& to = spec.placements[m];
+    const int dim = ShardDim(to);
+    if (IsPartial(to)) {
+      term_spec.placements[m] = to;
+    } else if (dim >= 0) {
+      const bool has_dim =
+          dim >= skip && value(term).type.shape[dim - skip] != 1;
+      if (has_dim) term_spec = WithPlacement(term_spec, m, Shard{dim - skip});
+      term_vary[m] = !has_dim;
+      if (IsPartial(value(base).spec.placements[m])) shared.push_back({m, dim});
+    }
+  }
+  SP_ASSIGN_OR_RETURN(const ValueId reduced, Demand(base, spec, {}));
+  ValueId sum = -1;
+  if (!shared.empty() && requires_grad(base) && requires_grad(term)) {
+    SP_ASSIGN_OR_RETURN(
+        sum, RealizeShared(id, reduced, term_spec, term_vary, shared));
+  } else {
+    SP_ASSIGN_OR_RETURN(const ValueId other,
+                        Demand(term, term_spec, term_vary));
+    sum = EmitAdd(reduced, other,
+                  {value(id).name, value(id).type, spec, requires_grad(id)});
+  }
+  demanded_[key] = sum;
+  return sum;
+}
+
+absl::StatusOr<ValueId> ProgramBuilder::RealizeShared(
+    ValueId id, ValueId base, const DTensorSpec& term_spec,
+    const std::vector<bool>& term_vary,
+    const std::vector<std::pair<int, int>>& cuts) {
+  // Along the scattered mesh dims the term stays whole as far as gradients go.
+  DTensorSpec whole = term_spec;
+  std::vector<bool> vary = term_vary;
+  for (const auto& [m, dim] : cuts) {
+    whole = WithPlacement(whole, m, Replicate{});
+    vary[m] = false;
+  }
+  SP_ASSIGN_OR_RETURN(const ValueId term, Demand(info_[id].term, whole, vary));
+  CloseSegment();
+  SP_ASSIGN_OR_RETURN(const std::vector<RedistributeStep> slices,
+                      PlanRedistribute(whole, term_spec));
+  ValueId local = term;
+  for (const RedistributeStep& step : slices) {
+    local = EmitMove(local, step);
+    tape_.pop_back();  // its gradient takes the shared way
+  }
+  const ValueId sum =
+      EmitAdd(base, local,
+              {value(id).name, value(id).type, value(base).spec, true});
+  AppendSegment(std::move(open_));
+  open_ = {};
+  open_made_.clear();
+  tape_.push_back(AddedEntry{base, term, sum, cuts});
+  return sum;
+}
+
+// ------------------------------------------------------------------ the end
+
+void ProgramBuilder::FillOutputs(const std::vector<ValueId>& outputs) {
+  std::set<ValueId> used(outputs.begin(), outputs.end());
+  used.insert(program_.loss);
+  for (const ParameterBinding& p : program_.parameters) {
+    used.insert(p.gradient);
+  }
+  for (const InputBinding& input : program_.inputs) used.insert(input.gradient);
+  for (const Instruction& instruction : program_.instructions) {
+    if (const auto* move = std::get_if<Redistribute>(&instruction)) {
+      used.insert(move->input);
+    } else if (const auto* sum = std::get_if<Accumulate>(&instruction)) {
+      used.insert(sum->inputs.begin(), sum->inputs.end());
+    } else if (const auto* run = std::get_if<RunSegment>(&instruction)) {
+      const Segment& segment = program_.segments[run->segment];
+      used.insert(segment.inputs.begin(), segment.inputs.end());
+      used.insert(segment.differentiable_outputs.begin(),
+                  segment.differentiable_outputs.end());
+    } else if (const auto* back =
+                   std::get_if<RunSegmentBackward>(&instruction)) {
+      used.insert(back->output_gradients.begin(),
+                  back->output_gradients.end());
+    }
+  }
+  for (size_t s = 0; s < program_.segments.size(); ++s) {
+    for (const ValueId id : made_[s]) {
+      if (used.contains(id)) program_.segments[s].outputs.push_back(id);
+    }
+  }
+}
+
+namespace {
+
+// Values that an instruction uses or makes.
+std::vector<ValueId> Touched(const ShardedProgram& program,
+                             const Instruction& instruction) {
+  std::vector<ValueId> ids;
+  const auto add = [&ids](const std::vector<ValueId>& more) {
+    ids.insert(ids.end(), more.begin(), more.end());
+  };
+  if (const auto* move = std::get_if<Redistribute>(&instruction)) {
+    ids = {move->input, move->output};
+  } else if (const auto* sum = std::get_if<Accumulate>(&instruction)) {
+    add(sum->inputs);
+    ids.push_back(sum->output);
+  } else if (const auto* ones = std::get_if<Ones>(&instruction)) {
+    ids = {ones->output};
+  } else if (const auto* run = std::get_if<RunSegment>(&instruction)) {
+    add(program.segments[run->segment].inputs);
+    add(program.segments[run->segment].outputs);
+  } else if (const auto* back =
+                 std::get_if<RunSegmentBackward>(&instruction)) {
+    const Segment& segment = program.segments[back->segment];
+    add(segment.differentiable_inputs);
+    add(segment.differentiable_outputs);
+    add(back->output_gradients);
+    add(back->input_gradients);
+  }
+  std::erase_if(ids, [](ValueId id) { return id < 0; });
+  return ids;
+}
+
+}  // namespace
+
+void ProgramBuilder::InsertFrees(const std::vector<ValueId>& outputs) {
+  std::set<ValueId> kept(outputs.begin(), outputs.end());
+  kept.insert(program_.loss);
+  for (const ParameterBinding& p : program_.parameters) {
+    kept.insert({p.value, p.gradient});
+  }
+  for (const InputBinding& input : program_.inputs) kept.insert(input.gradient);
+  std::map<ValueId, size_t> last_use;
+  for (size_t i = 0; i < program_.instructions.size(); ++i) {
+    for (const ValueId id : Touched(program_, program_.instructions[i])) {
+      if (!kept.contains(id)) last_use[id] = i;
+    }
+  }
+  std::vector<std::vector<ValueId>> free_after(program_.instructions.size());
+  for (const auto& [id, i] : last_use) free_after[i].push_back(id);
+  std::vector<Instruction> instructions;
+  int backward_begin = 0;
+  for (size_t i = 0; i < program_.instructions.size(); ++i) {
+    if (static_cast<int>(i) == program_.backward_begin) {
+      backward_begin = static_cast<int>(instructions.size());
+    }
+    instructions.push_back(std::move(program_.instructions[i]));
+    if (!free_after[i].empty()) {
+      instructions.push_back(Free{std::move(free_after[i])});
+    }
+  }
+  if (program_.backward_begin ==
+      static_cast<int>(program_.instructions.size())) {
+    backward_begin = static_cast<int>(instructions.size());
+  }
+  program_.instructions = std::move(instructions);
+  program_.backward_begin = backward_begin;
+}
+
+ShardedProgram ProgramBuilder::Finish(std::vector<ValueId> outputs) {
+  CloseSegment();
+  if (program_.loss < 0) {
+    program_.backward_begin = static_cast<int>(program_.instructions.size());
+  }
+  FillOutputs(outputs);
+  InsertFrees(outputs);
+  program_.outputs = std::move(outputs);
+  return std::move(program_);
+}
+
+}  // namespace shardplane

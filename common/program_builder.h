@@ -1,0 +1,156 @@
+// Writes a sharded program: operators and redistributions forward, and from
+// them, backward.
+//
+// A value is replicated, cut or partial along each mesh dim, and so is its
+// gradient, but not alike:
+//
+//   value                                     its gradient
+//   Shard(d)                                  Shard(d)
+//   Replicate                                 Replicate
+//   Partial                                   Replicate
+//   Replicate, into work that differs by rank Partial(sum)   ("vary")
+//
+// So a replicated value that meets cut operands is first given a second id, by
+// a vary: nothing forward, an all-reduce of its gradient backward. There is one
+// vary per value and mesh dim, however many uses; q, k and v share it. Where
+// the value comes straight from an all-gather, the two gradients' ways are one
+// reduce-scatter.
+#ifndef SHARDPLANE_COMMON_PROGRAM_BUILDER_H_
+#define SHARDPLANE_COMMON_PROGRAM_BUILDER_H_
+
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/redistribute.h"
+#include "common/sharded_program.h"
+
+namespace shardplane {
+
+class ProgramBuilder {
+ public:
+  explicit ProgramBuilder(DeviceMesh mesh);
+
+  const DeviceMesh& mesh() const { return program_.mesh; }
+  const Value& value(ValueId id) const { return program_.values[id]; }
+  bool requires_grad(ValueId id) const { return info_[id].requires_grad; }
+
+  ValueId AddParameter(const std::string& fqn, const TensorType& type,
+                       const DTensorSpec& spec, bool requires_grad);
+  // An input whose placements are open until it is claimed or used.
+  ValueId AddInput(const std::string& name, const TensorType& type,
+                   bool requires_grad);
+  // Says how an open input is handed out along `mesh_dim`. False, and nothing
+  // changes, if that is decided already or the value is no input.
+  bool Claim(ValueId id, int mesh_dim, const Placement& placement);
+  // Open placements become Replicate.
+  void Settle(ValueId id);
+
+  struct Result {
+    std::string name;
+    TensorType type;
+    DTensorSpec spec;
+    bool requires_grad = false;
+  };
+  // Appends `op` (without results) to the running segment. Its tensors must
+  // have been demanded with the placements that it works on.
+  std::vector<ValueId> EmitOp(Op op, const std::vector<Result>& results);
+
+  // base (Partial) + term, where the sum is to be made after the reduction of
+  // base, whatever that is reduced to. The result has base's placements.
+  ValueId AddAfterReduction(ValueId base, ValueId term,
+                            const std::string& name);
+
+  // The value with these placements, varying along the mesh dims of `vary`
+  // (empty: none). Steps are shared with earlier demands of the same.
+  absl::StatusOr<ValueId> Demand(ValueId id, const DTensorSpec& spec,
+                                 const std::vector<bool>& vary);
+
+  // Demand with one placement changed, along `mesh_dim`; other mesh dims of an
+  // input that are open stay so.
+  absl::StatusOr<ValueId> DemandAlong(ValueId id, int mesh_dim,
+                                      const Placement& placement);
+  // Whether the value is an AddAfterReduction that no demand has made yet.
+  bool IsPendingSum(ValueId id) const { return info_[id].base >= 0; }
+
+  // Appends the backward pass of a 0-dim loss. InvalidArgument if nothing that
+  // it depends on requires a gradient.
+  absl::Status Backward(ValueId loss);
+
+  // Call once, last.
+  ShardedProgram Finish(std::vector<ValueId> outputs);
+
+ private:
+  struct Info {
+    bool requires_grad = false;
+    std::vector<bool> vary;  // by mesh dim
+    std::vector<bool> open;  // by mesh dim; of inputs
+    // Set for the result of an all-gather: what was gathered, along which dim.
+    ValueId gathered_from = -1;
+    int gathered_along = -1;
+    // Set for AddAfterReduction.
+    ValueId base = -1;
+    ValueId term = -1;
+  };
+  struct SegmentEntry { int segment = 0; };
+  struct MoveEntry {
+    Redistribute step;
+    bool vary = false;
+  };
+  // sum = base + slice(term): the gradient of term is that of the whole sum,
+  // which the backward of base's reduce-scatter gathers anyway.
+  struct AddedEntry {
+    ValueId base = 0;
+    ValueId term = 0;
+    ValueId sum = 0;
+    std::vector<std::pair<int, int>> cuts;  // mesh dim, tensor dim of sum
+  };
+  using TapeEntry = std::variant<SegmentEntry, MoveEntry, AddedEntry>;
+  using MoveKey = std::tuple<ValueId, RedistributeKind, int, int, int>;
+
+  ValueId NewValue(const std::string& name, const TensorType& type,
+                   const DTensorSpec& spec, bool requires_grad);
+  DTensorSpec GradientSpec(ValueId id) const;
+  void CloseSegment();
+  int AppendSegment(Segment segment);
+  ValueId EmitMove(ValueId id, const RedistributeStep& step);
+  ValueId EmitVary(ValueId id, int mesh_dim);
+  absl::StatusOr<ValueId> RealizeSum(ValueId id, const DTensorSpec& spec);
+  absl::StatusOr<ValueId> RealizeShared(
+      ValueId id, ValueId base, const DTensorSpec& term_spec,
+      const std::vector<bool>& term_vary,
+      const std::vector<std::pair<int, int>>& cuts);
+  ValueId EmitAdd(ValueId a, ValueId b, const Result& result);
+
+  void AddGradient(ValueId id, ValueId gradient);
+  ValueId TakeGradient(ValueId id);  // -1: none
+  ValueId MoveBack(ValueId gradient, RedistributeKind kind, int mesh_dim,
+                   int from_dim, int to_dim, ReduceOp op = ReduceOp::kSum);
+  void Back(const SegmentEntry& entry);
+  void Back(const MoveEntry& entry);
+  void Back(const AddedEntry& entry);
+  void BackVary(const Redistribute& step, ValueId gradient);
+
+  void FillOutputs(const std::vector<ValueId>& outputs);
+  void InsertFrees(const std::vector<ValueId>& outputs);
+
+  ShardedProgram program_;
+  std::vector<Info> info_;
+  std::vector<TapeEntry> tape_;
+  Segment open_;
+  std::set<ValueId> open_made_;
+  std::vector<std::vector<ValueId>> made_;  // by segment
+  std::map<std::pair<ValueId, std::string>, ValueId> demanded_;
+  std::map<ValueId, std::vector<ValueId>> gradients_;
+  std::map<MoveKey, ValueId> moved_back_;
+};
+
+}  // namespace shardplane
+
+#endif  // SHARDPLANE_COMMON_PROGRAM_BUILDER_H_

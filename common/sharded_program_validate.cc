@@ -1,0 +1,259 @@
+// What a worker checks before it runs a program.
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "common/errors.h"
+#include "common/redistribute.h"
+#include "common/sharded_program.h"
+
+namespace shardplane {
+namespace {
+
+absl::Status Bad(absl::string_view message) {
+  return MakeError(absl::StatusCode::kInvalidArgument,
+                   absl::StrCat("program: ", message), {"PROGRAM_INVALID", {}});
+}
+
+// Follows the instructions, keeping book of which values there are.
+class Checker {
+ public:
+  explicit Checker(const ShardedProgram& program)
+      : program_(program),
+        has_(program.values.size(), State::kUnmade),
+        ran_(program.segments.size(), false) {}
+
+  absl::Status Check() {
+    SP_RETURN_IF_ERROR(CheckValues());
+    for (const ParameterBinding& p : program_.parameters) {
+      SP_RETURN_IF_ERROR(Make(p.value));
+    }
+    for (const InputBinding& input : program_.inputs) {
+      SP_RETURN_IF_ERROR(Make(input.value));
+    }
+    const int size = static_cast<int>(program_.instructions.size());
+    if (program_.backward_begin < 0 || program_.backward_begin > size) {
+      return Bad(absl::StrCat("backward begins within ", size,
+                              " instructions; got: ", program_.backward_begin));
+    }
+    for (const Instruction& instruction : program_.instructions) {
+      SP_RETURN_IF_ERROR(std::visit(
+          [this](const auto& i) { return Step(i); }, instruction));
+    }
+    return CheckResults();
+  }
+
+ private:
+  enum class State { kUnmade, kMade, kFreed };
+
+  absl::Status CheckValues() const {
+    for (const Value& value : program_.values) {
+      SP_RETURN_IF_ERROR(Validate(value.spec, program_.mesh,
+                                  static_cast<int>(value.type.shape.size())));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status InRange(ValueId id) const {
+    if (id >= 0 && id < static_cast<int>(has_.size())) return absl::OkStatus();
+    return Bad(absl::StrCat("ids are below ", has_.size(), "; got: ", id));
+  }
+  absl::Status Make(ValueId id) {
+    SP_RETURN_IF_ERROR(InRange(id));
+    if (has_[id] != State::kUnmade) {
+      return Bad(absl::StrCat("each value is made once; got: %", id, " twice"));
+    }
+    has_[id] = State::kMade;
+    return absl::OkStatus();
+  }
+  absl::Status Use(ValueId id) const {
+    SP_RETURN_IF_ERROR(InRange(id));
+    if (has_[id] == State::kMade) return absl::OkStatus();
+    return Bad(absl::StrCat(
+        "values are used between being made and freed; got: %", id,
+        has_[id] == State::kFreed ? " after it was freed" : " before"));
+  }
+  absl::Status UseAll(const std::vector<ValueId>& ids) const {
+    for (const ValueId id : ids) SP_RETURN_IF_ERROR(Use(id));
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<const Segment*> Find(int segment) const {
+    if (segment < 0 || segment >= static_cast<int>(ran_.size())) {
+      return Bad(absl::StrCat("segments are below ", ran_.size(),
+                              "; got: ", segment));
+    }
+    return &program_.segments[segment];
+  }
+
+  absl::Status Step(const RunSegment& run) {
+    SP_ASSIGN_OR_RETURN(const Segment* segment, Find(run.segment));
+    if (ran_[run.segment]) return Bad("a segment runs twice");
+    ran_[run.segment] = true;
+    SP_RETURN_IF_ERROR(UseAll(segment->inputs));
+    SP_RETURN_IF_ERROR(CheckOps(*segment));
+    for (const ValueId id : segment->outputs) SP_RETURN_IF_ERROR(Make(id));
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckOps(const Segment& segment) const {
+    std::vector<ValueId> known = segment.inputs;
+    const auto knows = [&known](ValueId id) {
+      return std::find(known.begin(), known.end(), id) != known.end();
+    };
+    for (const Op& op : segment.ops) {
+      for (const ProgramArgument& arg : op.args) {
+        SP_RETURN_IF_ERROR(CheckArgument(arg, op, knows));
+      }
+      for (const auto& [name, arg] : op.kwargs) {
+        SP_RETURN_IF_ERROR(CheckArgument(arg, op, knows));
+      }
+      for (const ValueId id : op.results) {
+        SP_RETURN_IF_ERROR(InRange(id));
+        known.push_back(id);
+      }
+    }
+    for (const auto* ids : {&segment.outputs, &segment.differentiable_inputs,
+                            &segment.differentiable_outputs}) {
+      if (!std::all_of(ids->begin(), ids->end(), knows)) {
+        return Bad("a segment names a value that it does not have");
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  template <typename Knows>
+  absl::Status CheckArgument(const ProgramArgument& argument, const Op& op,
+                             const Knows& knows) const {
+    if (const auto* ref = std::get_if<ValueRef>(&argument.value)) {
+      if (knows(ref->id)) return absl::OkStatus();
+      return Bad(absl::StrCat(op.target, " uses a value that its segment does "
+                                         "not have; got: %",
+                              ref->id));
+    }
+    if (const auto* size = std::get_if<LocalSize>(&argument.value)) {
+      for (const LocalSize::Factor& factor : size->factors) {
+        for (const int cut : factor.cuts) {
+          if (cut < 0 || cut >= program_.mesh.ndim()) {
+            return Bad(absl::StrCat("mesh dims are below ",
+                                    program_.mesh.ndim(), "; got: ", cut));
+          }
+        }
+      }
+    }
+    if (const auto* list = std::get_if<ProgramArgumentList>(&argument.value)) {
+      for (const ProgramArgument& item : *list) {
+        SP_RETURN_IF_ERROR(CheckArgument(item, op, knows));
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Step(const RunSegmentBackward& back) {
+    SP_ASSIGN_OR_RETURN(const Segment* segment, Find(back.segment));
+    if (!ran_[back.segment]) return Bad("a backward precedes its forward");
+    if (back.output_gradients.size() !=
+            segment->differentiable_outputs.size() ||
+        back.input_gradients.size() != segment->differentiable_inputs.size()) {
+      return Bad(absl::StrCat("a backward of segment ", back.segment,
+                              " has gradients of another number of values"));
+    }
+    for (const ValueId id : back.output_gradients) {
+      if (id >= 0) SP_RETURN_IF_ERROR(Use(id));
+    }
+    for (const ValueId id : back.input_gradients) {
+      SP_RETURN_IF_ERROR(Make(id));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Step(const Redistribute& step) {
+    SP_RETURN_IF_ERROR(Use(step.input));
+    SP_RETURN_IF_ERROR(Make(step.output));
+    if (step.mesh_dim < 0 || step.mesh_dim >= program_.mesh.ndim()) {
+      return Bad(absl::StrCat("mesh dims are below ", program_.mesh.ndim(),
+                              "; got: ", step.mesh_dim));
+    }
+    const Value& in = program_.values[step.input];
+    const Value& out = program_.values[step.output];
+    if (in.type != out.type || !Fits(step, in.spec, out.spec)) {
+      return Bad(absl::StrCat(
+          ToString(step.kind), " along ",
+          program_.mesh.dims()[step.mesh_dim].name, " does not lead from ",
+          ToString(in.type), " ", ToString(in.spec), " to; got: ",
+          ToString(out.type), " ", ToString(out.spec)));
+    }
+    return absl::OkStatus();
+  }
+
+  // Whether the step's kind is what leads from one spec to the other.
+  static bool Fits(const Redistribute& step, const DTensorSpec& in,
+                   const DTensorSpec& out) {
+    if (step.kind == RedistributeKind::kAlias) return in == out;
+    const auto steps = PlanRedistribute(in, out);
+    if (!steps.ok() || steps->size() != 1) return false;
+    const RedistributeStep& only = (*steps)[0];
+    return only.kind == step.kind && only.mesh_dim == step.mesh_dim &&
+           only.from_dim == step.from_dim && only.to_dim == step.to_dim &&
+           (step.kind == RedistributeKind::kSlice ||
+            step.kind == RedistributeKind::kAllGather || only.op == step.op);
+  }
+
+  absl::Status Step(const Accumulate& sum) {
+    SP_RETURN_IF_ERROR(UseAll(sum.inputs));
+    for (const ValueId id : sum.inputs) {
+      if (program_.values[id].spec != program_.values[sum.inputs[0]].spec) {
+        return Bad("accumulate takes values that lie alike");
+      }
+    }
+    return Make(sum.output);
+  }
+  absl::Status Step(const Ones& ones) { return Make(ones.output); }
+  absl::Status Step(const Free& free) {
+    for (const ValueId id : free.values) {
+      SP_RETURN_IF_ERROR(Use(id));
+      has_[id] = State::kFreed;
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckResults() const {
+    SP_RETURN_IF_ERROR(UseAll(program_.outputs));
+    if (program_.loss >= 0) SP_RETURN_IF_ERROR(Use(program_.loss));
+    for (const ParameterBinding& p : program_.parameters) {
+      SP_RETURN_IF_ERROR(CheckGradient(p.fqn, p.value, p.gradient));
+    }
+    for (const InputBinding& input : program_.inputs) {
+      SP_RETURN_IF_ERROR(CheckGradient("an input", input.value,
+                                       input.gradient));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckGradient(const std::string& name, ValueId value,
+                             ValueId gradient) const {
+    if (gradient < 0) return absl::OkStatus();
+    SP_RETURN_IF_ERROR(Use(gradient));
+    if (program_.values[gradient].type == program_.values[value].type) {
+      return absl::OkStatus();
+    }
+    return Bad(absl::StrCat("the gradient of ", name, " is ",
+                            ToString(program_.values[value].type), "; got: ",
+                            ToString(program_.values[gradient].type)));
+  }
+
+  const ShardedProgram& program_;
+  std::vector<State> has_;
+  std::vector<bool> ran_;
+};
+
+}  // namespace
+
+absl::Status Validate(const ShardedProgram& program) {
+  return Checker(program).Check();
+}
+
+}  // namespace shardplane
