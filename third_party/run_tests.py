@@ -1,0 +1,218 @@
+"""Runs every test and adds up the cases: ./shardplane test --help.
+
+Bazel says in its build event file which target did what; the cases are counted
+in the XML that googletest and pytest write. What was selected and did not run
+(a target that did not build, a skipped case, a target without cases) counts as
+failed, so that the closing line tells all.
+"""
+
+import argparse
+import dataclasses
+import glob
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import urllib.parse
+import xml.etree.ElementTree as ElementTree
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+LAUNCHER = os.path.join(ROOT, "shardplane")
+
+
+@dataclasses.dataclass
+class Count:
+    passed: int = 0
+    failed: int = 0
+    problems: list = dataclasses.field(default_factory=list)
+
+    def Fail(self, problem):
+        self.failed += 1
+        self.problems.append(problem)
+
+    def Add(self, other):
+        self.passed += other.passed
+        self.failed += other.failed
+        self.problems += other.problems
+
+
+def HasGpu():
+    return bool(glob.glob("/dev/nvidia[0-9]*"))
+
+
+def CountXml(path, name, skips_allowed):
+    """Cases in a googletest, pytest or Bazel test.xml."""
+    count = Count()
+    cases = list(ElementTree.parse(path).getroot().iter("testcase"))
+    for case in cases:
+        full = f"{name} {case.get('classname', '')}.{case.get('name')}"
+        if case.find("failure") is not None or case.find("error") is not None:
+            count.Fail(f"failed: {full}")
+        elif (case.find("skipped") is not None
+              or case.get("result") in ("skipped", "suppressed")
+              or case.get("status") == "notrun"):
+            if not skips_allowed:
+                count.Fail(f"did not run: {full}")
+        else:
+            count.passed += 1
+    if not cases:
+        count.Fail(f"no test in: {name}")
+    return count
+
+
+def Bazel(*arguments, **keywords):
+    return subprocess.run([LAUNCHER, "_bazel", *arguments], cwd=ROOT, text=True,
+                          stdin=subprocess.DEVNULL, check=False, **keywords)
+
+
+def Query(expression):
+    done = Bazel("query", "--noshow_progress", "--ui_event_filters=-info",
+                 "--keep_going", expression, stdout=subprocess.PIPE)
+    return done.returncode == 0, set(done.stdout.split())
+
+
+def ReadEvents(path):
+    """label -> (status, [paths of test.xml]), the last attempt of each shard."""
+    results = {}
+    with open(path, encoding="utf-8") as events:
+        for line in events:
+            event = json.loads(line)
+            key = event.get("id", {}).get("testResult")
+            if key is None or "testResult" not in event:
+                continue
+            result = event["testResult"]
+            xml = [urllib.parse.unquote(urllib.parse.urlparse(o["uri"]).path)
+                   for o in result.get("testActionOutput", [])
+                   if o["name"] == "test.xml" and "uri" in o]
+            shard = (key.get("run", 0), key.get("shard", 0))
+            results.setdefault(key["label"], {})[shard] = (
+                result.get("status", "NO_STATUS"), xml)
+    return results
+
+
+def CountTarget(label, shards, is_gpu):
+    count = Count()
+    for status, paths in shards.values():
+        before = count.failed
+        for path in paths:
+            if os.path.exists(path):
+                count.Add(CountXml(path, label, skips_allowed=is_gpu))
+        if not any(os.path.exists(path) for path in paths):
+            count.Fail(f"no test.xml: {label} ({status})")
+        elif status != "PASSED" and count.failed == before:
+            count.Fail(f"{status.lower()}: {label}")
+    return count
+
+
+def RunBazelTests(options):
+    total = Count()
+    loaded, labels = Query("tests(//...)")
+    if not loaded:
+        total.Fail("some BUILD files do not load")
+    _, gpu = Query('attr(tags, "[\\[ ]gpu[,\\]]", tests(//...))')
+    selected = {label for label in labels if options.only in label}
+    if not HasGpu():
+        print(f"{len(selected & gpu)} GPU test targets are left out: "
+              "there is no GPU here", flush=True)
+        selected -= gpu
+    if options.only and not selected:
+        return total, 0
+    with tempfile.TemporaryDirectory() as scratch:
+        events = os.path.join(scratch, "events.json")
+        targets = sorted(selected) if options.only else ["//..."]
+        filters = [] if HasGpu() else ["--test_tag_filters=-gpu"]
+        if options.long:
+            filters.append(f"--test_env=SHARDPLANE_LONG_MINUTES={options.long}")
+        done = Bazel(
+            "test", "--keep_going", "--noshow_progress",
+            f"--build_event_json_file={events}",
+            *filters, *options.bazel, "--", *targets)
+        results = ReadEvents(events) if os.path.exists(events) else {}
+    for label in sorted(selected):
+        if label in results:
+            total.Add(CountTarget(label, results[label], label in gpu))
+        else:
+            total.Fail(f"did not run: {label}")
+    # 4: no test was found, which the loop above has judged.
+    if done.returncode not in (0, 4) and not total.failed:
+        total.Fail(f"bazel test failed with exit code {done.returncode}")
+    return total, len(selected)
+
+
+def PythonTests():
+    found = []
+    for folder in ("tests", "python"):
+        for pattern in ("test_*.py", "*_test.py"):
+            found += glob.glob(f"{ROOT}/{folder}/**/{pattern}", recursive=True)
+    return sorted(set(found))
+
+
+def PytestEnvironment(options):
+    binaries = os.path.join(ROOT, "bazel-bin")
+    paths = [os.path.join(ROOT, "python"), os.path.join(binaries, "proto"), ROOT]
+    return dict(os.environ, PYTHONPATH=os.pathsep.join(paths),
+                SHARDPLANE_BIN_DIR=binaries, OMP_NUM_THREADS="1",
+                SHARDPLANE_LONG_MINUTES=str(options.long),
+                PYTHONDONTWRITEBYTECODE="1")
+
+
+def RunPytest(options):
+    total = Count()
+    files = PythonTests()
+    if not files:
+        return total, 0
+    with tempfile.TemporaryDirectory() as scratch:
+        xml = os.path.join(scratch, "pytest.xml")
+        command = [sys.executable, "-m", "pytest", "-q", "--rootdir", ROOT,
+                   "--import-mode=importlib", "-p", "no:cacheprovider",
+                   "--junitxml", xml]
+        if not HasGpu():
+            print("pytest leaves out what is marked gpu: there is no GPU here",
+                  flush=True)
+            command += ["-m", "not gpu"]
+        if options.only:
+            command += ["-k", options.only]
+        done = subprocess.run(command + files, cwd=ROOT, check=False,
+                              stdin=subprocess.DEVNULL,
+                              env=PytestEnvironment(options))
+        if done.returncode == 5 and options.only:
+            return total, 0
+        if os.path.exists(xml):
+            total.Add(CountXml(xml, "pytest", skips_allowed=False))
+    # Exit code 0: all passed, 1: some failed, else not everything was tried.
+    if done.returncode > 1 or done.returncode < 0 or (
+            done.returncode == 1 and not total.failed):
+        total.Fail(f"pytest ended with exit code {done.returncode}")
+    return total, total.passed + total.failed
+
+
+def ParseArguments():
+    own, bazel = sys.argv[1:], []
+    if "--" in own:
+        at = own.index("--")
+        own, bazel = own[:at], own[at + 1:]
+    parser = argparse.ArgumentParser(prog="./shardplane test")
+    parser.add_argument("--only", default="", metavar="TEXT")
+    parser.add_argument("--long", default=0, type=float, metavar="MINUTES")
+    options = parser.parse_args(own)
+    options.bazel = bazel
+    return options
+
+
+def main():
+    options = ParseArguments()
+    total, targets = RunBazelTests(options)
+    python, cases = RunPytest(options)
+    total.Add(python)
+    if not targets and not cases:
+        total.Fail("no test was selected")
+    print()
+    for problem in total.problems:
+        print(problem)
+    print(f"{total.passed} passed, {total.failed} failed")
+    sys.exit(1 if total.failed else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+# shellcheck shell=bash
+# Sourced by ./shardplane: packages, the project's Python, and Bazel.
+# Sets CACHE and VENV; needs ROOT.
+
+CACHE="${SHARDPLANE_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/shardplane}"
+PACKAGES="$ROOT/third_party/packages.debian"
+LOCK="$ROOT/python/requirements.lock"
+VENV="$CACHE/venv-$(sha256sum "$LOCK" | cut -c1-16)"
+
+say() { echo "shardplane: $*" >&2; }
+
+package_names() { sed 's/#.*//; s/[[:space:]]//g; /^$/d' "$PACKAGES"; }
+
+# Those of the list that are not installed, one a line.
+missing_packages() {
+  # shellcheck disable=SC2046
+  comm -23 <(package_names | sort) \
+    <(dpkg-query -W -f '${db:Status-Status} ${Package}\n' $(package_names) \
+        2>/dev/null | sed -n 's/^installed //p' | sort -u)
+}
+
+install_packages() {
+  if ! command -v dpkg-query >/dev/null; then
+    say "this is not Debian: install what corresponds to $PACKAGES by hand"
+    exit 3
+  fi
+  local missing sudo=()
+  mapfile -t missing < <(missing_packages)
+  [[ ${#missing[@]} -gt 0 ]] || return 0
+  if [[ $(id -u) -ne 0 ]]; then
+    sudo=(sudo -n)
+    if ! sudo -n true 2>/dev/null; then
+      say "Debian packages are missing; without root or sudo, have somebody run:"
+      echo "apt-get update && apt-get install -y --no-install-recommends ${missing[*]}"
+      exit 3
+    fi
+  fi
+  say "installing Debian packages: ${missing[*]}"
+  "${sudo[@]}" apt-get -q update >&2
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qy \
+    -o DPkg::Lock::Timeout=300 install --no-install-recommends \
+    "${missing[@]}" >&2
+}
+
+# The mark is written last: a folder without it was left half done.
+install_python() {
+  [[ ! -e "$VENV/.complete" ]] || return 0
+  say "installing Python packages into $VENV (about 5 GB, minutes)"
+  rm -rf "$VENV"
+  /usr/bin/python3 -m venv "$VENV" >&2
+  "$VENV/bin/python3" -m pip install --quiet --disable-pip-version-check \
+    --no-compile --require-hashes --no-deps --only-binary=:all: -r "$LOCK" >&2
+  touch "$VENV/.complete"
+}
+
+# Cheap when all is there. One process at a time installs, the others wait.
+setup() {
+  mkdir -p "$CACHE"
+  if [[ ! -e "$VENV/.complete" || -n "$(missing_packages 2>&1)" ]]; then
+    # flock is in util-linux, an essential package.
+    exec 9>"$CACHE/setup.lock"
+    flock 9
+    install_packages 9>&-
+    install_python 9>&-
+    exec 9>&-
+  fi
+}
+
+# One Bazel at a time for all checkouts. -o: Bazel's server stays behind and
+# must not inherit the lock.
+run_bazel() {
+  local command="$1"
+  shift
+  (cd "$ROOT" && flock -o "$CACHE/bazel.lock" bazel \
+    --output_user_root="$CACHE/bazel" "$command" \
+    --disk_cache="$CACHE/disk" \
+    --repo_env=SHARDPLANE_PYTHON="$VENV/bin/python3" "$@")
+}
+
+python_environment() {
+  export PYTHONPATH="$ROOT/python:$ROOT/bazel-bin/proto${PYTHONPATH:+:$PYTHONPATH}"
+  export SHARDPLANE_BIN_DIR="$ROOT/bazel-bin"
+  export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+}
