@@ -72,8 +72,14 @@ struct ParallelStyle {
   friend bool operator==(const ParallelStyle&, const ParallelStyle&) = default;
 };
 
+std::string ToString(const LayoutChange& change);  // "S(0) -> R", "None"
+// "S(0) -> R, None, mask: R"
+std::string ToString(const PrepareModuleInput& style);
+std::string ToString(const PrepareModuleOutput& style);
+
 std::string StyleName(const ParallelStyle& style);  // "ColwiseParallel"
-std::string ToString(const ParallelStyle& style);   // "ColwiseParallel(R -> S(-1))"
+// "ColwiseParallel(R -> S(-1))"
+std::string ToString(const ParallelStyle& style);
 
 struct ParallelizePlan;
 // None, styles applied in order (one or a list), or a nested dict.
@@ -99,7 +105,7 @@ enum class Severity { kNote = 1, kWarning };
 // A remark about a plan or program; never the reason of a failure.
 struct Diagnostic {
   Severity severity = Severity::kWarning;
-  std::string reason;   // UPPER_SNAKE
+  std::string reason;  // UPPER_SNAKE
   std::string message;
   std::string fqn;
   std::string pattern;  // as the user wrote it, outer keys joined by "."
@@ -136,16 +142,17 @@ struct PlanOptions {
 // DESIGN.md's: all faults are found before anything is applied, two different
 // parameter styles on one module are an error that names both patterns, the
 // same one twice counts once. `plan` nullopt is PyTorch's None: a warning.
-// InvalidArgument: conflicts, layouts that do not pair, shard dims out of
-// range, unknown mesh dim. Unimplemented: unknown style, a style on a module
-// type that it does not take. The message names FQN and pattern.
+// InvalidArgument: two different parameter styles on one module
+// (STYLE_CONFLICT), an unknown mesh dim (UNKNOWN_MESH_DIM), a parameter whose
+// rank the style does not fit (PARAMETER_UNSUPPORTED); with `strict`, the
+// reason of the first warning. Unimplemented: a style of an unknown name
+// (STYLE_UNKNOWN) or on a module that it does not take
+// (STYLE_UNSUPPORTED_MODULE). The message names FQN and pattern of the first
+// fault and says how many more there are; metadata "errors" has them all, one a
+// line. Layouts are checked where ranks are known: when a program is compiled.
 absl::StatusOr<ResolvedPlan> ResolvePlan(
     const GraphModule& module, const DeviceMesh& mesh,
     const std::optional<ParallelizePlan>& plan, const PlanOptions& options);
-
-// Shell globbing of one name, as Python's fnmatchcase: `*`, `?`, `[abc]`,
-// `[1-3]`, `[!x]`; an unclosed `[` stands for itself.
-bool GlobMatch(absl::string_view pattern, absl::string_view name);
 
 }  // namespace shardplane
 

@@ -4,9 +4,11 @@
 #define SHARDPLANE_COMMON_REPORT_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "absl/types/span.h"
 #include "common/compile.h"
 #include "common/device_mesh.h"
 #include "common/graph_module.h"
@@ -26,6 +28,9 @@ struct CollectiveCount {
   friend bool operator==(const CollectiveCount&,
                          const CollectiveCount&) = default;
 };
+
+// Memory of more ranks than this is not reported.
+inline constexpr int kMaxReportedRanks = 1024;
 
 struct RankMemory {
   int rank = 0;
@@ -50,7 +55,7 @@ struct AssignmentRow {
   std::string style;
   std::string pattern;
   std::vector<ParameterPlacement> parameters;
-  std::string input_layouts;   // "R", "S(0) -> R"
+  std::string input_layouts;  // "R", "S(0) -> R"
   std::string output_layouts;
   friend bool operator==(const AssignmentRow&, const AssignmentRow&) = default;
 };
@@ -75,13 +80,15 @@ Report BuildReport(const GraphModule& module, const DeviceMesh& mesh,
 std::vector<CollectiveCount> CountCollectives(
     const std::string& phase, absl::Span<const CollectiveRecord> records);
 
-// The collectives of materializing, in order: for each canonical parameter
-// and buffer that is not initialised in place, and each mesh dim in turn (the
-// plan's first), a scatter where the dim cuts it, else a broadcast. Sizes: a
-// scatter counts the padded full tensor, a broadcast the tensor.
+// The collectives of materializing, by kind: for each canonical parameter and
+// buffer that is not initialised in place, and each mesh dim in turn (the
+// plan's first), a scatter where the dim cuts it, else a broadcast; none on a
+// mesh dim of size 1. Sizes: a scatter counts what its source has, padded, a
+// broadcast what it sends; later dims send what earlier ones left of the
+// tensor.
 std::vector<CollectiveCount> MaterializeCollectives(
-    const GraphModule& module, const DeviceMesh& mesh,
-    const ResolvedPlan& plan, std::optional<int> src_data_rank);
+    const GraphModule& module, const DeviceMesh& mesh, const ResolvedPlan& plan,
+    std::optional<int> src_data_rank);
 
 }  // namespace shardplane
 

@@ -1,0 +1,167 @@
+#include "common/plan_matching.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "common/glob.h"
+
+namespace shardplane {
+namespace {
+
+// Levenshtein's: insertions, deletions and replacements of one byte.
+size_t EditDistance(absl::string_view a, absl::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = std::exchange(row[0], i);
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t replaced = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({replaced, row[j] + 1, row[j - 1] + 1});
+    }
+  }
+  return row[b.size()];
+}
+
+class Matcher {
+ public:
+  explicit Matcher(const GraphModule& module) : module_(module) {}
+
+  PlanMatches Take() && { return std::move(result_); }
+
+  void ApplyNone(int module, const std::string& pattern) {
+    Warn({.reason = "NO_PLAN",
+          .message = absl::StrCat(
+              "No parallelize_plan is provided for module \"", Fqn(module),
+              "\" and auto-parallel is not supported at the moment, so nothing "
+              "is done there."),
+          .fqn = Fqn(module),
+          .pattern = pattern},
+         "");
+  }
+
+  void ApplyDict(int module, const ParallelizePlan& plan,
+                 const std::string& outer) {
+    for (const PlanEntry& entry : plan.entries) {
+      Resolve(module, entry.pattern, entry.value,
+              JoinPatterns(outer, entry.pattern));
+    }
+  }
+
+ private:
+  static std::string JoinPatterns(const std::string& outer,
+                                  const std::string& inner) {
+    if (outer.empty() || inner.empty()) return outer.empty() ? inner : outer;
+    return absl::StrCat(outer, absl::EndsWith(outer, ".") ? "" : ".", inner);
+  }
+
+  const std::string& Fqn(int module) const {
+    return module_.modules()[module].fqn;
+  }
+
+  // Resolves what is left of a key, below `module`.
+  void Resolve(int module, absl::string_view path, const PlanValue& value,
+               const std::string& pattern) {
+    if (path.empty()) {
+      ApplyValue(module, value, pattern);
+      return;
+    }
+    const size_t dot = path.find('.');
+    const absl::string_view token = path.substr(0, dot);
+    bool matched = false;
+    for (const auto& [name, child] : module_.Children(module)) {
+      if (!GlobMatch(token, name)) continue;
+      matched = true;
+      Resolve(child, dot == absl::string_view::npos ? "" : path.substr(dot + 1),
+              value, pattern);
+    }
+    if (!matched) WarnWithoutMatch(module, token, pattern);
+  }
+
+  void ApplyValue(int module, const PlanValue& value,
+                  const std::string& pattern) {
+    if (std::holds_alternative<PlanNone>(value)) {
+      ApplyNone(module, pattern);
+    } else if (const auto* plan = std::get_if<ParallelizePlan>(&value)) {
+      ApplyDict(module, *plan, pattern);
+    } else {
+      for (const auto& style : std::get<std::vector<ParallelStyle>>(value)) {
+        result_.matches.push_back({module, style, pattern});
+      }
+    }
+  }
+
+  void Warn(Diagnostic diagnostic, std::string suggestion) {
+    diagnostic.severity = Severity::kWarning;
+    result_.warnings.push_back({std::move(diagnostic), std::move(suggestion)});
+  }
+
+  void WarnWithoutMatch(int module, absl::string_view token,
+                        const std::string& pattern) {
+    std::string suggestion = Suggest(module, token);
+    std::string message = absl::StrCat(
+        "Parallelize plan key '", pattern,
+        "' could not be resolved: no submodule matching token '", token,
+        "' in module \"", Fqn(module), "\" (", module_.modules()[module].type,
+        "), skipping this plan entry.");
+    if (!suggestion.empty()) {
+      absl::StrAppend(&message, " Did you mean '", suggestion, "'?");
+    }
+    Warn({.reason = "PATTERN_WITHOUT_MATCH",
+          .message = std::move(message),
+          .fqn = Fqn(module),
+          .pattern = pattern},
+         std::move(suggestion));
+  }
+
+  // The child whose name is closest, if it is close; else "*.token" where the
+  // token names a child of a child (a list's index was forgotten); else "".
+  std::string Suggest(int module, absl::string_view token) const {
+    std::string closest;
+    size_t best = std::max<size_t>(1, token.size() / 3) + 1;
+    for (const auto& [name, child] : module_.Children(module)) {
+      if (name.size() > token.size() + best) continue;
+      const size_t distance = EditDistance(token, name);
+      // A name of nothing but edits is no guess at what was meant.
+      if (distance >= best || distance >= name.size()) continue;
+      best = distance;
+      closest = name;
+    }
+    return closest.empty() ? SuggestDeeper(module, token) : closest;
+  }
+
+  std::string SuggestDeeper(int module, absl::string_view token) const {
+    for (const auto& [name, child] : module_.Children(module)) {
+      for (const auto& [inner_name, inner] : module_.Children(child)) {
+        if (GlobMatch(token, inner_name)) return absl::StrCat("*.", token);
+      }
+    }
+    return "";
+  }
+
+  const GraphModule& module_;
+  PlanMatches result_;
+};
+
+}  // namespace
+
+PlanMatches MatchPlan(const GraphModule& module,
+                      const std::optional<ParallelizePlan>& plan) {
+  Matcher matcher(module);
+  if (plan.has_value()) {
+    matcher.ApplyDict(0, *plan, "");
+  } else {
+    matcher.ApplyNone(0, "");
+  }
+  return std::move(matcher).Take();
+}
+
+}  // namespace shardplane

@@ -1,0 +1,208 @@
+#include "common/report.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
+#include "common/report_memory.h"
+
+namespace shardplane {
+namespace {
+
+// "R" where nothing changes, else "S(0) -> R".
+std::string ChangeText(const Placement& from, const Placement& to) {
+  return from == to ? ToString(from)
+                    : absl::StrCat(ToString(from), " -> ", ToString(to));
+}
+
+// Fills in a row's layouts as its style has them.
+class LayoutWriter {
+ public:
+  LayoutWriter(const ModuleNode& module, AssignmentRow* row)
+      : module_(module), row_(row) {}
+
+  void operator()(const ColwiseParallel& style) const {
+    row_->input_layouts = ChangeText(style.input_layouts, Replicate{});
+    row_->output_layouts = ChangeText(Shard{-1}, style.output_layouts);
+  }
+  void operator()(const RowwiseParallel& style) const {
+    // An embedding's rows are looked up by indices that each rank has whole.
+    const Placement wanted = IsA(module_, "Embedding") ? Placement(Replicate{})
+                                                       : Placement(Shard{-1});
+    row_->input_layouts = ChangeText(style.input_layouts, wanted);
+    row_->output_layouts =
+        ChangeText(Partial{ReduceOp::kSum}, style.output_layouts);
+  }
+  void operator()(const PrepareModuleInput& style) const {
+    row_->input_layouts = ToString(style);
+  }
+  void operator()(const PrepareModuleOutput& style) const {
+    row_->output_layouts = ToString(style);
+  }
+  void operator()(const PrepareModuleInputOutput& style) const {
+    (*this)(style.input);
+    (*this)(style.output);
+  }
+  void operator()(const UnknownStyle&) const {}
+
+ private:
+  const ModuleNode& module_;
+  AssignmentRow* row_;
+};
+
+bool CutsParameters(const ParallelStyle& style) {
+  return std::holds_alternative<ColwiseParallel>(style.kind) ||
+         std::holds_alternative<RowwiseParallel>(style.kind);
+}
+
+// How a parameter is stored: as the first of its names.
+const DTensorSpec& StoredSpec(const GraphModule& module,
+                              const ResolvedPlan& plan,
+                              const Parameter& parameter) {
+  const Parameter& canonical = module.Canonical(parameter);
+  return plan.parameter_specs[&canonical - module.parameters().data()];
+}
+
+AssignmentRow MakeRow(const GraphModule& module, const ResolvedPlan& plan,
+                      const Assignment& assignment) {
+  const ModuleNode& node = module.modules()[assignment.module];
+  AssignmentRow row{.fqn = assignment.fqn,
+                    .module_type = node.type,
+                    .style = StyleName(assignment.style),
+                    .pattern = assignment.pattern};
+  std::visit(LayoutWriter(node, &row), assignment.style.kind);
+  if (!CutsParameters(assignment.style)) return row;
+  for (const int index : module.ParametersOf(assignment.module)) {
+    const Parameter& parameter = module.parameters()[index];
+    row.parameters.push_back({SplitFqn(parameter.fqn).second, parameter.type,
+                              StoredSpec(module, plan, parameter)});
+  }
+  return row;
+}
+
+// Counts in the order of this table, kinds that do not occur left out.
+class Tally {
+ public:
+  void Add(const std::string& kind, int64_t bytes) {
+    for (CollectiveCount& row : rows_) {
+      if (row.kind != kind) continue;
+      ++row.count;
+      row.bytes += bytes;
+    }
+  }
+
+  std::vector<CollectiveCount> Take(const std::string& phase) && {
+    std::erase_if(rows_, [](const auto& row) { return row.count == 0; });
+    for (CollectiveCount& row : rows_) row.phase = phase;
+    return std::move(rows_);
+  }
+
+ private:
+  std::vector<CollectiveCount> rows_ = {
+      {"", "all_gather"}, {"", "all_reduce"}, {"", "reduce_scatter"},
+      {"", "all_to_all"}, {"", "scatter"},    {"", "broadcast"},
+  };
+};
+
+// Mesh dims in the order in which data goes out: the plan's first.
+std::vector<int> MaterializeOrder(const DeviceMesh& mesh, int plan_dim) {
+  std::vector<int> order = {plan_dim};
+  for (int i = 0; i < mesh.ndim(); ++i) {
+    if (i != plan_dim) order.push_back(i);
+  }
+  return order;
+}
+
+// One parameter, from the rank that has it whole: rank 0's part gets smaller
+// with every dim that cuts.
+void TallyMaterialize(const TensorType& type, const DTensorSpec& spec,
+                      const DeviceMesh& mesh, int plan_dim, Tally* tally) {
+  Shape shape = type.shape;
+  for (const int mesh_dim : MaterializeOrder(mesh, plan_dim)) {
+    const int ranks = mesh.dim_size(mesh_dim);
+    if (ranks == 1) continue;
+    const int tensor_dim = ShardDim(spec.placements[mesh_dim]);
+    if (tensor_dim == -1) {
+      tally->Add("broadcast", ByteSize(TensorType{type.dtype, shape}));
+      continue;
+    }
+    const int64_t chunk = Chunk(shape[tensor_dim], ranks, 0).size;
+    shape[tensor_dim] = chunk * ranks;
+    tally->Add("scatter", ByteSize(TensorType{type.dtype, shape}));
+    shape[tensor_dim] = chunk;
+  }
+}
+
+void AddCollectives(const CompiledProgram& compiled, Report* report) {
+  const ShardedProgram& program = compiled.program;
+  const std::vector<int> first = program.mesh.Coordinate(0);
+  const std::pair<Phase, const char*> phases[] = {
+      {Phase::kForward, "forward"}, {Phase::kBackward, "backward"}};
+  for (const auto& [phase, name] : phases) {
+    for (CollectiveCount& count :
+         CountCollectives(name, Collectives(program, phase, first))) {
+      report->collectives.push_back(std::move(count));
+    }
+  }
+}
+
+}  // namespace
+
+std::vector<CollectiveCount> CountCollectives(
+    const std::string& phase, absl::Span<const CollectiveRecord> records) {
+  Tally tally;
+  for (const CollectiveRecord& record : records) {
+    tally.Add(ToString(record.kind), CountedBytes(record));
+  }
+  return std::move(tally).Take(phase);
+}
+
+std::vector<CollectiveCount> MaterializeCollectives(
+    const GraphModule& module, const DeviceMesh& mesh, const ResolvedPlan& plan,
+    std::optional<int> src_data_rank) {
+  if (!src_data_rank.has_value()) return {};
+  Tally tally;
+  for (size_t i = 0; i < module.parameters().size(); ++i) {
+    const Parameter& parameter = module.parameters()[i];
+    if (!parameter.alias_of.empty() || parameter.initializer.has_value()) {
+      continue;
+    }
+    TallyMaterialize(parameter.type, plan.parameter_specs[i], mesh,
+                     plan.mesh_dim, &tally);
+  }
+  return std::move(tally).Take("materialize");
+}
+
+Report BuildReport(const GraphModule& module, const DeviceMesh& mesh,
+                   const ResolvedPlan& plan, std::optional<int> src_data_rank,
+                   const CompiledProgram* program) {
+  Report report;
+  for (const Assignment& assignment : plan.assignments) {
+    report.assignments.push_back(MakeRow(module, plan, assignment));
+  }
+  for (const Parameter& parameter : module.parameters()) {
+    report.parameters.push_back(
+        {parameter.fqn, parameter.type, StoredSpec(module, plan, parameter)});
+  }
+  report.diagnostics = plan.diagnostics;
+  report.collectives =
+      MaterializeCollectives(module, mesh, plan, src_data_rank);
+  report.memory = EstimateMemory(
+      module, mesh, plan, program == nullptr ? nullptr : &program->program);
+  if (program == nullptr) return report;
+  report.diagnostics.insert(report.diagnostics.end(),
+                            program->diagnostics.begin(),
+                            program->diagnostics.end());
+  AddCollectives(*program, &report);
+  report.flops_per_rank = program->flops_per_rank;
+  report.program_text = ToString(program->program);
+  return report;
+}
+
+}  // namespace shardplane

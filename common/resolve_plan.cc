@@ -1,0 +1,344 @@
+// The second half of resolving a plan: from matches to assignments and to the
+// placements of parameters.
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/container/btree_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/string_view.h"
+#include "common/errors.h"
+#include "common/parallelize_plan.h"
+#include "common/plan_matching.h"
+
+namespace shardplane {
+namespace {
+
+// Which tensor dim of a parameter a style cuts. What is not listed stays whole:
+// a rowwise bias, and what a subclass adds.
+struct CutRow {
+  absl::string_view style;
+  absl::string_view module_type;
+  absl::string_view parameter;
+  int tensor_dim;
+  int parameter_rank;
+};
+constexpr CutRow kCuts[] = {
+    {"ColwiseParallel", "Linear", "weight", 0, 2},
+    {"ColwiseParallel", "Linear", "bias", 0, 1},
+    {"ColwiseParallel", "Embedding", "weight", 1, 2},
+    {"RowwiseParallel", "Linear", "weight", 1, 2},
+    {"RowwiseParallel", "Embedding", "weight", 0, 2},
+};
+
+bool CutsParameters(const ParallelStyle& style) {
+  return std::holds_alternative<ColwiseParallel>(style.kind) ||
+         std::holds_alternative<RowwiseParallel>(style.kind);
+}
+
+// What is wrong with a plan; each is found before anything is applied.
+struct Fault {
+  absl::StatusCode code = absl::StatusCode::kInvalidArgument;
+  std::string message;
+  ErrorInfo info;
+};
+
+// The first fault as a status that knows of the others.
+absl::Status ToStatus(const std::vector<Fault>& faults) {
+  Fault first = faults.front();
+  if (faults.size() > 1) {
+    const size_t more = faults.size() - 1;
+    absl::StrAppend(&first.message, " (and ", more, " more ",
+                    more == 1 ? "fault" : "faults", " in the plan)");
+  }
+  const auto message = [](std::string* out, const Fault& fault) {
+    absl::StrAppend(out, fault.message);
+  };
+  first.info.metadata["errors"] = absl::StrJoin(faults, "\n", message);
+  return MakeError(first.code, first.message, first.info);
+}
+
+// The mesh dim that a plan works on where its styles name none.
+absl::StatusOr<int> PlanMeshDim(const DeviceMesh& mesh,
+                                const std::string& name) {
+  int mesh_dim = mesh.FindDim(name.empty() ? "tp" : name);
+  if (mesh_dim == -1 && name.empty() && mesh.ndim() == 1) mesh_dim = 0;
+  if (mesh_dim != -1) return mesh_dim;
+  return MakeError(
+      absl::StatusCode::kInvalidArgument,
+      name.empty()
+          ? absl::StrCat("a mesh of several dims without one named \"tp\" "
+                         "needs the name of the plan's; got: mesh ",
+                         mesh.ToString())
+          : absl::StrCat("the plan's mesh dim must be one of ", mesh.ToString(),
+                         "; got: \"", name, "\""),
+      {.reason = "UNKNOWN_MESH_DIM",
+       .metadata = {{"mesh_dim", name}, {"mesh", mesh.ToString()}}});
+}
+
+class Resolver {
+ public:
+  Resolver(const GraphModule& module, const DeviceMesh& mesh, int plan_dim)
+      : module_(module),
+        mesh_(mesh),
+        wanted_(module.parameters().size()),
+        wanted_by_(module.parameters().size()) {
+    plan_.mesh_dim = plan_dim;
+  }
+
+  void Apply(const PlanMatch& match) {
+    const std::optional<int> mesh_dim = MeshDimOf(match);
+    if (!mesh_dim.has_value()) return;
+    if (std::holds_alternative<UnknownStyle>(match.style.kind)) {
+      AddUnknownStyle(match);
+      return;
+    }
+    if (CutsParameters(match.style) && !CutParameters(match, *mesh_dim)) {
+      return;
+    }
+    plan_.assignments.push_back({match.module, Fqn(match.module), match.style,
+                                 *mesh_dim, match.pattern});
+  }
+
+  const std::vector<Fault>& faults() const { return faults_; }
+
+  ResolvedPlan Finish(std::vector<Diagnostic> warnings) && {
+    plan_.diagnostics = std::move(warnings);
+    PlaceParameters();
+    return std::move(plan_);
+  }
+
+ private:
+  struct Styled {
+    ParallelStyle style;
+    int mesh_dim = 0;
+    std::string pattern;
+  };
+
+  const std::string& Fqn(int module) const {
+    return module_.modules()[module].fqn;
+  }
+
+  void AddFault(absl::StatusCode code, const std::string& reason,
+                const PlanMatch& match, std::string message) {
+    faults_.push_back({code,
+                       std::move(message),
+                       {.reason = reason,
+                        .metadata = {{"fqn", Fqn(match.module)},
+                                     {"pattern", match.pattern},
+                                     {"style", StyleName(match.style)}}}});
+  }
+
+  std::optional<int> MeshDimOf(const PlanMatch& match) {
+    const std::string& name = match.style.mesh_dim;
+    const int mesh_dim = name.empty() ? plan_.mesh_dim : mesh_.FindDim(name);
+    if (mesh_dim != -1) return mesh_dim;
+    AddFault(absl::StatusCode::kInvalidArgument, "UNKNOWN_MESH_DIM", match,
+             absl::StrCat(StyleName(match.style), " on module \"",
+                          Fqn(match.module), "\" (pattern '", match.pattern,
+                          "') must name a dim of mesh ", mesh_.ToString(),
+                          "; got: \"", name, "\""));
+    return std::nullopt;
+  }
+
+  void AddUnknownStyle(const PlanMatch& match) {
+    AddFault(absl::StatusCode::kUnimplemented, "STYLE_UNKNOWN", match,
+             absl::StrCat("the style for module \"", Fqn(match.module),
+                          "\" (pattern '", match.pattern,
+                          "') must be one of ColwiseParallel, "
+                          "RowwiseParallel, PrepareModuleInput, "
+                          "PrepareModuleOutput, PrepareModuleInputOutput; "
+                          "got: ",
+                          StyleName(match.style)));
+  }
+
+  // Whether the match is a new parameter style, and a valid one.
+  bool CutParameters(const PlanMatch& match, int mesh_dim) {
+    const auto earlier = styled_.find(match.module);
+    if (earlier != styled_.end()) {
+      const Styled& first = earlier->second;
+      if (first.style.kind != match.style.kind || first.mesh_dim != mesh_dim) {
+        AddConflict(first, match);
+      }
+      return false;
+    }
+    styled_[match.module] = {match.style, mesh_dim, match.pattern};
+    const absl::string_view type = CutType(match.module);
+    if (type.empty() || !OwnsWeight(match.module)) {
+      AddUnsupportedModule(match, type);
+      return false;
+    }
+    return CutParametersOf(match, type, mesh_dim);
+  }
+
+  void AddConflict(const Styled& first, const PlanMatch& match) {
+    AddFault(absl::StatusCode::kInvalidArgument, "STYLE_CONFLICT", match,
+             absl::StrCat("module \"", Fqn(match.module),
+                          "\" can have one style for its parameters and has ",
+                          ToString(first.style), " by pattern '", first.pattern,
+                          "'; got: ", ToString(match.style), " by pattern '",
+                          match.pattern, "'"));
+    faults_.back().info.metadata["first_pattern"] = first.pattern;
+  }
+
+  // The type whose rows of kCuts apply to a module; "" if none do.
+  absl::string_view CutType(int module) const {
+    for (const CutRow& row : kCuts) {
+      if (IsA(module_.modules()[module], row.module_type)) {
+        return row.module_type;
+      }
+    }
+    return "";
+  }
+
+  bool OwnsWeight(int module) const {
+    return module_.FindParameter(JoinFqn(Fqn(module), "weight")) != nullptr;
+  }
+
+  void AddUnsupportedModule(const PlanMatch& match, absl::string_view type) {
+    AddFault(absl::StatusCode::kUnimplemented, "STYLE_UNSUPPORTED_MODULE",
+             match,
+             absl::StrCat(StyleName(match.style), " on module \"",
+                          Fqn(match.module), "\" (pattern '", match.pattern,
+                          "') takes a Linear or an Embedding",
+                          type.empty() ? "" : " with a parameter \"weight\"",
+                          "; got: ", module_.modules()[match.module].type));
+    faults_.back().info.metadata["type"] = module_.modules()[match.module].type;
+  }
+
+  bool CutParametersOf(const PlanMatch& match, absl::string_view type,
+                       int mesh_dim) {
+    for (const int index : module_.ParametersOf(match.module)) {
+      const Parameter& parameter = module_.parameters()[index];
+      if (parameter.buffer) continue;
+      wanted_[index] = DTensorSpec::Replicated(mesh_.ndim());
+      wanted_by_[index] = match.pattern;
+      styled_order_.push_back(index);
+      const CutRow* row = FindCut(StyleName(match.style), type, parameter);
+      if (row == nullptr) continue;
+      if (static_cast<int>(parameter.type.shape.size()) !=
+          row->parameter_rank) {
+        AddFault(absl::StatusCode::kInvalidArgument, "PARAMETER_UNSUPPORTED",
+                 match,
+                 absl::StrCat(StyleName(match.style), " on parameter \"",
+                              parameter.fqn, "\" (pattern '", match.pattern,
+                              "') takes a tensor of ", row->parameter_rank,
+                              " dims; got: ", ToString(parameter.type)));
+        return false;
+      }
+      wanted_[index]->placements[mesh_dim] = Shard{row->tensor_dim};
+    }
+    return true;
+  }
+
+  static const CutRow* FindCut(const std::string& style, absl::string_view type,
+                               const Parameter& parameter) {
+    const std::string name = SplitFqn(parameter.fqn).second;
+    for (const CutRow& row : kCuts) {
+      if (row.style == style && row.module_type == type &&
+          row.parameter == name) {
+        return &row;
+      }
+    }
+    return nullptr;
+  }
+
+  // Index of the parameter that `index` is another name of; often itself.
+  int CanonicalIndex(int index) const {
+    const Parameter& parameter = module_.parameters()[index];
+    return static_cast<int>(&module_.Canonical(parameter) -
+                            module_.parameters().data());
+  }
+
+  // One tensor has one placement: the first that the plan gives to any of its
+  // names. A name that is wanted otherwise keeps its wish, to be redistributed
+  // to where it is used.
+  void PlaceParameters() {
+    const int count = static_cast<int>(module_.parameters().size());
+    std::vector<std::optional<int>> first(count);  // by canonical index
+    for (const int index : styled_order_) {
+      std::optional<int>& holder = first[CanonicalIndex(index)];
+      if (!holder.has_value()) {
+        holder = index;
+      } else if (wanted_[*holder] != wanted_[index]) {
+        NoteTiedPlacement(*holder, index);
+      }
+    }
+    for (int index = 0; index < count; ++index) {
+      const int canonical = CanonicalIndex(index);
+      const std::optional<int> holder = first[canonical];
+      const bool own = index != canonical && wanted_[index].has_value();
+      plan_.parameter_specs.push_back(
+          own                  ? *wanted_[index]
+          : holder.has_value() ? *wanted_[*holder]
+                               : DTensorSpec::Replicated(mesh_.ndim()));
+    }
+  }
+
+  void NoteTiedPlacement(int holder, int other) {
+    const std::string& first = module_.parameters()[holder].fqn;
+    const std::string& second = module_.parameters()[other].fqn;
+    plan_.diagnostics.push_back(
+        {Severity::kNote, "TIED_PLACEMENT",
+         absl::StrCat("\"", first, "\" and \"", second,
+                      "\" are one tensor; it is stored as ",
+                      ToString(*wanted_[holder]), " (pattern '",
+                      wanted_by_[holder], "') and redistributed to ",
+                      ToString(*wanted_[other]), " (pattern '",
+                      wanted_by_[other], "') where that is used."),
+         SplitFqn(second).first, wanted_by_[other]});
+  }
+
+  const GraphModule& module_;
+  const DeviceMesh& mesh_;
+  ResolvedPlan plan_;
+  std::vector<Fault> faults_;
+  absl::btree_map<int, Styled> styled_;  // parameter styles by module
+  // What the plan wants of each parameter, by index, and the pattern that does.
+  std::vector<std::optional<DTensorSpec>> wanted_;
+  std::vector<std::string> wanted_by_;
+  std::vector<int> styled_order_;  // indices in the order of the plan
+};
+
+absl::Status StrictStatus(const std::vector<PlanWarning>& warnings) {
+  std::vector<Fault> faults;
+  for (const PlanWarning& warning : warnings) {
+    const Diagnostic& diagnostic = warning.diagnostic;
+    Fault fault{.message = diagnostic.message,
+                .info = {.reason = diagnostic.reason,
+                         .metadata = {{"fqn", diagnostic.fqn},
+                                      {"pattern", diagnostic.pattern}}}};
+    if (!warning.suggestion.empty()) {
+      fault.info.metadata["suggestion"] = warning.suggestion;
+    }
+    faults.push_back(std::move(fault));
+  }
+  return ToStatus(faults);
+}
+
+}  // namespace
+
+absl::StatusOr<ResolvedPlan> ResolvePlan(
+    const GraphModule& module, const DeviceMesh& mesh,
+    const std::optional<ParallelizePlan>& plan, const PlanOptions& options) {
+  SP_ASSIGN_OR_RETURN(const int plan_dim, PlanMeshDim(mesh, options.mesh_dim));
+  const PlanMatches matches = MatchPlan(module, plan);
+  Resolver resolver(module, mesh, plan_dim);
+  for (const PlanMatch& match : matches.matches) resolver.Apply(match);
+  if (!resolver.faults().empty()) return ToStatus(resolver.faults());
+  if (options.strict && !matches.warnings.empty()) {
+    return StrictStatus(matches.warnings);
+  }
+  std::vector<Diagnostic> warnings;
+  for (const PlanWarning& warning : matches.warnings) {
+    warnings.push_back(warning.diagnostic);
+  }
+  return std::move(resolver).Finish(std::move(warnings));
+}
+
+}  // namespace shardplane
