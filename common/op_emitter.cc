@@ -201,7 +201,8 @@ absl::StatusOr<std::vector<ValueId>> OpEmitter::Emit(const ValueCall& call) {
     tensors.push_back(id);
     op_call.operands.push_back(builder_->value(id).type);
     states.push_back({builder_->value(id).type, builder_->value(id).spec,
-                      builder_->requires_grad(id)});
+                      builder_->requires_grad(id),
+                      builder_->is_parameter(id)});
   }
   absl::StatusOr<OpInstance> op = MakeOpInstance(op_call);
   if (!op.ok()) return InContext(op.status(), call);

@@ -11,6 +11,8 @@ namespace shardplane {
 namespace {
 
 constexpr int kNoFactor = -1;
+// A plan cuts a parameter so that the work is cut there, not to save its place.
+constexpr int64_t kParameterWeight = 1024;
 
 // What one mesh dim does to a call.
 struct Choice {
@@ -121,7 +123,8 @@ class Chooser {
   int64_t MoveBytes(size_t i, int m, int dim, bool vary) const {
     const OperandState& state = operands_[i];
     const Placement& at = At(i, m);
-    const int64_t bytes = ByteSize(state.type);
+    const int64_t bytes =
+        ByteSize(state.type) * (state.parameter ? kParameterWeight : 1);
     const bool back = state.requires_grad;
     if (ShardDim(at) >= 0) {
       if (ShardDim(at) == dim) return 0;
@@ -192,21 +195,16 @@ class Chooser {
   }
 
   Choice Best(int m) const {
-    if (mesh_.dim_size(m) == 1 && AllReplicated(m)) return {};
-    Choice best = Replicated(m);
-    if (const std::optional<Choice> pass = PassPartial(m);
-        pass && pass->bytes <= best.bytes) {
-      best = *pass;
-    }
+    if (AllReplicated(m)) return {};
+    const Choice replicated = Replicated(m);
+    std::optional<Choice> best = PassPartial(m);
+    if (best && best->bytes > replicated.bytes) best.reset();
     for (int f = 0; f < static_cast<int>(op_.factors.size()); ++f) {
       if (!LeadsACut(f, m) || !CanCut(f, m)) continue;
       const Choice cut = Cut(f, m);
-      const bool better = best.factor == kNoFactor && !best.pass_partial
-                              ? cut.bytes <= best.bytes
-                              : cut.bytes < best.bytes;
-      if (better) best = cut;
+      if (!best || cut.bytes < best->bytes) best = cut;
     }
-    return best;
+    return best.value_or(replicated);
   }
 
   bool AllReplicated(int m) const {

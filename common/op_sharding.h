@@ -16,6 +16,7 @@ struct OperandState {
   TensorType type;
   DTensorSpec spec;
   bool requires_grad = false;
+  bool parameter = false;  // cut by the plan, so that it stays cut
 };
 
 struct OperandNeed {
@@ -34,14 +35,17 @@ struct OpSharding {
   bool partial = false;
 };
 
-// For each mesh dim the cheapest of: one factor cut (operands that have it are
-// Shard, others vary; a reduced one leaves Partial(sum)), Partial(sum) operands
-// passed through where the op is linear in them, or everything replicated.
+// For each mesh dim, in this order: one factor cut that some operand is cut
+// along (operands that have it are Shard, others vary; a reduced one leaves
+// Partial(sum)), or Partial(sum) operands passed through where the op is linear
+// in them; everything replicated only where neither is possible, or where
+// reducing first is cheaper than passing.
 //   linear x:[S(1)] w:[S(1)]  ->  k cut, [P(sum)]
 //   linear x:[R] w:[S(0)]     ->  n cut, x varies, [S(1)]
 //   relu x:[P(sum)]           ->  x reduced to [R]
 //   add x:[P(sum)] y:[P(sum)] ->  [P(sum)]
-// Cost is bytes moved, forward and backward; of equals the one that cuts more.
+// Among several the cheapest in bytes moved, forward and backward; gathering a
+// parameter that the plan cut counts a thousandfold.
 OpSharding ChooseSharding(const OpInstance& op,
                           absl::Span<const OperandState> operands,
                           const DeviceMesh& mesh);

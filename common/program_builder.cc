@@ -63,6 +63,7 @@ ValueId ProgramBuilder::AddParameter(const std::string& fqn,
                                      const DTensorSpec& spec,
                                      bool requires_grad) {
   const ValueId id = NewValue(fqn, type, spec, requires_grad);
+  info_[id].parameter = true;
   program_.parameters.push_back({fqn, id, -1});
   return id;
 }

@@ -40,6 +40,7 @@ class ProgramBuilder {
   const DeviceMesh& mesh() const { return program_.mesh; }
   const Value& value(ValueId id) const { return program_.values[id]; }
   bool requires_grad(ValueId id) const { return info_[id].requires_grad; }
+  bool is_parameter(ValueId id) const { return info_[id].parameter; }
 
   ValueId AddParameter(const std::string& fqn, const TensorType& type,
                        const DTensorSpec& spec, bool requires_grad);
@@ -89,6 +90,7 @@ class ProgramBuilder {
  private:
   struct Info {
     bool requires_grad = false;
+    bool parameter = false;
     std::vector<bool> vary;  // by mesh dim
     std::vector<bool> open;  // by mesh dim; of inputs
     // Set for the result of an all-gather: what was gathered, along which dim.
