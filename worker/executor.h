@@ -51,6 +51,8 @@ struct GangSpec {
   uint64_t epoch = 0;
   int rank = 0;
   DeviceMesh mesh;
+  // Of forming the gang, and of every collective.
+  std::chrono::milliseconds timeout{60'000};
 };
 
 // One parameter or buffer to materialize, under its canonical FQN.

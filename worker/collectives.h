@@ -1,0 +1,93 @@
+// Communicator along one mesh dim, on any tensor dim, uneven as torch.chunk
+// cuts.
+#ifndef SHARDPLANE_WORKER_COLLECTIVES_H_
+#define SHARDPLANE_WORKER_COLLECTIVES_H_
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "ATen/core/Tensor.h"
+#include "absl/status/statusor.h"
+#include "common/placement.h"
+#include "common/sharded_program.h"
+#include "worker/process_groups.h"
+
+namespace shardplane {
+
+// Reduces pieces [W, ...] over their first dim, rank after rank: the same bits
+// whatever brought them here. f16 and bf16 by way of f32.
+at::Tensor ReduceInRankOrder(const at::Tensor& pieces, ReduceOp op);
+
+// The collectives of one rank. Every rank of a group makes the same calls in
+// the same order; ranks whose shard is empty too. Results are contiguous; an
+// argument is never changed. Along a mesh dim of size 1 nothing runs and
+// nothing is recorded. Errors: Unavailable, naming mesh dim and rank, when a
+// peer is gone; InvalidArgument when a tensor is not the shard it should be.
+// One thread. Borrows the groups.
+class Communicator {
+ public:
+  Communicator(ProcessGroups* groups, DeviceMesh mesh, int rank);
+
+  // P -> R.
+  absl::StatusOr<at::Tensor> AllReduce(const at::Tensor& tensor, int mesh_dim,
+                                       ReduceOp op);
+  // S(dim) -> R; `extent` is what the group has of `dim` together: chunks of
+  // 2, 2 and 1 rows with extent 5 -> 5 rows.
+  absl::StatusOr<at::Tensor> AllGather(const at::Tensor& tensor, int mesh_dim,
+                                       int dim, int64_t extent);
+  // P -> S(dim): 5 rows on 3 ranks -> 2, 2 and 1.
+  absl::StatusOr<at::Tensor> ReduceScatter(const at::Tensor& tensor,
+                                           int mesh_dim, int dim, ReduceOp op);
+  // S(from_dim) -> S(to_dim); `extent` as in AllGather, of from_dim.
+  absl::StatusOr<at::Tensor> AllToAll(const at::Tensor& tensor, int mesh_dim,
+                                      int from_dim, int to_dim,
+                                      int64_t extent);
+
+  // Materializing. `full` is defined on group rank `root` alone, `type` (its
+  // dtype and shape) everywhere.
+  absl::StatusOr<at::Tensor> Scatter(const at::Tensor& full,
+                                     const TensorType& type, int mesh_dim,
+                                     int dim, int root);
+  absl::StatusOr<at::Tensor> Broadcast(const at::Tensor& full,
+                                       const TensorType& type, int mesh_dim,
+                                       int root);
+
+  // What ran since the last call of it, made of the buffers that were used.
+  std::vector<CollectiveRecord> TakeRecords() {
+    return std::exchange(records_, {});
+  }
+  // Of Scatter and Broadcast, bytes as CollectiveCount counts them.
+  struct Materialized {
+    int64_t scatters = 0;
+    int64_t scatter_bytes = 0;
+    int64_t broadcasts = 0;
+    int64_t broadcast_bytes = 0;
+  };
+  Materialized TakeMaterialized() { return std::exchange(materialized_, {}); }
+
+  c10::Device device() const { return device_; }
+  // Which device new buffers are made on.
+  void set_device(c10::Device device) { device_ = device; }
+
+ private:
+  void Record(RedistributeKind kind, int mesh_dim, const at::Tensor& sent,
+              const at::Tensor& received);
+  // Calls `move`, which throws, and names mesh dim and rank if it does.
+  template <typename Move>
+  absl::Status Guard(const char* what, int mesh_dim, Move&& move);
+  absl::Status CheckShard(const char* what, const at::Tensor& tensor,
+                          int mesh_dim, int dim, int64_t extent);
+
+  ProcessGroups* groups_;
+  DeviceMesh mesh_;
+  int rank_;
+  std::vector<int> coordinate_;
+  c10::Device device_ = c10::Device(c10::kCPU);
+  std::vector<CollectiveRecord> records_;
+  Materialized materialized_;
+};
+
+}  // namespace shardplane
+
+#endif  // SHARDPLANE_WORKER_COLLECTIVES_H_

@@ -1,0 +1,304 @@
+#include "worker/gang_tensors.h"
+
+#include <chrono>
+#include <utility>
+#include <variant>
+
+#include "ATen/ATen.h"
+#include "ATen/core/grad_mode.h"
+#include "absl/strings/str_cat.h"
+#include "common/errors.h"
+#include "common/tensor_spec.h"
+#include "worker/torch_tensors.h"
+
+namespace shardplane {
+namespace {
+
+absl::Status NotThere(absl::string_view what, absl::string_view got) {
+  return MakeError(absl::StatusCode::kNotFound,
+                   absl::StrCat("expected ", what, ", got: ", got),
+                   {.reason = "NOT_FOUND",
+                    .metadata = {{"resource", std::string(got)}}});
+}
+
+std::string SourceKey(const std::string& fqn) {
+  return absl::StrCat("parameter:", fqn);
+}
+
+RanCollectives CountRan(const ProgramResult& result) {
+  RanCollectives ran;
+  ran.counts = CountCollectives("forward", result.forward);
+  for (CollectiveCount& count :
+       CountCollectives("backward", result.backward)) {
+    ran.counts.push_back(std::move(count));
+  }
+  ran.hash = HashCollectives(result.backward, HashCollectives(result.forward));
+  return ran;
+}
+
+RanCollectives CountMaterialized(const Communicator::Materialized& ran) {
+  RanCollectives result;
+  if (ran.scatters > 0) {
+    result.counts.push_back(
+        {"materialize", "scatter", ran.scatters, ran.scatter_bytes});
+  }
+  if (ran.broadcasts > 0) {
+    result.counts.push_back(
+        {"materialize", "broadcast", ran.broadcasts, ran.broadcast_bytes});
+  }
+  return result;
+}
+
+}  // namespace
+
+GangTensors::GangTensors(const GangSpec& spec, c10::Device device)
+    : spec_(spec),
+      device_(device),
+      coordinate_(spec.mesh.Coordinate(spec.rank)) {}
+
+absl::Status GangTensors::Stage(const std::string& key, HostTensor tensor) {
+  staged_[key] = std::move(tensor);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<HostTensor> GangTensors::TakeStaged(const std::string& key) {
+  const auto found = staged_.find(key);
+  if (found == staged_.end()) {
+    return NotThere("a staged tensor", key);
+  }
+  HostTensor tensor = std::move(found->second);
+  staged_.erase(found);
+  return tensor;
+}
+
+absl::StatusOr<RanCollectives> GangTensors::Materialize(
+    const MaterializeSpec& spec, Communicator& collectives) {
+  collectives.TakeMaterialized();
+  Materializer materializer(spec, spec_.mesh, spec_.rank, collectives);
+  SP_ASSIGN_OR_RETURN(parameters_,
+                      materializer.Run([this](const std::string& fqn) {
+                        return TakeStaged(SourceKey(fqn));
+                      }));
+  materialized_ = true;
+  return CountMaterialized(collectives.TakeMaterialized());
+}
+
+absl::Status GangTensors::LoadProgram(const std::string& id,
+                                      const ShardedProgram& program) {
+  if (program.mesh != spec_.mesh) {
+    return MakeError(
+        absl::StatusCode::kInvalidArgument,
+        absl::StrCat("program ", id, ": expected mesh ",
+                     spec_.mesh.ToString(), ", got: ",
+                     program.mesh.ToString()),
+        {.reason = "MESH_DIFFERS", .metadata = {{"resource", id}}});
+  }
+  SP_ASSIGN_OR_RETURN(
+      std::unique_ptr<PreparedProgram> prepared,
+      PreparedProgram::Create(
+          program, {.coordinate = coordinate_, .device = device_}));
+  programs_[id] = std::move(prepared);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<at::Tensor>> GangTensors::TakeInputs(
+    const RunSpec& spec, const PreparedProgram& program) {
+  const std::vector<InputBinding>& bindings = program.program().inputs;
+  std::vector<at::Tensor> inputs;
+  absl::Status status;
+  // All are taken, whatever is wrong with one: a run consumes its inputs.
+  for (size_t i = 0; i < spec.inputs.size(); ++i) {
+    absl::StatusOr<HostTensor> global = TakeStaged(spec.inputs[i]);
+    status.Update(global.status());
+    if (!status.ok() || i >= bindings.size()) continue;
+    const TensorType& expected =
+        program.program().values[bindings[i].value].type;
+    if (global->type != expected) {
+      status = MakeError(
+          absl::StatusCode::kInvalidArgument,
+          absl::StrCat("input ", i, ": expected ", ToString(expected),
+                       ", got: ", ToString(global->type)),
+          {.reason = "INPUT_TYPE_DIFFERS",
+           .metadata = {{"field", absl::StrCat("inputs[", i, "]")}}});
+      continue;
+    }
+    const int input = static_cast<int>(i);
+    inputs.push_back(
+        SliceToTorch(*global, program.InputExtents(input), device_));
+    if (program.InputIsZero(input)) inputs.back().zero_();
+  }
+  SP_RETURN_IF_ERROR(status);
+  if (spec.inputs.size() == bindings.size()) return inputs;
+  return MakeError(
+      absl::StatusCode::kInvalidArgument,
+      absl::StrCat("program ", spec.program, ": expected ", bindings.size(),
+                   " inputs, got: ", spec.inputs.size()),
+      {.reason = "INPUT_COUNT_DIFFERS", .metadata = {{"field", "inputs"}}});
+}
+
+absl::StatusOr<std::vector<at::Tensor>> GangTensors::ParametersOf(
+    const PreparedProgram& program) const {
+  std::vector<at::Tensor> parameters;
+  for (const ParameterBinding& binding : program.program().parameters) {
+    const auto found = parameters_.find(binding.fqn);
+    if (found == parameters_.end()) {
+      return NotThere("a materialized parameter", binding.fqn);
+    }
+    parameters.push_back(found->second.local);
+  }
+  return parameters;
+}
+
+absl::StatusOr<RunResult> GangTensors::Run(const RunSpec& spec,
+                                           Communicator& collectives) {
+  const auto start = std::chrono::steady_clock::now();
+  pending_.reset();
+  if (!materialized_) {
+    return MakeError(absl::StatusCode::kFailedPrecondition,
+                     "a run expects materialized parameters, got: none yet",
+                     {.reason = "NOT_MATERIALIZED", .metadata = {}});
+  }
+  const auto found = programs_.find(spec.program);
+  if (found == programs_.end()) return NotThere("a program", spec.program);
+  const std::shared_ptr<const PreparedProgram> program = found->second;
+  SP_ASSIGN_OR_RETURN(const std::vector<at::Tensor> inputs,
+                      TakeInputs(spec, *program));
+  SP_ASSIGN_OR_RETURN(const std::vector<at::Tensor> parameters,
+                      ParametersOf(*program));
+  last_ = ProgramResult();  // room for this run's
+  SP_ASSIGN_OR_RETURN(
+      last_, program->Run(spec.mode, parameters, inputs, collectives));
+  last_program_ = program;
+  RunResult result{.ran = CountRan(last_), .loss = {}, .seconds = 0};
+  if (spec.mode == RunMode::kTrain) {
+    pending_ = Pending{std::exchange(last_.gradients, {}), spec.accumulate};
+    result.loss = FromTorch(last_.loss);
+  }
+  result.seconds = std::chrono::duration<double>(
+                       std::chrono::steady_clock::now() - start)
+                       .count();
+  return result;
+}
+
+absl::Status GangTensors::Commit(
+    const std::optional<OptimizerOptions>& optimizer) {
+  if (optimizer.has_value()) SP_RETURN_IF_ERROR(Validate(*optimizer));
+  if (pending_.has_value()) {
+    Pending pending = *std::exchange(pending_, std::nullopt);
+    if (pending.accumulate) {
+      for (auto& [fqn, gradient] : pending.gradients) {
+        const auto earlier = gradients_.find(fqn);
+        if (earlier == gradients_.end()) continue;
+        gradient = earlier->second.add(gradient);
+      }
+      // Parameters that this program does not use keep what they have.
+      pending.gradients.insert(gradients_.begin(), gradients_.end());
+    }
+    gradients_ = std::move(pending.gradients);
+  }
+  if (!optimizer.has_value()) return absl::OkStatus();
+  NamedTensors parameters;
+  for (const auto& [fqn, gradient] : gradients_) {
+    const auto found = parameters_.find(fqn);
+    if (found != parameters_.end()) parameters[fqn] = found->second.local;
+  }
+  return optimizers_.Apply(*optimizer, parameters, gradients_);
+}
+
+absl::Status GangTensors::Discard() {
+  pending_.reset();
+  return absl::OkStatus();
+}
+
+absl::Status GangTensors::LoadState(const LoadStateSpec& spec) {
+  // All are checked before the first is changed.
+  std::vector<std::pair<at::Tensor, at::Tensor>> changes;  // to, from
+  absl::Status status;
+  for (const auto& [fqn, key] : spec.entries) {
+    absl::StatusOr<HostTensor> global = TakeStaged(key);
+    status.Update(global.status());
+    if (!status.ok()) continue;
+    const auto found = parameters_.find(fqn);
+    if (found == parameters_.end()) {
+      status = NotThere("a parameter", fqn);
+      continue;
+    }
+    const ShardedParameter& parameter = found->second;
+    if (global->type != parameter.type) {
+      status = MakeError(
+          absl::StatusCode::kInvalidArgument,
+          absl::StrCat("parameter ", fqn, ": expected ",
+                       ToString(parameter.type), ", got: ",
+                       ToString(global->type)),
+          {.reason = "PARAMETER_TYPE_DIFFERS", .metadata = {{"fqn", fqn}}});
+      continue;
+    }
+    const std::vector<Extent> extents = LocalExtents(
+        parameter.type.shape, parameter.spec, spec_.mesh, coordinate_);
+    changes.emplace_back(parameter.local,
+                         SliceToTorch(*global, extents, device_));
+  }
+  SP_RETURN_IF_ERROR(status);
+  const at::AutoGradMode no_grad(false);
+  for (const auto& [to, from] : changes) to.copy_(from);
+  return absl::OkStatus();
+}
+
+absl::Status GangTensors::ResetOptimizer() {
+  optimizers_.Reset();
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ShardedTensor> GangTensors::Read(const TensorKey& key) const {
+  return std::visit([this](const auto& one) { return ReadOne(one); }, key);
+}
+
+absl::StatusOr<ShardedTensor> GangTensors::ReadOne(
+    const ParameterKey& key) const {
+  const auto found = parameters_.find(key.fqn);
+  if (found == parameters_.end()) return NotThere("a parameter", key.fqn);
+  return ShardedTensor{FromTorch(found->second.local), found->second.type,
+                       found->second.spec};
+}
+
+absl::StatusOr<ShardedTensor> GangTensors::ReadOne(
+    const GradientKey& key) const {
+  const NamedTensors& gradients =
+      pending_.has_value() ? pending_->gradients : gradients_;
+  const auto parameter = parameters_.find(key.fqn);
+  const auto gradient = gradients.find(key.fqn);
+  if (parameter == parameters_.end() || gradient == gradients.end()) {
+    return NotThere("a parameter with a gradient", key.fqn);
+  }
+  return ShardedTensor{FromTorch(gradient->second), parameter->second.type,
+                       parameter->second.spec};
+}
+
+ShardedTensor GangTensors::ValueOf(const at::Tensor& tensor,
+                                   ValueId id) const {
+  const Value& value = last_program_->program().values[id];
+  return {FromTorch(tensor), value.type, value.spec};
+}
+
+absl::StatusOr<ShardedTensor> GangTensors::ReadOne(const OutputKey& key) const {
+  if (key.index < 0 || key.index >= static_cast<int>(last_.outputs.size())) {
+    return NotThere("an output of the last call",
+                    absl::StrCat("output ", key.index));
+  }
+  return ValueOf(last_.outputs[key.index],
+                 last_program_->program().outputs[key.index]);
+}
+
+absl::StatusOr<ShardedTensor> GangTensors::ReadOne(
+    const InputGradientKey& key) const {
+  const int count = static_cast<int>(last_.input_gradients.size());
+  if (key.index < 0 || key.index >= count ||
+      !last_.input_gradients[key.index].defined()) {
+    return NotThere("an input with a gradient",
+                    absl::StrCat("input ", key.index));
+  }
+  return ValueOf(last_.input_gradients[key.index],
+                 last_program_->program().inputs[key.index].gradient);
+}
+
+}  // namespace shardplane

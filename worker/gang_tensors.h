@@ -1,0 +1,74 @@
+// Everything that a rank holds for its deployment besides connections.
+#ifndef SHARDPLANE_WORKER_GANG_TENSORS_H_
+#define SHARDPLANE_WORKER_GANG_TENSORS_H_
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/container/btree_map.h"
+#include "absl/status/statusor.h"
+#include "worker/collectives.h"
+#include "worker/executor.h"
+#include "worker/optimizers.h"
+#include "worker/parameters.h"
+#include "worker/prepared_program.h"
+
+namespace shardplane {
+
+// The state behind an Executor: parameters, programs, staged tensors,
+// gradients, optimizer state, what the last run left. Methods mean what
+// Executor's say; they throw what torch throws. One thread.
+class GangTensors {
+ public:
+  GangTensors(const GangSpec& spec, c10::Device device);
+
+  absl::Status Stage(const std::string& key, HostTensor tensor);
+  absl::StatusOr<RanCollectives> Materialize(const MaterializeSpec& spec,
+                                             Communicator& collectives);
+  absl::Status LoadProgram(const std::string& id,
+                           const ShardedProgram& program);
+  absl::StatusOr<RunResult> Run(const RunSpec& spec, Communicator& collectives);
+  absl::Status Commit(const std::optional<OptimizerOptions>& optimizer);
+  absl::Status Discard();
+  absl::Status LoadState(const LoadStateSpec& spec);
+  absl::Status ResetOptimizer();
+  absl::StatusOr<ShardedTensor> Read(const TensorKey& key) const;
+
+ private:
+  struct Pending {
+    NamedTensors gradients;
+    bool accumulate = false;
+  };
+
+  absl::StatusOr<HostTensor> TakeStaged(const std::string& key);
+  absl::StatusOr<std::vector<at::Tensor>> TakeInputs(
+      const RunSpec& spec, const PreparedProgram& program);
+  absl::StatusOr<std::vector<at::Tensor>> ParametersOf(
+      const PreparedProgram& program) const;
+  absl::StatusOr<ShardedTensor> ReadOne(const ParameterKey& key) const;
+  absl::StatusOr<ShardedTensor> ReadOne(const GradientKey& key) const;
+  absl::StatusOr<ShardedTensor> ReadOne(const OutputKey& key) const;
+  absl::StatusOr<ShardedTensor> ReadOne(const InputGradientKey& key) const;
+  ShardedTensor ValueOf(const at::Tensor& tensor, ValueId id) const;
+
+  GangSpec spec_;
+  c10::Device device_;
+  std::vector<int> coordinate_;
+  bool materialized_ = false;
+  Parameters parameters_;
+  absl::btree_map<std::string, HostTensor> staged_;
+  // Shared with the last run, which outlives a program that is replaced.
+  absl::btree_map<std::string, std::shared_ptr<const PreparedProgram>>
+      programs_;
+  std::shared_ptr<const PreparedProgram> last_program_;
+  ProgramResult last_;
+  std::optional<Pending> pending_;
+  NamedTensors gradients_;
+  Optimizers optimizers_;
+};
+
+}  // namespace shardplane
+
+#endif  // SHARDPLANE_WORKER_GANG_TENSORS_H_

@@ -1,0 +1,215 @@
+#include "worker/operators.h"
+
+#include <optional>
+#include <utility>
+
+#include "ATen/core/jit_type.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "common/errors.h"
+#include "worker/frozen_argument.h"
+
+namespace shardplane {
+namespace {
+
+absl::Status Bad(const std::string& name, absl::string_view what) {
+  return MakeError(absl::StatusCode::kInvalidArgument,
+                   absl::StrCat(name, ": ", what),
+                   {.reason = "BAD_OPERATOR", .metadata = {{"op", name}}});
+}
+
+// "aten.linear.default" -> "aten::linear" and "".
+std::optional<c10::OperatorHandle> FindOperator(const std::string& target) {
+  std::vector<std::string> parts = absl::StrSplit(target, '.');
+  if (parts.size() < 3) return std::nullopt;
+  std::string overload = parts.back() == "default" ? "" : parts.back();
+  const std::string name = absl::StrCat(
+      parts[0], "::", absl::StrJoin(parts.begin() + 1, parts.end() - 1, "."));
+  return c10::Dispatcher::singleton().findSchema({name, overload});
+}
+
+const ProgramArgument* FindArgument(const Op& op, size_t position,
+                                    const std::string& name) {
+  if (position < op.args.size()) return &op.args[position];
+  for (const auto& [key, value] : op.kwargs) {
+    if (key == name) return &value;
+  }
+  return nullptr;
+}
+
+// The values of an argument for a list of tensors; nullopt: it is not one.
+std::optional<std::vector<const ProgramArgument*>> TensorItems(
+    const ProgramArgument& argument) {
+  const auto* list = std::get_if<ProgramArgumentList>(&argument.value);
+  if (list == nullptr) return std::nullopt;
+  std::vector<const ProgramArgument*> items;
+  for (const ProgramArgument& item : *list) {
+    if (!std::holds_alternative<ValueRef>(item.value) &&
+        !std::holds_alternative<std::monostate>(item.value)) {
+      return std::nullopt;
+    }
+    items.push_back(&item);
+  }
+  return items;
+}
+
+}  // namespace
+
+absl::StatusOr<PreparedOp::ArgumentTemplate> PreparedOp::Freeze(
+    const ProgramArgument& argument, const c10::Argument& schema,
+    const OperatorContext& context, absl::FunctionRef<Slot(ValueId)> slot_of) {
+  const auto slot = [&](const ProgramArgument& item) -> absl::StatusOr<Slot> {
+    const auto* ref = std::get_if<ValueRef>(&item.value);
+    if (ref == nullptr) return kNoSlot;
+    const Slot found = slot_of(ref->id);
+    if (found != kNoSlot) {
+      inputs_.push_back(found);
+      return found;
+    }
+    return Bad(name_, absl::StrCat("argument ", schema.name(),
+                                   ": expected a value that lies in its "
+                                   "segment, got: %",
+                                   ref->id));
+  };
+  const c10::Type& type = WithoutOptional(*schema.real_type());
+  if (std::holds_alternative<ValueRef>(argument.value)) {
+    if (type.kind() != c10::TypeKind::TensorType) {
+      return Bad(name_, absl::StrCat("argument ", schema.name(), ": expected ",
+                                     type.str(), ", got: a tensor"));
+    }
+    SP_ASSIGN_OR_RETURN(const Slot found, slot(argument));
+    return TensorArgument{found};
+  }
+  if (type.kind() == c10::TypeKind::ListType) {
+    const c10::Type& element =
+        *type.castRaw<c10::ListType>()->getElementType();
+    const auto items = TensorItems(argument);
+    if (WithoutOptional(element).kind() == c10::TypeKind::TensorType &&
+        items.has_value()) {
+      TensorListArgument list;
+      list.optional_elements =
+          element.kind() == c10::TypeKind::OptionalType;
+      for (const ProgramArgument* item : *items) {
+        SP_ASSIGN_OR_RETURN(const Slot found, slot(*item));
+        list.slots.push_back(found);
+      }
+      return list;
+    }
+  }
+  std::optional<c10::IValue> frozen = FreezeArgument(argument, schema, context);
+  if (frozen.has_value()) return *std::move(frozen);
+  return Bad(name_, absl::StrCat("argument ", schema.name(), ": expected ",
+                                 schema.real_type()->str(),
+                                 ", got: another kind"));
+}
+
+absl::Status PreparedOp::AddArguments(
+    const Op& op, const OperatorContext& context,
+    absl::FunctionRef<Slot(ValueId)> slot_of) {
+  const std::vector<c10::Argument>& schema = handle_.schema().arguments();
+  size_t used = 0;
+  for (size_t i = 0; i < schema.size(); ++i) {
+    // Keyword-only arguments come after the positional ones in a schema.
+    const ProgramArgument* argument =
+        FindArgument(op, i, schema[i].name());
+    if (argument != nullptr) {
+      SP_ASSIGN_OR_RETURN(ArgumentTemplate frozen,
+                          Freeze(*argument, schema[i], context, slot_of));
+      arguments_.push_back(std::move(frozen));
+      ++used;
+      continue;
+    }
+    std::optional<c10::IValue> value = DefaultArgument(schema[i], context);
+    if (!value.has_value()) {
+      return Bad(name_, absl::StrCat("argument ", schema[i].name(),
+                                     ": expected one, got: none"));
+    }
+    arguments_.push_back(*std::move(value));
+  }
+  if (used != op.args.size() + op.kwargs.size()) {
+    return Bad(name_, absl::StrCat("expected ", used,
+                                   " arguments of its schema, got: ",
+                                   op.args.size() + op.kwargs.size()));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<PreparedOp> PreparedOp::Create(
+    const Op& op, const OperatorContext& context,
+    absl::FunctionRef<Slot(ValueId)> slot_of) {
+  const std::string name = op.fqn.empty()
+                               ? op.target
+                               : absl::StrCat(op.target, " in ", op.fqn);
+  std::optional<c10::OperatorHandle> handle = FindOperator(op.target);
+  if (!handle.has_value()) {
+    return MakeError(
+        absl::StatusCode::kNotFound,
+        absl::StrCat(name, ": expected an operator of LibTorch, got: ",
+                     op.target),
+        {.reason = "OPERATOR_NOT_FOUND", .metadata = {{"op", op.target}}});
+  }
+  PreparedOp prepared(*handle, name);
+  SP_RETURN_IF_ERROR(prepared.AddArguments(op, context, slot_of));
+  for (const ValueId id : op.results) prepared.results.push_back(slot_of(id));
+  return prepared;
+}
+
+void PreparedOp::Call(absl::Span<at::Tensor> frame) const {
+  std::vector<c10::IValue> stack;
+  stack.reserve(arguments_.size());
+  for (const ArgumentTemplate& argument : arguments_) {
+    if (const auto* constant = std::get_if<c10::IValue>(&argument)) {
+      stack.push_back(*constant);
+    } else if (const auto* one = std::get_if<TensorArgument>(&argument)) {
+      stack.emplace_back(frame[one->slot]);
+    } else {
+      const auto& list = std::get<TensorListArgument>(argument);
+      c10::List<at::Tensor> tensors;
+      c10::List<std::optional<at::Tensor>> optionals;
+      for (const Slot slot : list.slots) {
+        if (list.optional_elements) {
+          optionals.push_back(slot == kNoSlot
+                                  ? std::optional<at::Tensor>()
+                                  : std::optional<at::Tensor>(frame[slot]));
+        } else {
+          tensors.push_back(slot == kNoSlot ? at::Tensor() : frame[slot]);
+        }
+      }
+      if (list.optional_elements) {
+        stack.emplace_back(std::move(optionals));
+      } else {
+        stack.emplace_back(std::move(tensors));
+      }
+    }
+  }
+  try {
+    handle_.callBoxed(stack);
+    StoreResults(stack, frame);
+  } catch (c10::Error& error) {
+    error.add_context(name_);
+    throw;
+  }
+}
+
+void PreparedOp::StoreResults(const std::vector<c10::IValue>& stack,
+                              absl::Span<at::Tensor> frame) const {
+  size_t next = 0;
+  const auto store = [&](const at::Tensor& tensor) {
+    if (next < results.size() && results[next] != kNoSlot) {
+      frame[results[next]] = tensor;
+    }
+    ++next;
+  };
+  for (const c10::IValue& value : stack) {
+    if (value.isTensor()) {
+      store(value.toTensor());
+    } else if (value.isTensorList()) {
+      for (const at::Tensor& tensor : value.toTensorVector()) store(tensor);
+    }
+  }
+  TORCH_CHECK(next >= results.size(), "expected ", results.size(),
+              " tensor results, got: ", next);
+}
+
+}  // namespace shardplane

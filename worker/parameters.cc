@@ -1,0 +1,174 @@
+#include "worker/parameters.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "ATen/ATen.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/errors.h"
+#include "common/initializer.h"
+#include "worker/torch_tensors.h"
+
+namespace shardplane {
+namespace {
+
+absl::Status Bad(const ParameterSource& source, absl::string_view reason,
+                 absl::string_view what) {
+  return MakeError(absl::StatusCode::kInvalidArgument,
+                   absl::StrCat("parameter ", source.fqn, ": ", what),
+                   {.reason = std::string(reason),
+                    .metadata = {{"fqn", source.fqn}}});
+}
+
+}  // namespace
+
+Materializer::Materializer(const MaterializeSpec& spec, const DeviceMesh& mesh,
+                           int rank, Communicator& collectives)
+    : spec_(spec),
+      mesh_(mesh),
+      coordinate_(mesh.Coordinate(rank)),
+      collectives_(collectives) {
+  if (mesh.ndim() > 0) order_.push_back(spec.plan_mesh_dim);
+  for (int dim = 0; dim < mesh.ndim(); ++dim) {
+    if (dim != spec.plan_mesh_dim) order_.push_back(dim);
+  }
+}
+
+absl::StatusOr<Parameters> Materializer::Run(TakeSource take) {
+  const std::optional<int>& root = spec_.src_data_rank;
+  if (mesh_.ndim() > 0 &&
+      (spec_.plan_mesh_dim < 0 || spec_.plan_mesh_dim >= mesh_.ndim())) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("plan_mesh_dim: expected a dim of ", mesh_.ToString(),
+                     ", got: ", spec_.plan_mesh_dim));
+  }
+  const int ranks =
+      mesh_.ndim() > 0 ? mesh_.dim_size(spec_.plan_mesh_dim) : 1;
+  if (root.has_value() && (*root < 0 || *root >= ranks)) {
+    return MakeError(
+        absl::StatusCode::kInvalidArgument,
+        absl::StrCat("src_data_rank: expected a rank of mesh dim ",
+                     mesh_.ndim() > 0 ? mesh_.dims()[spec_.plan_mesh_dim].name
+                                      : "",
+                     ", of size ", ranks, ", got: ", *root),
+        {.reason = "SRC_DATA_RANK_OUT_OF_RANGE",
+         .metadata = {{"field", "src_data_rank"}}});
+  }
+  Parameters parameters;
+  for (const ParameterSource& source : spec_.parameters) {
+    SP_ASSIGN_OR_RETURN(at::Tensor local, One(source, take));
+    parameters[source.fqn] = {source.type, source.spec, std::move(local)};
+  }
+  return parameters;
+}
+
+absl::StatusOr<at::Tensor> Materializer::One(const ParameterSource& source,
+                                             TakeSource take) {
+  SP_RETURN_IF_ERROR(
+      Validate(source.spec, mesh_, static_cast<int>(source.type.shape.size())));
+  if (HasPartial(source.spec)) {
+    return Bad(source, "PARTIAL_PARAMETER",
+               absl::StrCat("expected Shard and Replicate, got: ",
+                            ToString(source.spec)));
+  }
+  const std::vector<Extent> extents =
+      LocalExtents(source.type.shape, source.spec, mesh_, coordinate_);
+  if (source.initializer.has_value()) {
+    SP_ASSIGN_OR_RETURN(
+        std::string bytes,
+        InitialValues(*source.initializer, spec_.seed, source.fqn, source.type,
+                      extents));
+    TensorType local{source.type.dtype, {}};
+    for (const Extent& extent : extents) local.shape.push_back(extent.size);
+    return ToTorch({std::move(local), std::move(bytes)},
+                   collectives_.device());
+  }
+  if (spec_.src_data_rank.has_value()) return Distribute(source, take);
+  SP_ASSIGN_OR_RETURN(const HostTensor full, Source(source, take));
+  return SliceToTorch(full, extents, collectives_.device());
+}
+
+absl::StatusOr<HostTensor> Materializer::Source(const ParameterSource& source,
+                                                TakeSource take) {
+  SP_ASSIGN_OR_RETURN(HostTensor full, take(source.fqn));
+  if (full.type == source.type) return full;
+  return Bad(source, "PARAMETER_TYPE_DIFFERS",
+             absl::StrCat("expected data of ", ToString(source.type),
+                          ", got: ", ToString(full.type)));
+}
+
+absl::Status Materializer::CheckOrder(const ParameterSource& source) const {
+  for (size_t dim = 0; dim < source.type.shape.size(); ++dim) {
+    std::vector<int> cuts = CutsOf(source.spec, static_cast<int>(dim));
+    std::vector<int> travelled;
+    for (const int mesh_dim : order_) {
+      if (std::find(cuts.begin(), cuts.end(), mesh_dim) != cuts.end()) {
+        travelled.push_back(mesh_dim);
+      }
+    }
+    if (cuts == travelled) continue;
+    return MakeError(
+        absl::StatusCode::kUnimplemented,
+        absl::StrCat("parameter ", source.fqn,
+                     ": materializing from one rank expects tensor dim ", dim,
+                     " to be cut by mesh dims in the order [",
+                     absl::StrJoin(travelled, ", "), "], got: [",
+                     absl::StrJoin(cuts, ", "), "]"),
+        {.reason = "CUT_ORDER_NOT_SUPPORTED",
+         .metadata = {{"fqn", source.fqn}}});
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<at::Tensor> Materializer::Distribute(
+    const ParameterSource& source, TakeSource take) {
+  SP_RETURN_IF_ERROR(CheckOrder(source));
+  const int root = *spec_.src_data_rank;
+  const auto has_data = [&](size_t stage) {
+    // Before stage s the data lie where the dims from s on are at their root.
+    for (size_t i = stage; i < order_.size(); ++i) {
+      if (coordinate_[order_[i]] != (i == 0 ? root : 0)) return false;
+    }
+    return true;
+  };
+  at::Tensor held;
+  if (has_data(0)) {
+    SP_ASSIGN_OR_RETURN(const HostTensor full, Source(source, take));
+    held = ToTorch(full, collectives_.device());
+  }
+  TensorType type = source.type;
+  for (size_t stage = 0; stage < order_.size(); ++stage) {
+    const bool takes_part = has_data(stage + 1);
+    if (!takes_part) {
+      // Another part of the mesh; only the shape goes on.
+      const int dim = ShardDim(source.spec.placements[order_[stage]]);
+      if (dim >= 0) {
+        type.shape[dim] =
+            Chunk(type.shape[dim], mesh_.dim_size(order_[stage]),
+                  coordinate_[order_[stage]])
+                .size;
+      }
+      continue;
+    }
+    SP_ASSIGN_OR_RETURN(
+        held, Along(source, order_[stage], stage == 0 ? root : 0, held, type));
+  }
+  return held;
+}
+
+absl::StatusOr<at::Tensor> Materializer::Along(const ParameterSource& source,
+                                               int mesh_dim, int root,
+                                               const at::Tensor& held,
+                                               TensorType& type) {
+  const int dim = ShardDim(source.spec.placements[mesh_dim]);
+  if (dim < 0) return collectives_.Broadcast(held, type, mesh_dim, root);
+  absl::StatusOr<at::Tensor> part =
+      collectives_.Scatter(held, type, mesh_dim, dim, root);
+  type.shape[dim] = Chunk(type.shape[dim], mesh_.dim_size(mesh_dim),
+                          coordinate_[mesh_dim])
+                        .size;
+  return part;
+}
+
+}  // namespace shardplane

@@ -1,0 +1,68 @@
+// A rank's shards of parameters and buffers.
+#ifndef SHARDPLANE_WORKER_PARAMETERS_H_
+#define SHARDPLANE_WORKER_PARAMETERS_H_
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ATen/core/Tensor.h"
+#include "absl/container/btree_map.h"
+#include "absl/functional/function_ref.h"
+#include "absl/status/statusor.h"
+#include "common/host_tensor.h"
+#include "common/tensor_spec.h"
+#include "worker/collectives.h"
+#include "worker/executor.h"
+
+namespace shardplane {
+
+struct ShardedParameter {
+  TensorType type;  // global
+  DTensorSpec spec;
+  at::Tensor local;
+};
+
+// By canonical FQN.
+using Parameters = absl::btree_map<std::string, ShardedParameter>;
+
+// Takes a parameter's staged full tensor; NotFound, naming the FQN, if there
+// is none.
+using TakeSource = absl::FunctionRef<absl::StatusOr<HostTensor>(
+    const std::string& fqn)>;
+
+// Fills a rank's shards. With src_data_rank r the rank that has coordinate r
+// on the plan's mesh dim and 0 elsewhere has the data; they go out along that
+// dim first, then along the others in order, from coordinate 0: a scatter
+// where the dim cuts the parameter, else a broadcast. Without one each rank
+// cuts its own. InvalidArgument: data of another type than the parameter's, a
+// source outside the mesh. Unimplemented: cuts in another order.
+class Materializer {
+ public:
+  Materializer(const MaterializeSpec& spec, const DeviceMesh& mesh, int rank,
+               Communicator& collectives);
+
+  absl::StatusOr<Parameters> Run(TakeSource take);
+
+ private:
+  absl::StatusOr<at::Tensor> One(const ParameterSource& source,
+                                 TakeSource take);
+  absl::StatusOr<HostTensor> Source(const ParameterSource& source,
+                                    TakeSource take);
+  absl::StatusOr<at::Tensor> Distribute(const ParameterSource& source,
+                                        TakeSource take);
+  absl::StatusOr<at::Tensor> Along(const ParameterSource& source, int mesh_dim,
+                                   int root, const at::Tensor& held,
+                                   TensorType& type);
+  absl::Status CheckOrder(const ParameterSource& source) const;
+
+  const MaterializeSpec& spec_;
+  const DeviceMesh& mesh_;
+  std::vector<int> coordinate_;
+  std::vector<int> order_;  // mesh dims, as the data travel
+  Communicator& collectives_;
+};
+
+}  // namespace shardplane
+
+#endif  // SHARDPLANE_WORKER_PARAMETERS_H_

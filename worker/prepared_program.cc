@@ -1,0 +1,263 @@
+#include "worker/prepared_program.h"
+
+#include <utility>
+#include <variant>
+
+#include "ATen/ATen.h"
+#include "absl/strings/str_cat.h"
+#include "common/errors.h"
+#include "common/tensor_spec.h"
+#include "worker/torch_tensors.h"
+
+namespace shardplane {
+
+// The tensors of one run.
+struct PreparedProgram::State {
+  Recording recording = Recording::kOff;
+  std::vector<at::Tensor> values;
+  std::vector<SegmentRecording> recordings;  // by segment
+  Communicator* collectives = nullptr;
+};
+
+PreparedProgram::PreparedProgram(const ShardedProgram& program,
+                                 const OperatorContext& context)
+    : program_(program),
+      context_(context),
+      kept_(program.values.size(), false),
+      has_backward_(program.segments.size(), false) {
+  context_.mesh = &program_.mesh;
+}
+
+absl::StatusOr<std::unique_ptr<PreparedProgram>> PreparedProgram::Create(
+    const ShardedProgram& program, const OperatorContext& context) {
+  SP_RETURN_IF_ERROR(Validate(program));
+  auto prepared = std::unique_ptr<PreparedProgram>(
+      new PreparedProgram(program, context));
+  for (const Segment& segment : prepared->program_.segments) {
+    SP_ASSIGN_OR_RETURN(PreparedSegment ready,
+                        PreparedSegment::Create(segment, prepared->context_));
+    prepared->segments_.push_back(std::move(ready));
+  }
+  for (const Value& value : program.values) {
+    prepared->local_shapes_.push_back(LocalShape(
+        value.type.shape, value.spec, program.mesh, context.coordinate));
+  }
+  const auto keep = [&](ValueId id) {
+    if (id >= 0) prepared->kept_[id] = true;
+  };
+  for (const ValueId id : program.outputs) keep(id);
+  keep(program.loss);
+  for (const ParameterBinding& binding : program.parameters) {
+    keep(binding.gradient);
+  }
+  for (const InputBinding& binding : program.inputs) keep(binding.gradient);
+  for (const Instruction& step : program.instructions) {
+    if (const auto* backward = std::get_if<RunSegmentBackward>(&step)) {
+      prepared->has_backward_[backward->segment] = true;
+    }
+  }
+  return prepared;
+}
+
+std::vector<Extent> PreparedProgram::InputExtents(int input) const {
+  const Value& value = program_.values[program_.inputs[input].value];
+  return LocalExtents(value.type.shape, value.spec, program_.mesh,
+                      context_.coordinate);
+}
+
+bool PreparedProgram::InputIsZero(int input) const {
+  const Value& value = program_.values[program_.inputs[input].value];
+  for (int dim = 0; dim < program_.mesh.ndim(); ++dim) {
+    if (IsPartial(value.spec.placements[dim]) &&
+        context_.coordinate[dim] != 0) {
+      return true;
+    }
+  }
+  return false;
+}
+
+absl::Status PreparedProgram::CheckShape(ValueId id,
+                                         const at::Tensor& tensor) const {
+  const Value& value = program_.values[id];
+  if (tensor.defined() && tensor.sizes() == local_shapes_[id] &&
+      tensor.scalar_type() == ToScalarType(value.type.dtype)) {
+    return absl::OkStatus();
+  }
+  const TensorType expected{value.type.dtype, local_shapes_[id]};
+  return MakeError(
+      absl::StatusCode::kInternal,
+      absl::StrCat("value %", id, " (", value.name, "): expected ",
+                   ToString(expected), " on this rank, got: ",
+                   tensor.defined() ? ToString(TypeOf(tensor)) : "nothing"),
+      {.reason = "LOCAL_TYPE_DIFFERS", .metadata = {{"value", value.name}}});
+}
+
+absl::Status PreparedProgram::Execute(const RunSegment& step,
+                                      State& state) const {
+  const Recording recording =
+      has_backward_[step.segment] ? state.recording : Recording::kOff;
+  state.recordings[step.segment] = segments_[step.segment].Forward(
+      absl::MakeSpan(state.values), recording);
+  for (const ValueId id : program_.segments[step.segment].outputs) {
+    SP_RETURN_IF_ERROR(CheckShape(id, state.values[id]));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PreparedProgram::Execute(const RunSegmentBackward& step,
+                                      State& state) const {
+  std::vector<at::Tensor> gradients;
+  for (const ValueId id : step.output_gradients) {
+    gradients.push_back(id < 0 ? at::Tensor() : state.values[id]);
+  }
+  const std::vector<at::Tensor> result = PreparedSegment::Backward(
+      std::exchange(state.recordings[step.segment], {}), gradients);
+  for (size_t i = 0; i < step.input_gradients.size(); ++i) {
+    const ValueId id = step.input_gradients[i];
+    if (id < 0) continue;
+    SP_RETURN_IF_ERROR(CheckShape(id, result[i]));
+    state.values[id] = result[i];
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<at::Tensor> PreparedProgram::Communicate(
+    const Redistribute& step, const at::Tensor& input,
+    Communicator& collectives) const {
+  const Shape& out = local_shapes_[step.output];
+  switch (step.kind) {
+    case RedistributeKind::kAllReduce:
+      return collectives.AllReduce(input, step.mesh_dim, step.op);
+    case RedistributeKind::kAllGather:
+      return collectives.AllGather(input, step.mesh_dim, step.from_dim,
+                                   out[step.from_dim]);
+    case RedistributeKind::kReduceScatter:
+      return collectives.ReduceScatter(input, step.mesh_dim, step.to_dim,
+                                       step.op);
+    case RedistributeKind::kAllToAll:
+      return collectives.AllToAll(input, step.mesh_dim, step.from_dim,
+                                  step.to_dim, out[step.from_dim]);
+    case RedistributeKind::kSlice: {
+      const Extent part = Chunk(input.size(step.to_dim),
+                                program_.mesh.dim_size(step.mesh_dim),
+                                context_.coordinate[step.mesh_dim]);
+      return input.narrow(step.to_dim, part.offset, part.size).contiguous();
+    }
+    case RedistributeKind::kMask:
+      return context_.coordinate[step.mesh_dim] == 0 ? input
+                                                     : at::zeros_like(input);
+    case RedistributeKind::kAlias:
+      return input;
+  }
+  return absl::InternalError("no such kind of redistribution");
+}
+
+absl::Status PreparedProgram::Execute(const Redistribute& step,
+                                      State& state) const {
+  SP_ASSIGN_OR_RETURN(
+      at::Tensor output,
+      Communicate(step, state.values[step.input], *state.collectives));
+  SP_RETURN_IF_ERROR(CheckShape(step.output, output));
+  state.values[step.output] = std::move(output);
+  return absl::OkStatus();
+}
+
+absl::Status PreparedProgram::Execute(const Accumulate& step,
+                                      State& state) const {
+  at::Tensor sum = state.values[step.inputs.at(0)];
+  for (size_t i = 1; i < step.inputs.size(); ++i) {
+    sum = sum.add(state.values[step.inputs[i]]);
+  }
+  SP_RETURN_IF_ERROR(CheckShape(step.output, sum));
+  state.values[step.output] = std::move(sum);
+  return absl::OkStatus();
+}
+
+absl::Status PreparedProgram::Execute(const Ones& step, State& state) const {
+  const DType dtype = program_.values[step.output].type.dtype;
+  state.values[step.output] =
+      at::ones(local_shapes_[step.output],
+               at::dtype(ToScalarType(dtype)).device(context_.device));
+  return absl::OkStatus();
+}
+
+absl::Status PreparedProgram::Execute(const Free& step, State& state) const {
+  for (const ValueId id : step.values) {
+    if (!kept_[id]) state.values[id].reset();
+  }
+  return absl::OkStatus();
+}
+
+ProgramResult PreparedProgram::Collect(State& state) const {
+  ProgramResult result;
+  const auto value = [&](ValueId id) {
+    return id < 0 ? at::Tensor() : state.values[id];
+  };
+  for (const ValueId id : program_.outputs) {
+    at::Tensor output = value(id);
+    // An update changes parameters in place, and an output stays as it was.
+    for (const ParameterBinding& parameter : program_.parameters) {
+      const at::Tensor& weight = state.values[parameter.value];
+      if (weight.defined() && output.is_alias_of(weight)) {
+        output = output.clone();
+      }
+    }
+    result.outputs.push_back(std::move(output));
+  }
+  result.loss = value(program_.loss);
+  for (const InputBinding& binding : program_.inputs) {
+    result.input_gradients.push_back(value(binding.gradient));
+  }
+  for (const ParameterBinding& binding : program_.parameters) {
+    const at::Tensor gradient = value(binding.gradient);
+    if (gradient.defined()) result.gradients[binding.fqn] = gradient;
+  }
+  return result;
+}
+
+absl::StatusOr<ProgramResult> PreparedProgram::Run(
+    RunMode mode, absl::Span<const at::Tensor> parameters,
+    absl::Span<const at::Tensor> inputs, Communicator& collectives) const {
+  if (mode == RunMode::kTrain && program_.loss < 0) {
+    return MakeError(absl::StatusCode::kFailedPrecondition,
+                     "training: expected a program with a loss, got: one "
+                     "without",
+                     {.reason = "NO_LOSS", .metadata = {}});
+  }
+  const at::AutoGradMode no_grad(false);
+  State state{.recording =
+                  mode == RunMode::kTrain ? Recording::kOn : Recording::kOff,
+              .values = std::vector<at::Tensor>(program_.values.size()),
+              .recordings =
+                  std::vector<SegmentRecording>(program_.segments.size()),
+              .collectives = &collectives};
+  for (size_t i = 0; i < program_.parameters.size(); ++i) {
+    const ValueId id = program_.parameters[i].value;
+    SP_RETURN_IF_ERROR(CheckShape(id, parameters[i]));
+    state.values[id] = parameters[i];
+  }
+  for (size_t i = 0; i < program_.inputs.size(); ++i) {
+    const ValueId id = program_.inputs[i].value;
+    SP_RETURN_IF_ERROR(CheckShape(id, inputs[i]));
+    state.values[id] = inputs[i];
+  }
+  collectives.TakeRecords();  // what a failed run left
+  std::vector<CollectiveRecord> forward;
+  const int end = mode == RunMode::kTrain
+                      ? static_cast<int>(program_.instructions.size())
+                      : program_.backward_begin;
+  for (int i = 0; i < end; ++i) {
+    if (i == program_.backward_begin) forward = collectives.TakeRecords();
+    SP_RETURN_IF_ERROR(std::visit(
+        [&](const auto& step) { return Execute(step, state); },
+        program_.instructions[i]));
+  }
+  ProgramResult result = Collect(state);
+  const bool ran_backward = end > program_.backward_begin;
+  (ran_backward ? result.backward : result.forward) =
+      collectives.TakeRecords();
+  if (ran_backward) result.forward = std::move(forward);
+  return result;
+}
+
+}  // namespace shardplane

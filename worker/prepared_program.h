@@ -1,0 +1,83 @@
+// A sharded program made ready for one rank, and its run.
+#ifndef SHARDPLANE_WORKER_PREPARED_PROGRAM_H_
+#define SHARDPLANE_WORKER_PREPARED_PROGRAM_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "ATen/core/Tensor.h"
+#include "absl/container/btree_map.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "common/sharded_program.h"
+#include "worker/collectives.h"
+#include "worker/executor.h"
+#include "worker/operators.h"
+#include "worker/segments.h"
+
+namespace shardplane {
+
+using NamedTensors = absl::btree_map<std::string, at::Tensor>;
+
+// What a run leaves behind. Entries without a tensor are undefined.
+struct ProgramResult {
+  std::vector<at::Tensor> outputs;
+  at::Tensor loss;
+  NamedTensors gradients;                   // by FQN
+  std::vector<at::Tensor> input_gradients;  // by input
+  std::vector<CollectiveRecord> forward;
+  std::vector<CollectiveRecord> backward;
+};
+
+// Immutable once created: it may be run any number of times.
+class PreparedProgram {
+ public:
+  // InvalidArgument: a program that Validate refuses. NotFound: an operator
+  // that LibTorch lacks.
+  static absl::StatusOr<std::unique_ptr<PreparedProgram>> Create(
+      const ShardedProgram& program, const OperatorContext& context);
+
+  // `parameters` in the order of program().parameters, `inputs` (local parts)
+  // in the order of program().inputs. kTrain needs a program with a loss:
+  // else FailedPrecondition. Throws what torch throws.
+  absl::StatusOr<ProgramResult> Run(RunMode mode,
+                                    absl::Span<const at::Tensor> parameters,
+                                    absl::Span<const at::Tensor> inputs,
+                                    Communicator& collectives) const;
+
+  const ShardedProgram& program() const { return program_; }
+  // The part of an input that this rank gets. A Partial input lies whole on
+  // coordinate 0 of its mesh dim and is zero elsewhere.
+  std::vector<Extent> InputExtents(int input) const;
+  bool InputIsZero(int input) const;
+
+ private:
+  struct State;
+
+  PreparedProgram(const ShardedProgram& program,
+                  const OperatorContext& context);
+
+  absl::Status Execute(const RunSegment& step, State& state) const;
+  absl::Status Execute(const RunSegmentBackward& step, State& state) const;
+  absl::Status Execute(const Redistribute& step, State& state) const;
+  absl::Status Execute(const Accumulate& step, State& state) const;
+  absl::Status Execute(const Ones& step, State& state) const;
+  absl::Status Execute(const Free& step, State& state) const;
+  absl::StatusOr<at::Tensor> Communicate(const Redistribute& step,
+                                         const at::Tensor& input,
+                                         Communicator& collectives) const;
+  absl::Status CheckShape(ValueId id, const at::Tensor& tensor) const;
+  ProgramResult Collect(State& state) const;
+
+  ShardedProgram program_;
+  OperatorContext context_;             // its mesh is program_'s
+  std::vector<Shape> local_shapes_;     // by value
+  std::vector<PreparedSegment> segments_;
+  std::vector<bool> kept_;              // by value: outlives the run
+  std::vector<bool> has_backward_;      // by segment
+};
+
+}  // namespace shardplane
+
+#endif  // SHARDPLANE_WORKER_PREPARED_PROGRAM_H_

@@ -1,0 +1,144 @@
+#include "worker/segments.h"
+
+#include <algorithm>
+#include <set>
+
+#include "ATen/ATen.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/strings/str_cat.h"
+#include "common/errors.h"
+#include "torch/csrc/autograd/autograd.h"
+#include "torch/csrc/autograd/grad_mode.h"
+
+namespace shardplane {
+namespace {
+
+bool Contains(const std::vector<ValueId>& ids, ValueId id) {
+  return std::find(ids.begin(), ids.end(), id) != ids.end();
+}
+
+// For each op the slots that it is the last to touch and nobody keeps.
+void FillLastUses(const std::set<Slot>& kept, std::vector<PreparedOp>& ops) {
+  std::set<Slot> seen = kept;
+  for (auto op = ops.rbegin(); op != ops.rend(); ++op) {
+    std::vector<Slot> touched = op->inputs();
+    touched.insert(touched.end(), op->results.begin(), op->results.end());
+    for (const Slot slot : touched) {
+      if (slot != kNoSlot && seen.insert(slot).second) {
+        op->last_uses.push_back(slot);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<PreparedSegment> PreparedSegment::Create(
+    const Segment& segment, const OperatorContext& context) {
+  PreparedSegment prepared;
+  absl::flat_hash_map<ValueId, Slot> slots;
+  const auto add_slot = [&](ValueId id) {
+    slots[id] = prepared.num_slots_++;
+  };
+  const auto slot_of = [&](ValueId id) {
+    const auto found = slots.find(id);
+    return found == slots.end() ? kNoSlot : found->second;
+  };
+  for (const ValueId id : segment.inputs) {
+    add_slot(id);
+    prepared.inputs_.push_back(
+        {id, Contains(segment.differentiable_inputs, id)});
+  }
+  for (const Op& op : segment.ops) {
+    for (const ValueId id : op.results) add_slot(id);
+    SP_ASSIGN_OR_RETURN(PreparedOp prepared_op,
+                        PreparedOp::Create(op, context, slot_of));
+    prepared.ops_.push_back(std::move(prepared_op));
+  }
+  std::set<Slot> kept;
+  const auto keep = [&](const std::vector<ValueId>& ids,
+                        std::vector<Slot>* list) -> absl::Status {
+    for (const ValueId id : ids) {
+      const Slot slot = slot_of(id);
+      if (slot == kNoSlot) {
+        return absl::InvalidArgumentError(absl::StrCat(
+            "a segment's outputs must be made in it, got: %", id));
+      }
+      kept.insert(slot);
+      if (list != nullptr) list->push_back(slot);
+    }
+    return absl::OkStatus();
+  };
+  SP_RETURN_IF_ERROR(keep(segment.outputs, nullptr));
+  SP_RETURN_IF_ERROR(keep(segment.differentiable_outputs,
+                          &prepared.differentiable_outputs_));
+  SP_RETURN_IF_ERROR(keep(segment.differentiable_inputs,
+                          &prepared.differentiable_inputs_));
+  for (const ValueId id : segment.outputs) {
+    prepared.outputs_.emplace_back(id, slot_of(id));
+  }
+  FillLastUses(kept, prepared.ops_);
+  return prepared;
+}
+
+SegmentRecording PreparedSegment::Forward(absl::Span<at::Tensor> values,
+                                          Recording recording) const {
+  const bool record =
+      recording == Recording::kOn && !differentiable_outputs_.empty();
+  const at::AutoGradMode grad_mode(record);
+  std::vector<at::Tensor> frame(num_slots_);
+  for (size_t i = 0; i < inputs_.size(); ++i) {
+    frame[i] = values[inputs_[i].value];
+    if (!record) continue;
+    frame[i] = frame[i].detach();
+    if (inputs_[i].differentiable) frame[i].requires_grad_(true);
+  }
+  for (const PreparedOp& op : ops_) {
+    op.Call(absl::MakeSpan(frame));
+    for (const Slot slot : op.last_uses) frame[slot].reset();
+  }
+  for (const auto& [id, slot] : outputs_) {
+    values[id] = record ? frame[slot].detach() : frame[slot];
+  }
+  SegmentRecording kept;
+  if (!record) return kept;
+  for (const Slot slot : differentiable_inputs_) {
+    kept.inputs.push_back(frame[slot]);
+  }
+  for (const Slot slot : differentiable_outputs_) {
+    kept.outputs.push_back(frame[slot]);
+  }
+  return kept;
+}
+
+std::vector<at::Tensor> PreparedSegment::Backward(
+    SegmentRecording recording,
+    absl::Span<const at::Tensor> output_gradients) {
+  TORCH_CHECK(output_gradients.size() == recording.outputs.size(),
+              "a segment's backward: expected gradients of ",
+              recording.outputs.size(),
+              " recorded outputs, got: ", output_gradients.size());
+  std::vector<at::Tensor> outputs;
+  std::vector<at::Tensor> gradients;
+  for (size_t i = 0; i < output_gradients.size(); ++i) {
+    if (!output_gradients[i].defined() ||
+        !recording.outputs[i].requires_grad()) {
+      continue;
+    }
+    outputs.push_back(recording.outputs[i]);
+    gradients.push_back(output_gradients[i]);
+  }
+  std::vector<at::Tensor> result(recording.inputs.size());
+  if (!outputs.empty() && !recording.inputs.empty()) {
+    result = torch::autograd::grad(outputs, recording.inputs, gradients,
+                                   /*retain_graph=*/false,
+                                   /*create_graph=*/false,
+                                   /*allow_unused=*/true);
+  }
+  for (size_t i = 0; i < result.size(); ++i) {
+    if (!result[i].defined()) result[i] = at::zeros_like(recording.inputs[i]);
+  }
+  return result;
+}
+
+}  // namespace shardplane

@@ -1,0 +1,235 @@
+#include "worker/torch_executor.h"
+
+#include <utility>
+
+#include "ATen/Parallel.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "c10/core/Device.h"
+#include "common/errors.h"
+#include "worker/collectives.h"
+#include "worker/gang_tensors.h"
+#include "worker/process_groups.h"
+#include "worker/torch_status.h"
+
+namespace shardplane {
+namespace {
+
+absl::Status NoGang() {
+  return MakeError(absl::StatusCode::kFailedPrecondition,
+                   "expected a gang, got: a worker that is in none",
+                   {.reason = "NO_GANG", .metadata = {}});
+}
+
+class TorchExecutor : public Executor {
+ public:
+  explicit TorchExecutor(const TorchExecutorOptions& options)
+      : options_(options), device_(options.device) {}
+
+  ~TorchExecutor() override { LeaveGang().IgnoreError(); }
+
+  absl::Status JoinGang(const GangSpec& spec,
+                        std::shared_ptr<GangStore> store) override;
+  absl::Status LeaveGang() override;
+  absl::Status Stage(const std::string& key, HostTensor tensor) override;
+  absl::StatusOr<RanCollectives> Materialize(
+      const MaterializeSpec& spec) override;
+  absl::Status LoadProgram(const std::string& id,
+                           const ShardedProgram& program) override;
+  absl::StatusOr<RunResult> Run(const RunSpec& spec) override;
+  absl::Status Commit(
+      const std::optional<OptimizerOptions>& optimizer) override;
+  absl::Status Discard() override;
+  absl::Status LoadState(const LoadStateSpec& spec) override;
+  absl::Status ResetOptimizer() override;
+  absl::StatusOr<ShardedTensor> Read(const TensorKey& key) override;
+  void Abort(absl::string_view reason) override;
+
+ private:
+  // Calls `function` on the gang's tensors, or says that there are none.
+  template <typename Function>
+  auto WithTensors(absl::string_view doing, Function&& function)
+      -> std::invoke_result_t<Function, GangTensors&>;
+  // The same for what communicates: refused in a broken gang, and breaks it
+  // when a peer turns out to be gone.
+  template <typename Function>
+  auto Communicating(absl::string_view doing, Function&& function)
+      -> std::invoke_result_t<Function, GangTensors&>;
+  absl::Status CheckWhole();
+  void Break(absl::string_view reason);
+
+  const TorchExecutorOptions options_;
+  const c10::Device device_;
+  std::optional<GangSpec> spec_;
+  std::unique_ptr<GangTensors> tensors_;
+  std::unique_ptr<Communicator> collectives_;
+
+  absl::Mutex mutex_;
+  // Shared with an Abort that runs while the gang is being left.
+  std::shared_ptr<ProcessGroups> groups_ ABSL_GUARDED_BY(mutex_);
+  std::string broken_ ABSL_GUARDED_BY(mutex_);  // why; "": it is not
+};
+
+absl::Status TorchExecutor::CheckWhole() {
+  absl::MutexLock lock(&mutex_);
+  if (broken_.empty()) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kUnavailable,
+                   absl::StrCat("expected a whole gang, got: one that broke: ",
+                                broken_),
+                   {.reason = "GANG_BROKEN", .metadata = {}});
+}
+
+void TorchExecutor::Break(absl::string_view reason) {
+  absl::MutexLock lock(&mutex_);
+  if (broken_.empty()) broken_ = std::string(reason);
+}
+
+template <typename Function>
+auto TorchExecutor::WithTensors(absl::string_view doing, Function&& function)
+    -> std::invoke_result_t<Function, GangTensors&> {
+  if (tensors_ == nullptr) return NoGang();
+  return CatchTorch(doing, [&] { return function(*tensors_); });
+}
+
+template <typename Function>
+auto TorchExecutor::Communicating(absl::string_view doing, Function&& function)
+    -> std::invoke_result_t<Function, GangTensors&> {
+  if (tensors_ == nullptr) return NoGang();
+  SP_RETURN_IF_ERROR(CheckWhole());
+  auto result = WithTensors(doing, function);
+  if (absl::IsUnavailable(result.status())) Break(result.status().message());
+  return result;
+}
+
+absl::Status TorchExecutor::JoinGang(const GangSpec& spec,
+                                     std::shared_ptr<GangStore> store) {
+  // Connections anew; tensors stay where the same rank of the same deployment
+  // comes back in a new epoch.
+  const bool same = spec_.has_value() &&
+                    spec_->deployment == spec.deployment &&
+                    spec_->rank == spec.rank && spec_->mesh == spec.mesh;
+  std::unique_ptr<GangTensors> kept = same ? std::move(tensors_) : nullptr;
+  SP_RETURN_IF_ERROR(LeaveGang());
+  const std::string doing = absl::StrCat(
+      "joining the gang of ", spec.deployment, " as rank ", spec.rank);
+  absl::StatusOr<std::shared_ptr<ProcessGroups>> groups = CatchTorch(
+      doing, [&]() -> absl::StatusOr<std::shared_ptr<ProcessGroups>> {
+        return ProcessGroups::Create(
+            spec, std::move(store),
+            {.hostname = options_.collective_hostname, .device = device_});
+      });
+  SP_RETURN_IF_ERROR(groups.status());
+  spec_ = spec;
+  tensors_ = kept != nullptr ? std::move(kept)
+                             : std::make_unique<GangTensors>(spec, device_);
+  SP_RETURN_IF_ERROR(tensors_->Discard());
+  collectives_ =
+      std::make_unique<Communicator>(groups->get(), spec.mesh, spec.rank);
+  collectives_->set_device(device_);
+  absl::MutexLock lock(&mutex_);
+  groups_ = *std::move(groups);
+  return absl::OkStatus();
+}
+
+absl::Status TorchExecutor::LeaveGang() {
+  return CatchTorch("leaving a gang", [&] {
+    collectives_.reset();
+    tensors_.reset();
+    spec_.reset();
+    std::shared_ptr<ProcessGroups> groups;
+    {
+      absl::MutexLock lock(&mutex_);
+      groups = std::move(groups_);
+      groups_.reset();
+      broken_.clear();
+    }
+    // Connections close here, outside the lock.
+    groups.reset();
+    return absl::OkStatus();
+  });
+}
+
+absl::Status TorchExecutor::Stage(const std::string& key, HostTensor tensor) {
+  return WithTensors("staging a tensor", [&](GangTensors& tensors) {
+    return tensors.Stage(key, std::move(tensor));
+  });
+}
+
+absl::StatusOr<RanCollectives> TorchExecutor::Materialize(
+    const MaterializeSpec& spec) {
+  return Communicating("materializing", [&](GangTensors& tensors) {
+    return tensors.Materialize(spec, *collectives_);
+  });
+}
+
+absl::Status TorchExecutor::LoadProgram(const std::string& id,
+                                        const ShardedProgram& program) {
+  return WithTensors(absl::StrCat("loading program ", id),
+                     [&](GangTensors& tensors) {
+                       return tensors.LoadProgram(id, program);
+                     });
+}
+
+absl::StatusOr<RunResult> TorchExecutor::Run(const RunSpec& spec) {
+  return Communicating(absl::StrCat("running program ", spec.program),
+                       [&](GangTensors& tensors) {
+                         return tensors.Run(spec, *collectives_);
+                       });
+}
+
+absl::Status TorchExecutor::Commit(
+    const std::optional<OptimizerOptions>& optimizer) {
+  return WithTensors("committing", [&](GangTensors& tensors) {
+    return tensors.Commit(optimizer);
+  });
+}
+
+absl::Status TorchExecutor::Discard() {
+  return WithTensors("discarding", [](GangTensors& tensors) {
+    return tensors.Discard();
+  });
+}
+
+absl::Status TorchExecutor::LoadState(const LoadStateSpec& spec) {
+  return WithTensors("loading parameters", [&](GangTensors& tensors) {
+    return tensors.LoadState(spec);
+  });
+}
+
+absl::Status TorchExecutor::ResetOptimizer() {
+  return WithTensors("resetting the optimizer", [](GangTensors& tensors) {
+    return tensors.ResetOptimizer();
+  });
+}
+
+absl::StatusOr<ShardedTensor> TorchExecutor::Read(const TensorKey& key) {
+  return WithTensors("reading a tensor", [&](GangTensors& tensors) {
+    return tensors.Read(key);
+  });
+}
+
+void TorchExecutor::Abort(absl::string_view reason) {
+  std::shared_ptr<ProcessGroups> groups;
+  {
+    absl::MutexLock lock(&mutex_);
+    groups = groups_;
+    if (groups != nullptr && broken_.empty()) broken_ = std::string(reason);
+  }
+  if (groups != nullptr) groups->Abort();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Executor>> MakeTorchExecutor(
+    const TorchExecutorOptions& options) {
+  return CatchTorch("starting LibTorch",
+                    [&]() -> absl::StatusOr<std::unique_ptr<Executor>> {
+                      if (options.threads > 0) {
+                        at::set_num_threads(options.threads);
+                      }
+                      auto executor = std::make_unique<TorchExecutor>(options);
+                      return executor;
+                    });
+}
+
+}  // namespace shardplane

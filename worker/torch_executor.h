@@ -1,0 +1,29 @@
+// The Executor that computes with LibTorch. Free of torch, so that main.cc can
+// bring it together with gRPC.
+#ifndef SHARDPLANE_WORKER_TORCH_EXECUTOR_H_
+#define SHARDPLANE_WORKER_TORCH_EXECUTOR_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "worker/executor.h"
+
+namespace shardplane {
+
+struct TorchExecutorOptions {
+  std::string device = "cpu";
+  // The local address that the gang's other ranks connect to.
+  std::string collective_hostname = "127.0.0.1";
+  // Threads of one operator; 0: as LibTorch decides.
+  int threads = 0;
+};
+
+// InvalidArgument: a device that LibTorch does not know. Unimplemented: one
+// without collectives.
+absl::StatusOr<std::unique_ptr<Executor>> MakeTorchExecutor(
+    const TorchExecutorOptions& options);
+
+}  // namespace shardplane
+
+#endif  // SHARDPLANE_WORKER_TORCH_EXECUTOR_H_

@@ -1,0 +1,77 @@
+#include "worker/torch_status.h"
+
+#include <exception>
+#include <new>
+#include <string>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "c10/util/Exception.h"
+#include "common/errors.h"
+
+namespace shardplane {
+namespace {
+
+// Gloo's exceptions are plain std::exceptions to us: its headers are another
+// version than the wheel's code, so that types do not match. These words are
+// in what it says when a peer is gone.
+constexpr absl::string_view kPeerGone[] = {
+    "Connection closed by peer", "Connection reset by peer",
+    "Connection refused",        "Broken pipe",
+    "Socket closed",             "Aborted",
+    "Timed out waiting",         "[gloo/transport",
+};
+
+absl::Status Make(absl::StatusCode code, absl::string_view reason,
+                  absl::string_view doing, absl::string_view what) {
+  return MakeError(code, absl::StrCat(doing, ": ", what),
+                   {.reason = std::string(reason), .metadata = {}});
+}
+
+absl::Status FromError(const c10::Error& error, absl::string_view doing) {
+  const std::string what = error.what_without_backtrace();
+  if (dynamic_cast<const c10::DistError*>(&error) != nullptr) {
+    return Make(absl::StatusCode::kUnavailable, "PEER_UNREACHABLE", doing,
+                what);
+  }
+  if (dynamic_cast<const c10::NotImplementedError*>(&error) != nullptr) {
+    return Make(absl::StatusCode::kUnimplemented, "TORCH_NOT_IMPLEMENTED",
+                doing, what);
+  }
+  if (dynamic_cast<const c10::OutOfMemoryError*>(&error) != nullptr) {
+    return Make(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY", doing,
+                what);
+  }
+  if (absl::StrContains(what, "INTERNAL ASSERT FAILED")) {
+    return Make(absl::StatusCode::kInternal, "TORCH_INTERNAL", doing, what);
+  }
+  return Make(absl::StatusCode::kInvalidArgument, "TORCH_REFUSED", doing,
+              what);
+}
+
+}  // namespace
+
+absl::Status CurrentExceptionToStatus(absl::string_view doing) {
+  try {
+    throw;
+  } catch (const c10::Error& error) {
+    return FromError(error, doing);
+  } catch (const std::bad_alloc&) {
+    return Make(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY", doing,
+                "out of memory");
+  } catch (const std::exception& error) {
+    for (const absl::string_view words : kPeerGone) {
+      if (absl::StrContains(error.what(), words)) {
+        return Make(absl::StatusCode::kUnavailable, "PEER_UNREACHABLE", doing,
+                    error.what());
+      }
+    }
+    return Make(absl::StatusCode::kInternal, "TORCH_INTERNAL", doing,
+                error.what());
+  } catch (...) {
+    return Make(absl::StatusCode::kInternal, "TORCH_INTERNAL", doing,
+                "an exception of an unknown type");
+  }
+}
+
+}  // namespace shardplane

@@ -1,0 +1,86 @@
+#include "worker/torch_tensors.h"
+
+#include <cstring>
+#include <string>
+#include <utility>
+
+#include "ATen/ATen.h"
+
+namespace shardplane {
+namespace {
+
+constexpr std::pair<DType, at::ScalarType> kTypes[] = {
+    {DType::kFloat32, at::kFloat},   {DType::kFloat64, at::kDouble},
+    {DType::kFloat16, at::kHalf},    {DType::kBFloat16, at::kBFloat16},
+    {DType::kInt64, at::kLong},      {DType::kInt32, at::kInt},
+    {DType::kInt16, at::kShort},     {DType::kInt8, at::kChar},
+    {DType::kUInt8, at::kByte},      {DType::kBool, at::kBool},
+};
+
+// Borrows the bytes of `tensor`; only read from.
+at::Tensor View(const HostTensor& tensor) {
+  return at::from_blob(const_cast<char*>(tensor.bytes.data()),
+                       tensor.type.shape,
+                       at::dtype(ToScalarType(tensor.type.dtype)));
+}
+
+at::Tensor CopyTo(const at::Tensor& tensor, c10::Device device) {
+  at::Tensor copy =
+      at::empty(tensor.sizes(), tensor.options().device(device));
+  copy.copy_(tensor);
+  return copy;
+}
+
+}  // namespace
+
+at::ScalarType ToScalarType(DType dtype) {
+  for (const auto& [ours, theirs] : kTypes) {
+    if (ours == dtype) return theirs;
+  }
+  TORCH_CHECK_TYPE(false, "expected an element type of Shardplane, got: ",
+                   static_cast<int>(dtype));
+}
+
+DType FromScalarType(at::ScalarType type) {
+  for (const auto& [ours, theirs] : kTypes) {
+    if (theirs == type) return ours;
+  }
+  TORCH_CHECK_TYPE(false, "expected an element type of Shardplane, got: ",
+                   type);
+}
+
+TensorType TypeOf(const at::Tensor& tensor) {
+  return {FromScalarType(tensor.scalar_type()), tensor.sizes().vec()};
+}
+
+at::Tensor ToTorch(const HostTensor& tensor, c10::Device device) {
+  return CopyTo(View(tensor), device);
+}
+
+at::Tensor NarrowTo(const at::Tensor& tensor,
+                    absl::Span<const Extent> extents) {
+  at::Tensor part = tensor;
+  for (size_t dim = 0; dim < extents.size(); ++dim) {
+    part = part.narrow(static_cast<int64_t>(dim), extents[dim].offset,
+                       extents[dim].size);
+  }
+  return part;
+}
+
+at::Tensor SliceToTorch(const HostTensor& global,
+                        absl::Span<const Extent> extents, c10::Device device) {
+  return CopyTo(NarrowTo(View(global), extents), device);
+}
+
+HostTensor FromTorch(const at::Tensor& tensor) {
+  const at::Tensor local = tensor.detach().cpu().contiguous();
+  HostTensor host{TypeOf(local), std::string()};
+  host.bytes.resize(local.nbytes());
+  if (!host.bytes.empty()) {
+    std::memcpy(host.bytes.data(), local.const_data_ptr(),
+                host.bytes.size());
+  }
+  return host;
+}
+
+}  // namespace shardplane

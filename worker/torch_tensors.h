@@ -1,0 +1,37 @@
+// Host tensors as torch tensors, and back.
+#ifndef SHARDPLANE_WORKER_TORCH_TENSORS_H_
+#define SHARDPLANE_WORKER_TORCH_TENSORS_H_
+
+#include <vector>
+
+#include "ATen/core/Tensor.h"
+#include "absl/types/span.h"
+#include "c10/core/Device.h"
+#include "c10/core/ScalarType.h"
+#include "common/host_tensor.h"
+#include "common/tensor_spec.h"
+#include "common/tensor_type.h"
+
+namespace shardplane {
+
+at::ScalarType ToScalarType(DType dtype);
+// Throws c10::TypeError for an element type that DType lacks.
+DType FromScalarType(at::ScalarType type);
+
+TensorType TypeOf(const at::Tensor& tensor);
+
+// A contiguous copy on `device`.
+at::Tensor ToTorch(const HostTensor& tensor, c10::Device device);
+// The part of `global` that the extents name (one per dim), as a contiguous
+// copy: f32[8, 4] with {{2, 2}, {0, 4}} -> rows 2 and 3.
+at::Tensor SliceToTorch(const HostTensor& global,
+                        absl::Span<const Extent> extents, c10::Device device);
+HostTensor FromTorch(const at::Tensor& tensor);
+
+// The part of `tensor` that the extents name; a view.
+at::Tensor NarrowTo(const at::Tensor& tensor,
+                    absl::Span<const Extent> extents);
+
+}  // namespace shardplane
+
+#endif  // SHARDPLANE_WORKER_TORCH_TENSORS_H_
