@@ -96,7 +96,8 @@ def common_is_pure(tree):
         if folder_of(name) != "common":
             continue
         for include in includes:
-            if include.startswith(TEST_LIBRARIES + ("tests/",)) and is_test(name):
+            if is_test(name) and include.startswith(
+                    TEST_LIBRARIES + ("tests/",)):
                 continue
             pure = (include.startswith("common/")
                     or (include.startswith("absl/")
