@@ -2,6 +2,7 @@
 #ifndef SHARDPLANE_PROTO_CONVERT_FIELD_PATH_H_
 #define SHARDPLANE_PROTO_CONVERT_FIELD_PATH_H_
 
+#include <cstdint>
 #include <string>
 
 #include "absl/status/status.h"
@@ -52,15 +53,17 @@ class FieldPath {
 absl::Status InvalidField(const FieldPath& field, absl::string_view message);
 // InvalidArgument, reason FIELD_MISSING: "<field>: is required, got: nothing".
 absl::Status MissingField(const FieldPath& field);
+// The same for a oneof: "<field>: expected one of <members>, got: nothing".
+absl::Status MissingOneof(const FieldPath& field, absl::string_view members);
 // InvalidArgument, reason ENUM_INVALID.
 absl::Status InvalidEnum(const FieldPath& field, absl::string_view expected,
                          int got);
 
-// An error that was found behind the conversion, with its field added unless
-// it names one. OK stays OK.
-absl::Status InField(absl::Status status, const FieldPath& field);
+// An error that the core found in what was converted, with the place in the
+// request as its field. OK stays OK.
+absl::Status InField(const absl::Status& status, const FieldPath& field);
 
-// InvalidField unless 0 <= count <= limit.
+// InvalidField if there are more than `limit`.
 absl::Status CheckCount(const FieldPath& field, int64_t count, int64_t limit);
 
 }  // namespace shardplane

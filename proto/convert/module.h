@@ -2,8 +2,13 @@
 #ifndef SHARDPLANE_PROTO_CONVERT_MODULE_H_
 #define SHARDPLANE_PROTO_CONVERT_MODULE_H_
 
+#include <string>
+
+#include "absl/container/btree_map.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "common/graph_module.h"
+#include "google/protobuf/map.h"
 #include "proto/convert/field_path.h"
 #include "shardplane/v1/types.pb.h"
 
@@ -19,6 +24,16 @@ absl::StatusOr<Argument> FromProto(const v1::Argument& message,
                                    const FieldPath& field);
 v1::Argument ToProto(const Argument& argument);
 
+// Named arguments: a node's kwargs, a module's attributes. `name` is the map's
+// own in `field`.
+using ArgumentMap = absl::btree_map<std::string, Argument>;
+absl::StatusOr<ArgumentMap> ArgumentsFromProto(
+    const google::protobuf::Map<std::string, v1::Argument>& messages,
+    const FieldPath& field, absl::string_view name);
+void ArgumentsToProto(
+    const ArgumentMap& arguments,
+    google::protobuf::Map<std::string, v1::Argument>* messages);
+
 // Checks each node by itself; that references resolve is GraphModule::Create's
 // to say (or, for a loss graph, Compile's).
 absl::StatusOr<Graph> FromProto(const v1::Graph& message,
@@ -26,9 +41,9 @@ absl::StatusOr<Graph> FromProto(const v1::Graph& message,
 v1::Graph ToProto(const Graph& graph);
 
 // With GraphModule::Create's checks. A meta parameter without an initializer
-// gets the default of the type of the module that owns it; an initializer on a
-// parameter that is not meta is refused, and so is requires_grad on a dtype
-// that carries no gradient.
+// gets the default of the type of the module that owns it (Unimplemented where
+// there is none); an initializer on a parameter that is not meta is refused,
+// and so are requires_grad and random values on a dtype that is not floating.
 absl::StatusOr<GraphModule> FromProto(const v1::Module& message,
                                       const FieldPath& field);
 v1::Module ToProto(const GraphModule& module);

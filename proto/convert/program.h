@@ -27,6 +27,10 @@ v1::ProgramSignature ToProto(const Signature& signature);
 
 v1::OutputSpec ToProto(const TensorType& type, const DTensorSpec& spec);
 
+absl::StatusOr<RedistributeKind> FromProto(
+    v1::ShardedProgram::Redistribute::Kind kind, const FieldPath& field);
+v1::ShardedProgram::Redistribute::Kind ToProto(RedistributeKind kind);
+
 // Each field by itself, ids and indices in range; common's Validate, which the
 // receiver calls next, says whether it makes sense as a program.
 absl::StatusOr<ShardedProgram> FromProto(const v1::ShardedProgram& message,

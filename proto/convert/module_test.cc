@@ -1,0 +1,175 @@
+#include "proto/convert/module.h"
+
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "google/protobuf/util/json_util.h"
+#include "gtest/gtest.h"
+#include "proto/convert/random_values.h"
+#include "proto/convert/testing.h"
+
+namespace shardplane {
+namespace {
+
+namespace pb = ::shardplane::v1;
+
+absl::StatusOr<GraphModule> Module(const std::string& text) {
+  return FromProto(ParseText<pb::Module>(text), "deployment.module");
+}
+
+TEST(ModuleTest, RandomArgumentsAndGraphsComeBack) {
+  RandomValues random(TestSeed());
+  for (int i = 0; i < 500; ++i) {
+    const Argument argument = random.AnyArgument();
+    const auto argument_back = FromProto(ToProto(argument), "argument");
+    ASSERT_TRUE(argument_back.ok()) << argument_back.status();
+    EXPECT_TRUE(*argument_back == argument);
+    const Graph graph = random.AnyGraph();
+    const auto graph_back = FromProto(ToProto(graph), "graph");
+    ASSERT_TRUE(graph_back.ok()) << graph_back.status();
+    EXPECT_TRUE(*graph_back == graph);
+  }
+}
+
+TEST(ModuleTest, RandomModulesComeBack) {
+  RandomValues random(TestSeed());
+  for (int i = 0; i < 300; ++i) {
+    const GraphModule module = random.AnyModule();
+    const auto back = FromProto(ToProto(module), "module");
+    ASSERT_TRUE(back.ok()) << back.status();
+    EXPECT_TRUE(*back == module);
+  }
+}
+
+TEST(ModuleTest, MetaParametersGetTheDefaultOfTheirModule) {
+  const auto module = Module(R"(
+    modules {}
+    modules { fqn: "net" type: "torch.nn.Linear" }
+    modules { fqn: "norm" type: "torch.nn.LayerNorm" }
+    parameters { fqn: "net.weight" meta: true
+                 type { dtype: DTYPE_FLOAT32 shape: [3, 4] } }
+    parameters { fqn: "net.bias" meta: true initializer { ones {} }
+                 type { dtype: DTYPE_FLOAT32 shape: 3 } }
+    parameters { fqn: "norm.weight" meta: true
+                 type { dtype: DTYPE_FLOAT32 shape: 3 } }
+    parameters { fqn: "norm.bias"
+                 type { dtype: DTYPE_FLOAT32 shape: 3 } })");
+  ASSERT_TRUE(module.ok()) << module.status();
+  // 1 / sqrt(fan_in), as torch.nn.Linear.
+  EXPECT_EQ(module->FindParameter("net.weight")->initializer,
+            (Initializer{Initializer::Kind::kUniform, -0.5, 0.5}));
+  EXPECT_EQ(module->FindParameter("net.bias")->initializer,
+            (Initializer{Initializer::Kind::kOnes}));
+  EXPECT_EQ(module->FindParameter("norm.weight")->initializer,
+            (Initializer{Initializer::Kind::kOnes}));
+  EXPECT_EQ(module->FindParameter("norm.bias")->initializer, std::nullopt);
+}
+
+class BadModuleTest : public testing::TestWithParam<BadMessage> {};
+
+TEST_P(BadModuleTest, IsRefusedWithItsField) {
+  EXPECT_THAT(
+      Module(GetParam().text).status(),
+      IsFieldError(GetParam().code,
+                   absl::StrCat("deployment.module", GetParam().field)));
+}
+
+std::string WithNode(const std::string& node) {
+  return absl::StrCat("modules { graph { nodes { name: 'x' op: "
+                      "OP_PLACEHOLDER } nodes { ",
+                      node, " } } }");
+}
+
+std::string WithParameter(const std::string& parameter) {
+  return absl::StrCat("modules {} parameters { ", parameter, " }");
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, BadModuleTest,
+    testing::Values(
+        BadMessage{"NoModules", "", ".modules"},
+        BadMessage{"NoRoot", "modules { fqn: 'a' }", ""},
+        BadMessage{"EmptyGraph", "modules { graph {} }",
+                   ".modules[0].graph.nodes"},
+        BadMessage{"NoName", WithNode("op: OP_OUTPUT"),
+                   ".modules[0].graph.nodes[1].name"},
+        BadMessage{"NoOp", WithNode("name: 'y'"),
+                   ".modules[0].graph.nodes[1].op"},
+        BadMessage{"UnknownOp", WithNode("name: 'y' op: 42"),
+                   ".modules[0].graph.nodes[1].op"},
+        BadMessage{"NoTarget", WithNode("name: 'y' op: OP_CALL_FUNCTION"),
+                   ".modules[0].graph.nodes[1].target"},
+        BadMessage{"NoArgument", WithNode("name: 'y' op: OP_OUTPUT args {}"),
+                   ".modules[0].graph.nodes[1].args[0]"},
+        BadMessage{"NoKeywordArgument",
+                   WithNode("name: 'y' op: OP_OUTPUT kwargs { key: 'k' }"),
+                   ".modules[0].graph.nodes[1].kwargs[\"k\"]"},
+        BadMessage{"NoListItem",
+                   WithNode("name: 'y' op: OP_OUTPUT args { list { items { "
+                            "int_value: 1 } items {} } }"),
+                   ".modules[0].graph.nodes[1].args[0].list.items[1]"},
+        BadMessage{"NoDType",
+                   WithNode("name: 'y' op: OP_OUTPUT args { dtype: "
+                            "DTYPE_UNSPECIFIED }"),
+                   ".modules[0].graph.nodes[1].args[0].dtype"},
+        BadMessage{"BadResult",
+                   WithNode("name: 'y' op: OP_OUTPUT results { dtype: "
+                            "DTYPE_INT8 shape: -3 }"),
+                   ".modules[0].graph.nodes[1].results[0].shape[0]"},
+        BadMessage{"NoAttribute", "modules { attributes { key: 'bias' } }",
+                   ".modules[0].attributes[\"bias\"]"},
+        BadMessage{"UnknownReference",
+                   WithNode("name: 'y' op: OP_OUTPUT args { node: 'z' }"),
+                   ""},
+        BadMessage{"NoFqn", WithParameter("type { dtype: DTYPE_INT8 }"),
+                   ".parameters[0].fqn"},
+        BadMessage{"NoType", WithParameter("fqn: 'w'"),
+                   ".parameters[0].type.dtype"},
+        BadMessage{"IntegerWithGradient",
+                   WithParameter("fqn: 'w' requires_grad: true type { dtype: "
+                                 "DTYPE_INT64 }"),
+                   ".parameters[0].requires_grad"},
+        BadMessage{"InitializerWithData",
+                   WithParameter("fqn: 'w' initializer { ones {} } type { "
+                                 "dtype: DTYPE_FLOAT32 }"),
+                   ".parameters[0].initializer"},
+        BadMessage{"InitializerWithoutKind",
+                   WithParameter("fqn: 'w' meta: true initializer {} type { "
+                                 "dtype: DTYPE_FLOAT32 }"),
+                   ".parameters[0].initializer"},
+        BadMessage{"UnknownAlias",
+                   WithParameter("fqn: 'w' alias_of: 'v' type { dtype: "
+                                 "DTYPE_FLOAT32 }"),
+                   ""}),
+    [](const auto& info) { return info.param.name; });
+
+TEST(ModuleTest, DeepListsAreRefused) {
+  pb::Argument message;
+  pb::Argument* inner = &message;
+  for (int i = 0; i < kMaxArgumentDepth; ++i) {
+    inner = inner->mutable_list()->add_items();
+  }
+  inner->mutable_none();
+  EXPECT_TRUE(FromProto(message, "argument").ok());
+  inner->mutable_list();
+  EXPECT_EQ(FromProto(message, "argument").status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
+TEST(ModuleTest, GarbageIsRefusedOrRead) {
+  RandomValues random(TestSeed());
+  for (int i = 0; i < 1000; ++i) {
+    pb::Module module = ToProto(random.AnyModule());
+    *module.mutable_modules(0)->mutable_graph() = ToProto(random.AnyGraph());
+    pb::Module message;
+    if (message.ParseFromString(
+            Garble(module.SerializeAsString(), random.engine()))) {
+      FromProto(message, "module").status().IgnoreError();
+    }
+  }
+}
+
+}  // namespace
+}  // namespace shardplane

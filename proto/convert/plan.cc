@@ -1,0 +1,379 @@
+#include "proto/convert/plan.h"
+
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "common/errors.h"
+#include "proto/convert/types.h"
+
+namespace shardplane {
+namespace {
+
+namespace pb = ::shardplane::v1;
+
+using Layouts = google::protobuf::RepeatedPtrField<pb::OptionalPlacement>;
+using NamedLayouts = google::protobuf::Map<std::string, pb::OptionalPlacement>;
+using OptionalLayout = std::optional<Placement>;
+
+absl::StatusOr<OptionalLayout> OptionalFromProto(
+    const pb::OptionalPlacement& message, const FieldPath& field) {
+  if (!message.has_placement()) {
+    return OptionalLayout();
+  }
+  SP_ASSIGN_OR_RETURN(
+      Placement placement,
+      FromProto(message.placement(), field.Member("placement")));
+  return OptionalLayout(placement);
+}
+
+void OptionalToProto(const OptionalLayout& layout,
+                     pb::OptionalPlacement* message) {
+  if (layout.has_value()) {
+    *message->mutable_placement() = ToProto(*layout);
+  }
+}
+
+// "desired_input_layouts has not the length of input_layouts", as PyTorch's
+// constructors assert it.
+absl::Status LengthsDiffer(const FieldPath& field, absl::string_view claimed,
+                           absl::string_view desired, int num_claimed,
+                           int num_desired) {
+  return InvalidField(
+      field.Member(desired),
+      absl::StrCat("expected as many as in ", claimed, ", which has ",
+                   num_claimed, ", got: ", num_desired));
+}
+
+// The names of the two fields that make up layout changes.
+struct LayoutFields {
+  absl::string_view claimed;
+  absl::string_view desired;
+};
+
+absl::StatusOr<std::vector<LayoutChange>> ChangesFromProto(
+    const Layouts& claimed, const Layouts& desired, const FieldPath& field,
+    const LayoutFields& names) {
+  if (claimed.size() != desired.size()) {
+    return LengthsDiffer(field, names.claimed, names.desired, claimed.size(),
+                         desired.size());
+  }
+  std::vector<LayoutChange> changes(claimed.size());
+  for (int i = 0; i < claimed.size(); ++i) {
+    SP_ASSIGN_OR_RETURN(
+        changes[i].claimed,
+        OptionalFromProto(claimed[i], field.Element(names.claimed, i)));
+    SP_ASSIGN_OR_RETURN(
+        changes[i].desired,
+        OptionalFromProto(desired[i], field.Element(names.desired, i)));
+  }
+  return changes;
+}
+
+void ChangesToProto(const std::vector<LayoutChange>& changes, Layouts* claimed,
+                    Layouts* desired) {
+  for (const LayoutChange& change : changes) {
+    OptionalToProto(change.claimed, claimed->Add());
+    OptionalToProto(change.desired, desired->Add());
+  }
+}
+
+using NamedChanges = absl::btree_map<std::string, LayoutChange>;
+
+// PyTorch compares the numbers of keys only; a key of one side alone is a
+// claim without a wish, or a wish without a claim.
+absl::StatusOr<NamedChanges> KwargsFromProto(
+    const pb::PrepareModuleInput& message, const FieldPath& field) {
+  const NamedLayouts& claimed = message.input_kwarg_layouts();
+  const NamedLayouts& desired = message.desired_input_kwarg_layouts();
+  NamedChanges changes;
+  if (claimed.empty()) {
+    return changes;
+  }
+  if (claimed.size() != desired.size()) {
+    return LengthsDiffer(field, "input_kwarg_layouts",
+                         "desired_input_kwarg_layouts",
+                         static_cast<int>(claimed.size()),
+                         static_cast<int>(desired.size()));
+  }
+  for (const auto& [name, layout] : claimed) {
+    SP_ASSIGN_OR_RETURN(
+        changes[name].claimed,
+        OptionalFromProto(layout, field.Entry("input_kwarg_layouts", name)));
+  }
+  for (const auto& [name, layout] : desired) {
+    SP_ASSIGN_OR_RETURN(
+        changes[name].desired,
+        OptionalFromProto(layout,
+                          field.Entry("desired_input_kwarg_layouts", name)));
+  }
+  return changes;
+}
+
+absl::StatusOr<PrepareModuleInput> InputFromProto(
+    const pb::PrepareModuleInput& message, const FieldPath& field) {
+  PrepareModuleInput style;
+  // Without a claim PyTorch hands inputs through, whatever is desired.
+  if (!message.input_layouts().empty()) {
+    SP_ASSIGN_OR_RETURN(
+        style.inputs,
+        ChangesFromProto(message.input_layouts(),
+                         message.desired_input_layouts(), field,
+                         {"input_layouts", "desired_input_layouts"}));
+  }
+  SP_ASSIGN_OR_RETURN(style.kwargs, KwargsFromProto(message, field));
+  return style;
+}
+
+void InputToProto(const PrepareModuleInput& style,
+                  pb::PrepareModuleInput* message) {
+  ChangesToProto(style.inputs, message->mutable_input_layouts(),
+                 message->mutable_desired_input_layouts());
+  for (const auto& [name, change] : style.kwargs) {
+    OptionalToProto(change.claimed,
+                    &(*message->mutable_input_kwarg_layouts())[name]);
+    OptionalToProto(change.desired,
+                    &(*message->mutable_desired_input_kwarg_layouts())[name]);
+  }
+}
+
+absl::StatusOr<PrepareModuleOutput> OutputFromProto(
+    const pb::PrepareModuleOutput& message, const FieldPath& field) {
+  if (message.output_layouts().empty()) {
+    return MissingField(field.Member("output_layouts"));
+  }
+  PrepareModuleOutput style;
+  SP_ASSIGN_OR_RETURN(
+      style.outputs,
+      ChangesFromProto(message.output_layouts(),
+                       message.desired_output_layouts(), field,
+                       {"output_layouts", "desired_output_layouts"}));
+  return style;
+}
+
+void OutputToProto(const PrepareModuleOutput& style,
+                   pb::PrepareModuleOutput* message) {
+  ChangesToProto(style.outputs, message->mutable_output_layouts(),
+                 message->mutable_desired_output_layouts());
+}
+
+absl::StatusOr<PrepareModuleInputOutput> InputOutputFromProto(
+    const pb::PrepareModuleInputOutput& message, const FieldPath& field) {
+  PrepareModuleInputOutput style;
+  SP_ASSIGN_OR_RETURN(style.input,
+                      InputFromProto(message.input(), field.Member("input")));
+  SP_ASSIGN_OR_RETURN(
+      style.output, OutputFromProto(message.output(), field.Member("output")));
+  return style;
+}
+
+// Colwise and Rowwise: the same fields, other defaults (those of Style{}).
+template <typename Style, typename Message>
+absl::StatusOr<Style> LinearFromProto(const Message& message,
+                                      const FieldPath& field) {
+  Style style;
+  if (message.has_input_layouts()) {
+    SP_ASSIGN_OR_RETURN(
+        style.input_layouts,
+        FromProto(message.input_layouts(), field.Member("input_layouts")));
+  }
+  if (message.has_output_layouts()) {
+    SP_ASSIGN_OR_RETURN(
+        style.output_layouts,
+        FromProto(message.output_layouts(), field.Member("output_layouts")));
+  }
+  return style;
+}
+
+template <typename Style, typename Message>
+void LinearToProto(const Style& style, Message* message) {
+  *message->mutable_input_layouts() = ToProto(style.input_layouts);
+  *message->mutable_output_layouts() = ToProto(style.output_layouts);
+}
+
+using StyleKind = decltype(ParallelStyle::kind);
+
+template <typename Style>
+absl::StatusOr<StyleKind> AsKind(absl::StatusOr<Style> style) {
+  if (!style.ok()) {
+    return std::move(style).status();
+  }
+  return StyleKind(*std::move(style));
+}
+
+absl::StatusOr<StyleKind> UnknownFromProto(const std::string& name,
+                                           const FieldPath& field) {
+  if (name.empty()) {
+    return MissingField(field);
+  }
+  return StyleKind(UnknownStyle{name});
+}
+
+absl::StatusOr<StyleKind> KindFromProto(const pb::ParallelStyle& message,
+                                        const FieldPath& field) {
+  switch (message.kind_case()) {
+    case pb::ParallelStyle::kColwise:
+      return AsKind(LinearFromProto<ColwiseParallel>(message.colwise(),
+                                                     field.Member("colwise")));
+    case pb::ParallelStyle::kRowwise:
+      return AsKind(LinearFromProto<RowwiseParallel>(message.rowwise(),
+                                                     field.Member("rowwise")));
+    case pb::ParallelStyle::kPrepareModuleInput:
+      return AsKind(InputFromProto(message.prepare_module_input(),
+                                   field.Member("prepare_module_input")));
+    case pb::ParallelStyle::kPrepareModuleOutput:
+      return AsKind(OutputFromProto(message.prepare_module_output(),
+                                    field.Member("prepare_module_output")));
+    case pb::ParallelStyle::kPrepareModuleInputOutput:
+      return AsKind(
+          InputOutputFromProto(message.prepare_module_input_output(),
+                               field.Member("prepare_module_input_output")));
+    case pb::ParallelStyle::kUnknown:
+      return UnknownFromProto(message.unknown(), field.Member("unknown"));
+    case pb::ParallelStyle::KIND_NOT_SET:
+      break;
+  }
+  return MissingOneof(field,
+                      "colwise, rowwise, prepare_module_input, "
+                      "prepare_module_output, prepare_module_input_output");
+}
+
+// Writes one alternative of a ParallelStyle.
+struct StyleWriter {
+  pb::ParallelStyle& out;
+
+  void operator()(const ColwiseParallel& style) {
+    LinearToProto(style, out.mutable_colwise());
+  }
+  void operator()(const RowwiseParallel& style) {
+    LinearToProto(style, out.mutable_rowwise());
+  }
+  void operator()(const PrepareModuleInput& style) {
+    InputToProto(style, out.mutable_prepare_module_input());
+  }
+  void operator()(const PrepareModuleOutput& style) {
+    OutputToProto(style, out.mutable_prepare_module_output());
+  }
+  void operator()(const PrepareModuleInputOutput& style) {
+    pb::PrepareModuleInputOutput* both =
+        out.mutable_prepare_module_input_output();
+    InputToProto(style.input, both->mutable_input());
+    OutputToProto(style.output, both->mutable_output());
+  }
+  void operator()(const UnknownStyle& style) { out.set_unknown(style.name); }
+};
+
+absl::StatusOr<ParallelizePlan> PlanFromProto(
+    const pb::ParallelizePlan& message, const FieldPath& field, int depth);
+
+absl::StatusOr<PlanValue> StylesFromProto(const pb::PlanValue::Styles& message,
+                                          const FieldPath& field) {
+  std::vector<ParallelStyle> styles;
+  for (int i = 0; i < message.styles_size(); ++i) {
+    SP_ASSIGN_OR_RETURN(
+        ParallelStyle style,
+        FromProto(message.styles(i), field.Element("styles", i)));
+    styles.push_back(std::move(style));
+  }
+  return PlanValue(std::move(styles));
+}
+
+absl::StatusOr<PlanValue> ValueFromProto(const pb::PlanValue& message,
+                                         const FieldPath& field, int depth) {
+  switch (message.kind_case()) {
+    case pb::PlanValue::kNone:
+      return PlanValue(PlanNone{});
+    case pb::PlanValue::kStyle: {
+      SP_ASSIGN_OR_RETURN(ParallelStyle style,
+                          FromProto(message.style(), field.Member("style")));
+      return PlanValue(std::vector<ParallelStyle>{std::move(style)});
+    }
+    case pb::PlanValue::kStyles:
+      return StylesFromProto(message.styles(), field.Member("styles"));
+    case pb::PlanValue::kPlan: {
+      SP_ASSIGN_OR_RETURN(
+          ParallelizePlan plan,
+          PlanFromProto(message.plan(), field.Member("plan"), depth + 1));
+      return PlanValue(std::move(plan));
+    }
+    case pb::PlanValue::KIND_NOT_SET:
+      break;
+  }
+  return MissingOneof(field, "none, style, styles, plan");
+}
+
+absl::StatusOr<ParallelizePlan> PlanFromProto(
+    const pb::ParallelizePlan& message, const FieldPath& field, int depth) {
+  if (depth > kMaxPlanDepth) {
+    return InvalidField(field, absl::StrCat("expected plans at most ",
+                                            kMaxPlanDepth,
+                                            " deep, got: deeper ones"));
+  }
+  SP_RETURN_IF_ERROR(CheckCount(field.Member("entries"),
+                                message.entries_size(), kMaxPlanEntries));
+  ParallelizePlan plan;
+  plan.entries.reserve(message.entries_size());
+  for (int i = 0; i < message.entries_size(); ++i) {
+    const pb::PlanEntry& entry = message.entries(i);
+    const FieldPath element = field.Element("entries", i);
+    SP_ASSIGN_OR_RETURN(
+        PlanValue value,
+        ValueFromProto(entry.value(), element.Member("value"), depth));
+    plan.entries.push_back({entry.pattern(), std::move(value)});
+  }
+  return plan;
+}
+
+// Writes one alternative of a PlanValue.
+struct ValueWriter {
+  pb::PlanValue& out;
+
+  void operator()(const PlanNone&) { out.mutable_none(); }
+  void operator()(const std::vector<ParallelStyle>& styles) {
+    if (styles.size() == 1) {
+      *out.mutable_style() = ToProto(styles.front());
+      return;
+    }
+    pb::PlanValue::Styles* list = out.mutable_styles();
+    for (const ParallelStyle& style : styles) {
+      *list->add_styles() = ToProto(style);
+    }
+  }
+  void operator()(const ParallelizePlan& plan) {
+    *out.mutable_plan() = ToProto(plan);
+  }
+};
+
+}  // namespace
+
+absl::StatusOr<ParallelStyle> FromProto(const v1::ParallelStyle& message,
+                                        const FieldPath& field) {
+  SP_ASSIGN_OR_RETURN(StyleKind kind, KindFromProto(message, field));
+  return ParallelStyle{std::move(kind), message.mesh_dim()};
+}
+
+v1::ParallelStyle ToProto(const ParallelStyle& style) {
+  pb::ParallelStyle message;
+  std::visit(StyleWriter{message}, style.kind);
+  message.set_mesh_dim(style.mesh_dim);
+  return message;
+}
+
+absl::StatusOr<ParallelizePlan> FromProto(const v1::ParallelizePlan& message,
+                                          const FieldPath& field) {
+  return PlanFromProto(message, field, 1);
+}
+
+v1::ParallelizePlan ToProto(const ParallelizePlan& plan) {
+  pb::ParallelizePlan message;
+  for (const PlanEntry& entry : plan.entries) {
+    pb::PlanEntry* out = message.add_entries();
+    out->set_pattern(entry.pattern);
+    std::visit(ValueWriter{*out->mutable_value()}, entry.value);
+  }
+  return message;
+}
+
+}  // namespace shardplane
