@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import subprocess
 
 import pytest
 
@@ -100,3 +101,14 @@ def test_panels_take_the_chosen_data_source():
     assert variables == {"datasource", "namespace"}
     for panel in PANELS:
         assert panel["datasource"]["uid"] == "${datasource}"
+
+
+def test_promtool_parses_every_query(tmp_path):
+    rules = [{"record": f"query:{n}",
+              "expr": query.replace("$__rate_interval", "1m")}
+             for n, (_, query) in enumerate(QUERIES)]
+    path = tmp_path / "rules.yml"  # JSON is YAML
+    path.write_text(json.dumps({"groups": [{"name": "all", "rules": rules}]}))
+    done = subprocess.run(["promtool", "check", "rules", str(path)],
+                          check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
