@@ -43,19 +43,16 @@ absl::Status BuildMatmul(const OpRow& row, const OpCall& call, OpInstance* op);
 absl::Status BuildPointwise(const OpRow& row, const OpCall& call,
                             OpInstance* op);
 // A dtype conversion: linear where it changes nothing.
-absl::Status BuildConvert(const OpRow& row, const OpCall& call,
-                          OpInstance* op);
+absl::Status BuildConvert(const OpRow& row, const OpCall& call, OpInstance* op);
 // The identity where dropout is off; Unimplemented where it is on.
-absl::Status BuildDropout(const OpRow& row, const OpCall& call,
-                          OpInstance* op);
+absl::Status BuildDropout(const OpRow& row, const OpCall& call, OpInstance* op);
 // Another shape, the same elements in order. spec: how the shape is given
 // ("sizes", "flatten", "unsqueeze", "squeeze", "unflatten").
 absl::Status BuildView(const OpRow& row, const OpCall& call, OpInstance* op);
 absl::Status BuildExpand(const OpRow& row, const OpCall& call, OpInstance* op);
 // spec: "dims" (argument 1 is the permutation), "swap" (arguments 1 and 2),
 // "t" (the last two).
-absl::Status BuildPermute(const OpRow& row, const OpCall& call,
-                          OpInstance* op);
+absl::Status BuildPermute(const OpRow& row, const OpCall& call, OpInstance* op);
 // spec: "sum", "mean" (linear; a cut factor leaves Partial) or "whole".
 absl::Status BuildReduce(const OpRow& row, const OpCall& call, OpInstance* op);
 // Pointwise but for the dim in argument 1, which must be whole.

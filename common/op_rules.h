@@ -73,7 +73,7 @@ struct OpInstance {
   int64_t mean_count = 1;      // kMean
   int64_t flops = 0;           // of one forward, global; multiply-adds count 2
   bool differentiable = true;
-  bool has_row = true;         // false: replicated, from the safe list
+  bool has_row = true;  // false: replicated, from the safe list
 };
 
 struct OpCall {

@@ -100,7 +100,9 @@ class ProgramBuilder {
     ValueId base = -1;
     ValueId term = -1;
   };
-  struct SegmentEntry { int segment = 0; };
+  struct SegmentEntry {
+    int segment = 0;
+  };
   struct MoveEntry {
     Redistribute step;
     bool vary = false;

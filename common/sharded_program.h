@@ -165,9 +165,9 @@ struct ShardedProgram {
   std::vector<Value> values;
   std::vector<Segment> segments;
   std::vector<ParameterBinding> parameters;
-  std::vector<InputBinding> inputs;    // the module's, then the loss's targets
-  std::vector<ValueId> outputs;        // of the module
-  ValueId loss = -1;                   // -1: forward only
+  std::vector<InputBinding> inputs;  // the module's, then the loss's targets
+  std::vector<ValueId> outputs;      // of the module
+  ValueId loss = -1;                 // -1: forward only
   std::vector<Instruction> instructions;
   // Instructions from here on are the backward pass.
   int backward_begin = 0;
