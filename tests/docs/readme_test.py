@@ -1,0 +1,116 @@
+"""Runs what the documents show: Python, JSON, links, commands."""
+
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+from google.protobuf import json_format
+import pytest
+
+import shardplane as sp
+from shardplane.v1 import coordinator_pb2
+from shardplane.v1 import coordinator_pb2_grpc
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = sorted(ROOT / p for p in (
+    "README.md", "ARCHITECTURE.md", "docs/README.md", "deploy/README.md"))
+EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.json"))
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", README,
+                      re.MULTILINE | re.DOTALL)
+
+
+def requests():
+    found = {f"README-{n}": text for n, text in enumerate(blocks("json"))}
+    found.update({p.name: p.read_text(encoding="utf-8") for p in EXAMPLES})
+    return found
+
+
+def parse(text):
+    return json_format.Parse(text, coordinator_pb2.CreateDeploymentRequest())
+
+
+@pytest.fixture(scope="module")
+def stub():
+    """A coordinator without workers: planning needs none."""
+    with sp.LocalCluster(workers=0) as cluster:
+        import grpc
+        with grpc.insecure_channel(cluster.address) as channel:
+            yield coordinator_pb2_grpc.ShardingCoordinatorStub(channel)
+
+
+def test_python_snippet_runs(tmp_path):
+    (snippet,) = blocks("python")
+    path = tmp_path / "first_plan.py"
+    path.write_text(snippet, encoding="utf-8")
+    done = subprocess.run([sys.executable, path], check=False, text=True,
+                          capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "ColwiseParallel" in done.stdout
+    assert "all_reduce" in done.stdout
+
+
+@pytest.mark.parametrize("text", requests().values(), ids=requests())
+def test_json_is_answered_with_a_plan(stub, text):
+    request = parse(text)
+    assert request.validate_only
+    report = stub.CreateDeployment(request, timeout=30).report
+    styles = {a.fqn: a.style for a in report.assignments}
+    patterns = {e.pattern for e in request.deployment.plan.entries}
+    assert {a.pattern for a in report.assignments} == patterns
+    assert {"ColwiseParallel", "RowwiseParallel"} <= set(styles.values())
+    assert bool(report.collectives) == request.HasField("signature")
+
+
+def test_there_is_json_to_read():
+    assert len(blocks("json")) == 1 and EXAMPLES
+
+
+def test_command_line_of_grpcurl_names_a_method():
+    service, method = re.search(
+        r"grpcurl .* shardplane\.v1\.(\w+)/(\w+)", README).groups()
+    services = coordinator_pb2.DESCRIPTOR.services_by_name
+    assert method in services[service].methods_by_name
+
+
+@pytest.mark.parametrize("page", PAGES,
+                         ids=[str(p.relative_to(ROOT)) for p in PAGES])
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text("utf-8")):
+        if target.startswith("http"):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), target
+        if anchor:
+            heads = re.findall(r"^#+ (.*)$", linked.read_text("utf-8"),
+                               re.MULTILINE)
+            assert anchor in {h.lower().replace(" ", "-") for h in heads}
+
+
+@pytest.mark.parametrize("page", PAGES,
+                         ids=[str(p.relative_to(ROOT)) for p in PAGES])
+def test_commands_and_paths_exist(page):
+    text = page.read_text("utf-8")
+    usage = subprocess.run([ROOT / "shardplane", "help"], check=True, text=True,
+                           capture_output=True).stdout
+    for command in re.findall(r"\./shardplane ([a-z]+)", text):
+        assert re.search(rf"^\s+{command}\b", usage, re.MULTILINE), command
+    folders = "common|proto|telemetry|coordinator|worker|python|tests|deploy"
+    for path in re.findall(rf"`((?:{folders})/[\w/.-]*)`", text):
+        base = ROOT / path.rstrip("/")
+        names = [base, base.with_suffix(".h")] if not base.suffix else [base]
+        assert any(name.exists() for name in names), path
+
+
+def test_every_new_word_is_explained():
+    text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+    for word in ("Assignment", "Vary", "Program", "Gang", "Epoch",
+                 "Deployment"):
+        assert f"\n**{word}.** " in text
+    assert json.loads(blocks("json")[0])["validate_only"]
