@@ -10,30 +10,10 @@
 #include "common/errors.h"
 #include "common/op_emitter.h"
 #include "common/program_builder.h"
+#include "common/style_layouts.h"
 
 namespace shardplane {
 namespace {
-
-// What flows along an edge of a graph: nothing, a tensor, a constant, or a
-// tuple of these.
-struct Flow {
-  std::variant<std::monostate, ValueId, Argument, std::vector<Flow>> v;
-};
-
-absl::Status Invalid(absl::string_view message, absl::string_view fqn) {
-  return MakeError(absl::StatusCode::kInvalidArgument,
-                   absl::StrCat(fqn.empty() ? "the root module" : fqn, ": ",
-                                message),
-                   {"MODULE_INVALID", {{"fqn", std::string(fqn)}}});
-}
-
-void Flatten(const Flow& flow, std::vector<ValueId>* out) {
-  if (const auto* id = std::get_if<ValueId>(&flow.v)) {
-    out->push_back(*id);
-  } else if (const auto* list = std::get_if<std::vector<Flow>>(&flow.v)) {
-    for (const Flow& item : *list) Flatten(item, out);
-  }
-}
 
 class Compiler {
  public:
@@ -45,17 +25,13 @@ class Compiler {
         signature_(signature),
         builder_(mesh),
         emitter_(&builder_, options, &compiled_),
-        styles_(module.modules().size()) {
-    for (const Assignment& a : plan.assignments) {
-      styles_[a.module].push_back(&a);
-    }
-  }
+        layouts_(module, plan, &builder_, &compiled_.diagnostics) {}
 
   absl::StatusOr<CompiledProgram> Run() {
     std::vector<Flow> inputs;
     for (const InputSpec& input : signature_.inputs) {
-      inputs.push_back({builder_.AddInput(input.name, input.type,
-                                          input.requires_grad)});
+      inputs.push_back(
+          {builder_.AddInput(input.name, input.type, input.requires_grad)});
     }
     SP_ASSIGN_OR_RETURN(Flow output, RunModule(0, std::move(inputs), {}));
     std::vector<ValueId> outputs;
@@ -91,16 +67,16 @@ class Compiler {
     std::vector<Flow> inputs;
     for (const ValueId id : outputs) inputs.push_back({id});
     for (const InputSpec& target : signature_.targets) {
-      inputs.push_back({builder_.AddInput(target.name, target.type,
-                                          target.requires_grad)});
+      inputs.push_back(
+          {builder_.AddInput(target.name, target.type, target.requires_grad)});
     }
     Flow result;
     if (const auto* graph = std::get_if<Graph>(&*signature_.loss)) {
-      SP_ASSIGN_OR_RETURN(
-          result, RunGraph(*graph, "loss", std::move(inputs), {}));
+      SP_ASSIGN_OR_RETURN(result,
+                          RunGraph(*graph, "loss", std::move(inputs), {}));
     } else {
       if (outputs.size() != 1 || !signature_.targets.empty()) {
-        return Invalid(
+        return InvalidModule(
             absl::StrCat("a loss of sum or mean takes one output tensor and no "
                          "target; got: ",
                          outputs.size(), " outputs and ",
@@ -110,7 +86,11 @@ class Compiler {
       const bool mean =
           std::get<LossReduction>(*signature_.loss) == LossReduction::kMean;
       ValueCall call{mean ? "aten.mean.default" : "aten.sum.default",
-                     {RefTo(outputs[0])}, {}, {}, "loss", "reduction"};
+                     {RefTo(outputs[0])},
+                     {},
+                     {},
+                     "loss",
+                     "reduction"};
       SP_ASSIGN_OR_RETURN(const std::vector<ValueId> ids, emitter_.Emit(call));
       result = {ids[0]};
     }
@@ -118,10 +98,11 @@ class Compiler {
     Flatten(result, &ids);
     if (ids.size() != 1 || !builder_.value(ids[0]).type.shape.empty() ||
         !IsFloatingPoint(builder_.value(ids[0]).type.dtype)) {
-      return Invalid(
-          absl::StrCat("the loss must be one 0-dim floating-point tensor; got: ",
-                       ids.size() == 1 ? ToString(builder_.value(ids[0]).type)
-                                       : absl::StrCat(ids.size(), " tensors")),
+      return InvalidModule(
+          absl::StrCat(
+              "the loss must be one 0-dim floating-point tensor; got: ",
+              ids.size() == 1 ? ToString(builder_.value(ids[0]).type)
+                              : absl::StrCat(ids.size(), " tensors")),
           "loss");
     }
     return Settled(ids[0]);
@@ -130,30 +111,25 @@ class Compiler {
   // -------------------------------------------------------------- modules
 
   absl::StatusOr<Flow> RunModule(int index, std::vector<Flow> args,
-                                 std::map<std::string, Flow> kwargs) {
+                                 KeywordFlows kwargs) {
     const std::string& fqn = module_.modules()[index].fqn;
-    for (const Assignment* a : styles_[index]) {
-      SP_RETURN_IF_ERROR(ApplyInputs(*a, index, &args, &kwargs));
-    }
+    SP_RETURN_IF_ERROR(layouts_.ApplyInputs(index, &args, &kwargs));
     SP_ASSIGN_OR_RETURN(const Graph graph, GraphOf(module_, index));
     SP_ASSIGN_OR_RETURN(
         Flow output, RunGraph(graph, fqn, std::move(args), std::move(kwargs)));
-    for (const Assignment* a : styles_[index]) {
-      SP_RETURN_IF_ERROR(ApplyOutputs(*a, &output));
-    }
+    SP_RETURN_IF_ERROR(layouts_.ApplyOutputs(index, &output));
     return output;
   }
 
   absl::StatusOr<Flow> RunGraph(const Graph& graph, const std::string& fqn,
-                                std::vector<Flow> args,
-                                std::map<std::string, Flow> kwargs) {
+                                std::vector<Flow> args, KeywordFlows kwargs) {
     Env env;
     size_t next = 0;
     for (const Node& node : graph.nodes) {
       switch (node.op) {
         case NodeOp::kPlaceholder: {
-          SP_ASSIGN_OR_RETURN(
-              env[node.name], BindPlaceholder(node, fqn, args, kwargs, &next));
+          SP_ASSIGN_OR_RETURN(env[node.name],
+                              BindPlaceholder(node, fqn, args, kwargs, &next));
           break;
         }
         case NodeOp::kGetAttr: {
@@ -170,38 +146,39 @@ class Compiler {
         }
         case NodeOp::kOutput: {
           if (next < args.size()) {
-            return Invalid(absl::StrCat("forward takes ", next,
-                                        " positional inputs; got: ",
-                                        args.size()),
-                           fqn);
+            return InvalidModule(
+                absl::StrCat("forward takes ", next,
+                             " positional inputs; got: ", args.size()),
+                fqn);
           }
           if (node.args.empty()) return Flow{};
           return Evaluate(node.args[0], env, fqn);
         }
       }
     }
-    return Invalid("the graph has no output", fqn);
+    return InvalidModule("the graph has no output", fqn);
   }
 
-  absl::StatusOr<Flow> BindPlaceholder(
-      const Node& node, const std::string& fqn, const std::vector<Flow>& args,
-      const std::map<std::string, Flow>& kwargs, size_t* next) {
+  absl::StatusOr<Flow> BindPlaceholder(const Node& node, const std::string& fqn,
+                                       const std::vector<Flow>& args,
+                                       const KeywordFlows& kwargs,
+                                       size_t* next) {
     if (const auto it = kwargs.find(node.name); it != kwargs.end()) {
       return it->second;
     }
     if (*next >= args.size()) {
-      return Invalid(absl::StrCat("forward lacks the input ", node.name,
-                                  "; got: ", args.size(), " inputs"),
-                     fqn);
+      return InvalidModule(absl::StrCat("forward lacks the input ", node.name,
+                                        "; got: ", args.size(), " inputs"),
+                           fqn);
     }
     const Flow& flow = args[(*next)++];
     const auto* id = std::get_if<ValueId>(&flow.v);
     if (id != nullptr && node.results.size() == 1 &&
         node.results[0] != builder_.value(*id).type) {
-      return Invalid(absl::StrCat("input ", node.name, " is ",
-                                  ToString(node.results[0]), "; got: ",
-                                  ToString(builder_.value(*id).type)),
-                     fqn);
+      return InvalidModule(
+          absl::StrCat("input ", node.name, " is ", ToString(node.results[0]),
+                       "; got: ", ToString(builder_.value(*id).type)),
+          fqn);
     }
     return flow;
   }
@@ -209,9 +186,9 @@ class Compiler {
   absl::StatusOr<Flow> GetAttr(const Node& node, const std::string& fqn) {
     const Parameter* parameter = module_.FindParameter(node.target);
     if (parameter == nullptr) {
-      return Invalid(absl::StrCat("no parameter or buffer has the name ",
-                                  node.target),
-                     fqn);
+      return InvalidModule(
+          absl::StrCat("no parameter or buffer has the name ", node.target),
+          fqn);
     }
     const Parameter& canonical = module_.Canonical(*parameter);
     const auto index_of = [this](const Parameter& p) {
@@ -219,10 +196,10 @@ class Compiler {
     };
     auto [it, is_new] = parameters_.try_emplace(canonical.fqn, -1);
     if (is_new) {
-      it->second = builder_.AddParameter(
-          canonical.fqn, canonical.type,
-          plan_.parameter_specs[index_of(canonical)],
-          canonical.requires_grad && !canonical.buffer);
+      it->second =
+          builder_.AddParameter(canonical.fqn, canonical.type,
+                                plan_.parameter_specs[index_of(canonical)],
+                                canonical.requires_grad && !canonical.buffer);
     }
     SP_ASSIGN_OR_RETURN(
         const ValueId id,
@@ -234,15 +211,15 @@ class Compiler {
   absl::StatusOr<Flow> CallModule(const Node& node, const Env& env) {
     const int index = module_.ModuleIndex(node.target);
     if (index < 0) {
-      return Invalid(absl::StrCat("no module has the name ", node.target),
-                     node.target);
+      return InvalidModule(absl::StrCat("no module has the name ", node.target),
+                           node.target);
     }
     std::vector<Flow> args;
     for (const Argument& arg : node.args) {
       SP_ASSIGN_OR_RETURN(Flow flow, Evaluate(arg, env, node.target));
       args.push_back(std::move(flow));
     }
-    std::map<std::string, Flow> kwargs;
+    KeywordFlows kwargs;
     for (const auto& [name, arg] : node.kwargs) {
       SP_ASSIGN_OR_RETURN(kwargs[name], Evaluate(arg, env, node.target));
     }
@@ -273,17 +250,17 @@ class Compiler {
     const auto* index = node.args.size() == 2
                             ? std::get_if<int64_t>(&node.args[1].value)
                             : nullptr;
-    if (index == nullptr) return Invalid("getitem expects an index", fqn);
+    if (index == nullptr) return InvalidModule("getitem expects an index", fqn);
     SP_ASSIGN_OR_RETURN(const Flow flow, Evaluate(node.args[0], env, fqn));
     const auto* tuple = std::get_if<std::vector<Flow>>(&flow.v);
     if (tuple == nullptr) {  // an op with one result, written as a list
       return *index == 0 ? absl::StatusOr<Flow>(flow)
-                         : Invalid("getitem of what is no tuple", fqn);
+                         : InvalidModule("getitem of what is no tuple", fqn);
     }
     if (*index < 0 || *index >= static_cast<int64_t>(tuple->size())) {
-      return Invalid(absl::StrCat("getitem expects an index below ",
-                                  tuple->size(), "; got: ", *index),
-                     fqn);
+      return InvalidModule(absl::StrCat("getitem expects an index below ",
+                                        tuple->size(), "; got: ", *index),
+                           fqn);
     }
     return (*tuple)[*index];
   }
@@ -293,7 +270,8 @@ class Compiler {
     if (const auto* ref = std::get_if<NodeRef>(&argument.value)) {
       const auto it = env.find(ref->name);
       if (it == env.end()) {
-        return Invalid(absl::StrCat("no node has the name ", ref->name), fqn);
+        return InvalidModule(absl::StrCat("no node has the name ", ref->name),
+                             fqn);
       }
       return it->second;
     }
@@ -320,167 +298,13 @@ class Compiler {
     return {};
   }
 
-  // --------------------------------------------------------------- styles
-
-  // One value, claimed to lie somewhere and wanted elsewhere.
-  absl::Status ApplyLayout(const Assignment& a, const LayoutChange& change,
-                           const std::string& what, Flow* flow) {
-    if (!change.claimed && !change.desired) return absl::OkStatus();
-    auto* id = std::get_if<ValueId>(&flow->v);
-    if (id == nullptr) {
-      return Invalid(absl::StrCat(StyleName(a.style), " expects a tensor as ",
-                                  what, "; got: something else"),
-                     a.fqn);
-    }
-    const int rank = static_cast<int>(builder_.value(*id).type.shape.size());
-    if (change.claimed) {
-      SP_ASSIGN_OR_RETURN(const Placement claimed,
-                          InRange(*change.claimed, rank, a, what));
-      if (!builder_.Claim(*id, a.mesh_dim, claimed)) {
-        NoteClaim(a, claimed, builder_.value(*id).spec, what);
-      }
-    }
-    if (change.desired) {
-      SP_ASSIGN_OR_RETURN(const Placement desired,
-                          InRange(*change.desired, rank, a, what));
-      builder_.Claim(*id, a.mesh_dim, Replicate{});
-      SP_ASSIGN_OR_RETURN(
-          *id, builder_.DemandAlong(*id, a.mesh_dim, desired));
-    }
-    return absl::OkStatus();
-  }
-
-  static absl::StatusOr<Placement> InRange(const Placement& placement,
-                                           int rank, const Assignment& a,
-                                           const std::string& what) {
-    absl::StatusOr<Placement> p = Normalize(placement, rank);
-    if (p.ok()) return p;
-    return MakeError(
-        absl::StatusCode::kInvalidArgument,
-        absl::StrCat(a.fqn.empty() ? "the root module" : a.fqn, ": ",
-                     StyleName(a.style), " of pattern \"", a.pattern,
-                     "\" wants ", what, " as ", ToString(placement),
-                     ", which its ", rank, " dims do not have; got: ",
-                     ToString(placement)),
-        {"LAYOUT_OUT_OF_RANGE", {{"fqn", a.fqn}, {"pattern", a.pattern}}});
-  }
-
-  void NoteClaim(const Assignment& a, const Placement& claimed,
-                 const DTensorSpec& spec, const std::string& what) {
-    const Placement& real = spec.placements[a.mesh_dim];
-    if (real == claimed) return;
-    compiled_.diagnostics.push_back(
-        {Severity::kNote, "CLAIM_DIFFERS",
-         absl::StrCat(a.fqn.empty() ? "the root module" : a.fqn, ": ",
-                      StyleName(a.style), " says that ", what, " lies as ",
-                      ToString(claimed), "; it lies as ", ToString(real),
-                      ", and is taken from there"),
-         a.fqn, a.pattern});
-  }
-
-  absl::Status ApplyFirst(const Assignment& a, const LayoutChange& change,
-                          std::vector<Flow>* args,
-                          std::map<std::string, Flow>* kwargs) {
-    if (!args->empty()) return ApplyLayout(a, change, "input 0", &(*args)[0]);
-    if (kwargs->size() == 1) {
-      auto& [name, flow] = *kwargs->begin();
-      return ApplyLayout(a, change, absl::StrCat("input ", name), &flow);
-    }
-    return Invalid(absl::StrCat(StyleName(a.style),
-                                " expects a first positional input; got: none"),
-                   a.fqn);
-  }
-
-  absl::Status ApplyPrepare(const Assignment& a, const PrepareModuleInput& p,
-                            std::vector<Flow>* args,
-                            std::map<std::string, Flow>* kwargs) {
-    if (!p.inputs.empty()) {
-      if (p.inputs.size() != args->size()) {
-        return Invalid(absl::StrCat(StyleName(a.style), " names layouts for ",
-                                    p.inputs.size(),
-                                    " positional inputs; got: ", args->size()),
-                       a.fqn);
-      }
-      for (size_t i = 0; i < args->size(); ++i) {
-        SP_RETURN_IF_ERROR(ApplyLayout(
-            a, p.inputs[i], absl::StrCat("input ", i), &(*args)[i]));
-      }
-    }
-    for (const auto& [name, change] : p.kwargs) {
-      const auto it = kwargs->find(name);
-      if (it == kwargs->end()) continue;
-      SP_RETURN_IF_ERROR(ApplyLayout(a, change, absl::StrCat("input ", name),
-                                     &it->second));
-    }
-    return absl::OkStatus();
-  }
-
-  absl::Status ApplyInputs(const Assignment& a, int index,
-                           std::vector<Flow>* args,
-                           std::map<std::string, Flow>* kwargs) {
-    const auto& kind = a.style.kind;
-    if (const auto* col = std::get_if<ColwiseParallel>(&kind)) {
-      return ApplyFirst(a, {col->input_layouts, Replicate{}}, args, kwargs);
-    }
-    if (const auto* row = std::get_if<RowwiseParallel>(&kind)) {
-      const bool linear = IsA(module_.modules()[index], "Linear");
-      const Placement desired =
-          linear ? Placement(Shard{-1}) : Placement(Replicate{});
-      return ApplyFirst(a, {row->input_layouts, desired}, args, kwargs);
-    }
-    if (const auto* in = std::get_if<PrepareModuleInput>(&kind)) {
-      return ApplyPrepare(a, *in, args, kwargs);
-    }
-    if (const auto* both = std::get_if<PrepareModuleInputOutput>(&kind)) {
-      return ApplyPrepare(a, both->input, args, kwargs);
-    }
-    return absl::OkStatus();
-  }
-
-  absl::Status ApplyChanges(const Assignment& a, const PrepareModuleOutput& p,
-                            Flow* output) {
-    if (p.outputs.empty()) return absl::OkStatus();
-    auto* tuple = std::get_if<std::vector<Flow>>(&output->v);
-    const size_t size = tuple == nullptr ? 1 : tuple->size();
-    if (p.outputs.size() != size) {
-      return Invalid(absl::StrCat(StyleName(a.style), " names layouts for ",
-                                  p.outputs.size(), " outputs; got: ", size),
-                     a.fqn);
-    }
-    for (size_t i = 0; i < size; ++i) {
-      Flow* flow = tuple == nullptr ? output : &(*tuple)[i];
-      SP_RETURN_IF_ERROR(
-          ApplyLayout(a, p.outputs[i], absl::StrCat("output ", i), flow));
-    }
-    return absl::OkStatus();
-  }
-
-  absl::Status ApplyOutputs(const Assignment& a, Flow* output) {
-    const auto& kind = a.style.kind;
-    if (const auto* col = std::get_if<ColwiseParallel>(&kind)) {
-      return ApplyLayout(a, {std::nullopt, col->output_layouts}, "output 0",
-                         output);
-    }
-    if (const auto* row = std::get_if<RowwiseParallel>(&kind)) {
-      return ApplyLayout(a, {std::nullopt, row->output_layouts}, "output 0",
-                         output);
-    }
-    if (const auto* out = std::get_if<PrepareModuleOutput>(&kind)) {
-      return ApplyChanges(a, *out, output);
-    }
-    if (const auto* both = std::get_if<PrepareModuleInputOutput>(&kind)) {
-      return ApplyChanges(a, both->output, output);
-    }
-    return absl::OkStatus();
-  }
-
   const GraphModule& module_;
   const ResolvedPlan& plan_;
   const Signature& signature_;
   CompiledProgram compiled_;
   ProgramBuilder builder_;
   OpEmitter emitter_;
-  std::vector<std::vector<const Assignment*>> styles_;
+  StyleLayouts layouts_;
   std::map<std::string, ValueId> parameters_;
 };
 

@@ -78,8 +78,9 @@ class EinsumReader {
     const int named = static_cast<int>(labels.size()) - (star ? 1 : 0);
     const int lead = static_cast<int>(shape.size()) - named;
     if (lead < 0 || (!star && lead > 0)) {
-      return BadCall(call_, absl::StrCat("operand ", i, " with ", named,
-                                         star ? " dims or more" : " dims"),
+      return BadCall(call_,
+                     absl::StrCat("operand ", i, " with ", named,
+                                  star ? " dims or more" : " dims"),
                      ToString(call_.operands[i]));
     }
     DimFactors& dims = op_->operands[i].dims;
@@ -152,8 +153,8 @@ class EinsumReader {
         return BadCall(call_, ToString(result.type),
                        ToString(call_.operands[i]));
       }
-      op_->operands[i].dims.push_back(
-          shape[d] == 1 ? std::vector<int>{} : result.dims[skip + d]);
+      op_->operands[i].dims.push_back(shape[d] == 1 ? std::vector<int>{}
+                                                    : result.dims[skip + d]);
     }
     return absl::OkStatus();
   }
@@ -202,9 +203,9 @@ absl::Status Broadcast(const OpCall& call, OpInstance* op) {
       int64_t& size = result.type.shape[rank - t.shape.size() + d];
       if (t.shape[d] == 1 || t.shape[d] == size) continue;
       if (size != 1) {
-        return BadCall(call, "shapes that broadcast",
-                       absl::StrCat(ToString(call.operands[0]), " and ",
-                                    ToString(t)));
+        return BadCall(
+            call, "shapes that broadcast",
+            absl::StrCat(ToString(call.operands[0]), " and ", ToString(t)));
       }
       size = t.shape[d];
     }
@@ -279,8 +280,7 @@ std::optional<std::vector<int64_t>> IntsArgument(const OpCall& call, int index,
   return values;
 }
 
-absl::Status BuildEinsum(const OpRow& row, const OpCall& call,
-                         OpInstance* op) {
+absl::Status BuildEinsum(const OpRow& row, const OpCall& call, OpInstance* op) {
   SP_RETURN_IF_ERROR(EinsumReader(row.spec, call, op).Read());
   op->flops = EinsumFlops(*op);
   if (row.partial_target.empty()) return absl::OkStatus();
@@ -303,8 +303,7 @@ absl::Status BuildEinsum(const OpRow& row, const OpCall& call,
   return absl::OkStatus();
 }
 
-absl::Status BuildMatmul(const OpRow& row, const OpCall& call,
-                         OpInstance* op) {
+absl::Status BuildMatmul(const OpRow& row, const OpCall& call, OpInstance* op) {
   if (call.operands.size() != 2) {
     return BadCall(call, "two tensors", absl::StrCat(call.operands.size()));
   }
@@ -365,15 +364,15 @@ absl::Status BuildDropout(const OpRow& row, const OpCall& call,
   const bool* training =
       train == nullptr ? nullptr : std::get_if<bool>(&train->value);
   const double* rate = p == nullptr ? nullptr : std::get_if<double>(&p->value);
-  const bool off = (training != nullptr && !*training) ||
-                   (rate != nullptr && *rate == 0);
+  const bool off =
+      (training != nullptr && !*training) || (rate != nullptr && *rate == 0);
   if (!off) {
-    return MakeError(absl::StatusCode::kUnimplemented,
-                     absl::StrCat(call.target,
-                                  " in train mode is not supported yet; put "
-                                  "the module into eval mode or set p to 0"),
-                     {"OP_UNSUPPORTED",
-                      {{"op", call.target}, {"remedy", "module.eval()"}}});
+    return MakeError(
+        absl::StatusCode::kUnimplemented,
+        absl::StrCat(call.target,
+                     " in train mode is not supported yet; put "
+                     "the module into eval mode or set p to 0"),
+        {"OP_UNSUPPORTED", {{"op", call.target}, {"remedy", "module.eval()"}}});
   }
   SP_RETURN_IF_ERROR(BuildPointwise(row, call, op));
   op->target = "aten.alias.default";
@@ -382,14 +381,14 @@ absl::Status BuildDropout(const OpRow& row, const OpCall& call,
   return absl::OkStatus();
 }
 
-absl::Status BuildReduce(const OpRow& row, const OpCall& call,
-                         OpInstance* op) {
+absl::Status BuildReduce(const OpRow& row, const OpCall& call, OpInstance* op) {
   if (call.operands.size() != 1) return BadCall(call, "one tensor", "others");
   const TensorType& in = call.operands[0];
-  std::vector<int64_t> dims = IntsArgument(call, 1, "dim").value_or(
-      std::vector<int64_t>{});
+  std::vector<int64_t> dims =
+      IntsArgument(call, 1, "dim").value_or(std::vector<int64_t>{});
   const Argument* keep = FindArgument(call, 2, "keepdim");
-  const bool* kept = keep == nullptr ? nullptr : std::get_if<bool>(&keep->value);
+  const bool* kept =
+      keep == nullptr ? nullptr : std::get_if<bool>(&keep->value);
   const bool keepdim = kept != nullptr && *kept;
   std::vector<bool> reduced(in.shape.size(), dims.empty());
   for (int64_t d : dims) {
@@ -402,14 +401,13 @@ absl::Status BuildReduce(const OpRow& row, const OpCall& call,
   }
   const bool whole = row.spec == "whole";
   ResultRule result;
-  result.type.dtype =
-      call.results.empty() ? in.dtype : call.results[0].dtype;
+  result.type.dtype = call.results.empty() ? in.dtype : call.results[0].dtype;
   OperandRule operand;
   operand.linear = !whole && result.type.dtype == in.dtype;
   for (int d = 0; d < Rank(in); ++d) {
-    const FactorKind kind = !reduced[d]                  ? FactorKind::kPass
+    const FactorKind kind = !reduced[d]                ? FactorKind::kPass
                             : whole || !operand.linear ? FactorKind::kWhole
-                                                         : FactorKind::kReduced;
+                                                       : FactorKind::kReduced;
     operand.dims.push_back({AddFactor(op, in.shape[d], kind)});
     if (!reduced[d]) {
       result.type.shape.push_back(in.shape[d]);
@@ -437,8 +435,7 @@ absl::Status BuildAlongDim(const OpRow& row, const OpCall& call,
     return BadCall(call, absl::StrCat("a dim of ", ToString(call.operands[0])),
                    dim ? absl::StrCat(*dim) : "none");
   }
-  for (const int factor :
-       op->operands[0].dims[*dim < 0 ? *dim + rank : *dim]) {
+  for (const int factor : op->operands[0].dims[*dim < 0 ? *dim + rank : *dim]) {
     op->factors[factor].kind = FactorKind::kWhole;
   }
   return absl::OkStatus();

@@ -13,9 +13,9 @@ namespace shardplane {
 namespace {
 
 absl::Status InContext(const absl::Status& status, const ValueCall& call) {
-  const std::string message = absl::StrCat(
-      call.fqn.empty() ? "the root module" : call.fqn, ", node ", call.name,
-      ": ", status.message());
+  const std::string message =
+      absl::StrCat(call.fqn.empty() ? "the root module" : call.fqn, ", node ",
+                   call.name, ": ", status.message());
   absl::Status named = MakeError(status.code(), message,
                                  GetErrorInfo(status).value_or(ErrorInfo{}));
   return WithMetadata(WithMetadata(std::move(named), "fqn", call.fqn), "op",
@@ -83,8 +83,9 @@ absl::Status OpEmitter::WarnReplicated(
     if (!IsFullyReplicated(state.spec)) bytes += ByteSize(state.type);
   }
   const std::string message =
-      absl::StrCat(call.target, " has no sharding rule: it runs alike on every "
-                                "rank, after gathering ",
+      absl::StrCat(call.target,
+                   " has no sharding rule: it runs alike on every "
+                   "rank, after gathering ",
                    bytes, " bytes");
   if (options_.strict) {
     return MakeError(absl::StatusCode::kUnimplemented, message,
@@ -176,14 +177,13 @@ absl::StatusOr<std::vector<ValueId>> OpEmitter::EmitChosen(
   std::vector<ProgramBuilder::Result> results;
   for (size_t i = 0; i < op.results.size(); ++i) {
     const TensorType& type = op.results[i].type;
-    results.push_back({JoinFqn(call.fqn, call.name), type, sharding.results[i],
-                       requires_grad && op.differentiable &&
-                           IsFloatingPoint(type.dtype)});
+    results.push_back(
+        {JoinFqn(call.fqn, call.name), type, sharding.results[i],
+         requires_grad && op.differentiable && IsFloatingPoint(type.dtype)});
   }
   Op emitted = ToOp(op.target, op.args, op.kwargs, ids, call.fqn);
   if (op.lowering == Lowering::kResize) {
-    emitted.args[op.sizes_argument] =
-        LocalSizes(op.results[0], op, sharding);
+    emitted.args[op.sizes_argument] = LocalSizes(op.results[0], op, sharding);
   }
   return builder_->EmitOp(std::move(emitted), results);
 }
@@ -201,8 +201,7 @@ absl::StatusOr<std::vector<ValueId>> OpEmitter::Emit(const ValueCall& call) {
     tensors.push_back(id);
     op_call.operands.push_back(builder_->value(id).type);
     states.push_back({builder_->value(id).type, builder_->value(id).spec,
-                      builder_->requires_grad(id),
-                      builder_->is_parameter(id)});
+                      builder_->requires_grad(id), builder_->is_parameter(id)});
   }
   absl::StatusOr<OpInstance> op = MakeOpInstance(op_call);
   if (!op.ok()) return InContext(op.status(), call);

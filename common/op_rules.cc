@@ -82,30 +82,33 @@ constexpr OpRow kRows[] = {
 
 // Pointwise and not linear: by element, on operands that broadcast.
 constexpr absl::string_view kPointwise[] = {
-    "aten.abs.default",        "aten.clamp.default",
-    "aten.clamp_min.default",  "aten.cos.default",
-    "aten.elu.default",        "aten.erf.default",
-    "aten.exp.default",        "aten.gelu.default",
-    "aten.hardtanh.default",   "aten.leaky_relu.default",
-    "aten.log.default",        "aten.log1p.default",
-    "aten.maximum.default",    "aten.minimum.default",
-    "aten.mish.default",       "aten.pow.Tensor_Scalar",
-    "aten.pow.Tensor_Tensor",  "aten.reciprocal.default",
-    "aten.relu.default",       "aten.relu6.default",
-    "aten.rsqrt.default",      "aten.rsub.Scalar",
-    "aten.sigmoid.default",    "aten.sign.default",
-    "aten.silu.default",       "aten.sin.default",
-    "aten.softplus.default",   "aten.sqrt.default",
-    "aten.square.default",     "aten.tanh.default",
-    "aten.where.self",         "aten.masked_fill.Scalar",
-    "aten.add.Scalar",         "aten.sub.Scalar",
+    "aten.abs.default",         "aten.clamp.default",
+    "aten.clamp_min.default",   "aten.cos.default",
+    "aten.elu.default",         "aten.erf.default",
+    "aten.exp.default",         "aten.gelu.default",
+    "aten.hardtanh.default",    "aten.leaky_relu.default",
+    "aten.log.default",         "aten.log1p.default",
+    "aten.maximum.default",     "aten.minimum.default",
+    "aten.mish.default",        "aten.pow.Tensor_Scalar",
+    "aten.pow.Tensor_Tensor",   "aten.reciprocal.default",
+    "aten.relu.default",        "aten.relu6.default",
+    "aten.rsqrt.default",       "aten.rsub.Scalar",
+    "aten.sigmoid.default",     "aten.sign.default",
+    "aten.silu.default",        "aten.sin.default",
+    "aten.softplus.default",    "aten.sqrt.default",
+    "aten.square.default",      "aten.tanh.default",
+    "aten.where.self",          "aten.masked_fill.Scalar",
+    "aten.add.Scalar",          "aten.sub.Scalar",
     "aten.hardsigmoid.default", "aten.hardswish.default",
-    "aten.logsigmoid.default", "aten.log_sigmoid.default",
+    "aten.logsigmoid.default",  "aten.log_sigmoid.default",
 };
 constexpr absl::string_view kComparisons[] = {
-    "aten.eq.Tensor", "aten.eq.Scalar", "aten.ne.Tensor", "aten.ne.Scalar",
-    "aten.lt.Tensor", "aten.lt.Scalar", "aten.le.Tensor", "aten.le.Scalar",
-    "aten.gt.Tensor", "aten.gt.Scalar", "aten.ge.Tensor", "aten.ge.Scalar",
+    "aten.eq.Tensor",           "aten.eq.Scalar",
+    "aten.ne.Tensor",           "aten.ne.Scalar",
+    "aten.lt.Tensor",           "aten.lt.Scalar",
+    "aten.le.Tensor",           "aten.le.Scalar",
+    "aten.gt.Tensor",           "aten.gt.Scalar",
+    "aten.ge.Tensor",           "aten.ge.Scalar",
     "aten.logical_and.default", "aten.logical_or.default",
     "aten.logical_not.default",
 };
@@ -113,18 +116,74 @@ constexpr absl::string_view kComparisons[] = {
 // Functional, deterministic ops that may run alike on every rank for want of a
 // row. Names without overload. Nothing random, nothing in place.
 constexpr absl::string_view kSafeNames[] = {
-    "adaptive_avg_pool2d", "addcdiv", "addcmul", "all", "any", "arange",
-    "argmax", "argmin", "avg_pool1d", "avg_pool2d",
-    "binary_cross_entropy_with_logits", "cat", "chunk", "conv1d", "conv2d",
-    "cumprod", "diagonal", "einsum", "embedding", "flip", "floor_divide",
-    "full", "full_like", "gather", "group_norm", "huber_loss", "index",
-    "index_select", "kl_div", "l1_loss", "layer_norm", "linalg_vector_norm",
-    "logsumexp", "max", "max_pool2d", "min", "mse_loss", "narrow", "norm",
-    "ones", "ones_like", "outer", "pad", "prod", "remainder", "repeat",
-    "repeat_interleave", "rms_norm", "roll", "scaled_dot_product_attention",
-    "scatter", "select", "slice", "smooth_l1_loss", "sort", "split",
-    "split_with_sizes", "stack", "std", "topk", "tril", "triu", "unbind",
-    "unfold", "var", "var_mean", "zeros", "zeros_like",
+    "adaptive_avg_pool2d",
+    "addcdiv",
+    "addcmul",
+    "all",
+    "any",
+    "arange",
+    "argmax",
+    "argmin",
+    "avg_pool1d",
+    "avg_pool2d",
+    "binary_cross_entropy_with_logits",
+    "cat",
+    "chunk",
+    "conv1d",
+    "conv2d",
+    "cumprod",
+    "diagonal",
+    "einsum",
+    "embedding",
+    "flip",
+    "floor_divide",
+    "full",
+    "full_like",
+    "gather",
+    "group_norm",
+    "huber_loss",
+    "index",
+    "index_select",
+    "kl_div",
+    "l1_loss",
+    "layer_norm",
+    "linalg_vector_norm",
+    "logsumexp",
+    "max",
+    "max_pool2d",
+    "min",
+    "mse_loss",
+    "narrow",
+    "norm",
+    "ones",
+    "ones_like",
+    "outer",
+    "pad",
+    "prod",
+    "remainder",
+    "repeat",
+    "repeat_interleave",
+    "rms_norm",
+    "roll",
+    "scaled_dot_product_attention",
+    "scatter",
+    "select",
+    "slice",
+    "smooth_l1_loss",
+    "sort",
+    "split",
+    "split_with_sizes",
+    "stack",
+    "std",
+    "topk",
+    "tril",
+    "triu",
+    "unbind",
+    "unfold",
+    "var",
+    "var_mean",
+    "zeros",
+    "zeros_like",
 };
 
 using RowTable = absl::flat_hash_map<absl::string_view, OpRow>;
@@ -139,17 +198,16 @@ const RowTable& Rows() {
     for (const absl::string_view target : kComparisons) {
       rows->emplace(target, OpRow{target, BuildPointwise, "bool", kNone});
     }
-    rows->emplace("aten.detach.default", OpRow{"aten.detach.default",
-                                               BuildPointwise, "", kEach});
+    rows->emplace("aten.detach.default",
+                  OpRow{"aten.detach.default", BuildPointwise, "", kEach});
     return rows;
   }();
   return *table;
 }
 
 bool IsSafe(const OpCall& call) {
-  static const auto* const names =
-      new absl::flat_hash_set<absl::string_view>(std::begin(kSafeNames),
-                                                 std::end(kSafeNames));
+  static const auto* const names = new absl::flat_hash_set<absl::string_view>(
+      std::begin(kSafeNames), std::end(kSafeNames));
   const std::vector<std::string> parts = absl::StrSplit(call.target, '.');
   if (parts.size() < 2 || parts[0] != "aten" || !names->contains(parts[1])) {
     return false;

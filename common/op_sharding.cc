@@ -186,9 +186,9 @@ class Chooser {
     }
     if (partials.empty()) return std::nullopt;
     for (size_t term = 0; term < partials.size(); ++term) {
-      const bool added = op_.lowering == Lowering::kAddTerm &&
-                         op_.operands[op_.added_operand].term ==
-                             static_cast<int>(term);
+      const bool added =
+          op_.lowering == Lowering::kAddTerm &&
+          op_.operands[op_.added_operand].term == static_cast<int>(term);
       if (partials[term] != 1 && !added) return std::nullopt;
     }
     return choice;

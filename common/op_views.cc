@@ -44,8 +44,10 @@ Shape AskedShape(absl::string_view how, const OpCall& call) {
     return out;
   }
   if (how == "flatten") {
-    const int64_t begin = Wrap(IntArgument(call, 1, "start_dim").value_or(0), rank);
-    const int64_t end = Wrap(IntArgument(call, 2, "end_dim").value_or(-1), rank);
+    const int64_t begin =
+        Wrap(IntArgument(call, 1, "start_dim").value_or(0), rank);
+    const int64_t end =
+        Wrap(IntArgument(call, 2, "end_dim").value_or(-1), rank);
     if (begin < 0 || end >= rank || begin > end) return {-2};
     out.assign(in.begin(), in.begin() + begin);
     int64_t product = 1;
@@ -142,8 +144,8 @@ absl::Status BuildView(const OpRow& row, const OpCall& call, OpInstance* op) {
   const TensorType& in = call.operands[0];
   Shape shape = AskedShape(row.spec, call);
   if (!Complete(NumElements(in.shape), &shape)) {
-    return BadCall(call, absl::StrCat("a shape with the elements of ",
-                                      ToString(in)),
+    return BadCall(call,
+                   absl::StrCat("a shape with the elements of ", ToString(in)),
                    ShapeToString(shape));
   }
   ViewFactors view = FactorView(in.shape, shape);
@@ -173,8 +175,8 @@ absl::Status BuildExpand(const OpRow&, const OpCall& call, OpInstance* op) {
     const int64_t have = d < skip ? 1 : in.shape[d - skip];
     if (shape[d] == -1) shape[d] = have;
     if (shape[d] != have && have != 1) {
-      return BadCall(call, absl::StrCat("sizes that ", ToString(in),
-                                        " expands to"),
+      return BadCall(call,
+                     absl::StrCat("sizes that ", ToString(in), " expands to"),
                      ShapeToString(shape));
     }
     op->factors.push_back({shape[d], FactorKind::kPass});

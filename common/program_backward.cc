@@ -76,9 +76,8 @@ void ProgramBuilder::Back(const SegmentEntry& entry) {
   if (differentiable_outputs.empty() || differentiable_inputs.empty()) return;
   for (const ValueId id : differentiable_inputs) {
     const Value source = value(id);
-    const ValueId gradient =
-        NewValue(absl::StrCat("gradient of ", source.name), source.type,
-                 GradientSpec(id), false);
+    const ValueId gradient = NewValue(absl::StrCat("gradient of ", source.name),
+                                      source.type, GradientSpec(id), false);
     back.input_gradients.push_back(gradient);
     AddGradient(id, gradient);
   }
@@ -131,15 +130,13 @@ void ProgramBuilder::Back(const AddedEntry& entry) {
   const Value term = value(entry.term);
   ProgramArgumentList sizes;
   for (int d = 0; d < static_cast<int>(term.type.shape.size()); ++d) {
-    sizes.push_back(
-        {LocalSize{{{term.type.shape[d], CutsOf(term.spec, d)}}}});
+    sizes.push_back({LocalSize{{{term.type.shape[d], CutsOf(term.spec, d)}}}});
   }
   Op op;
   op.target = "aten.sum_to_size.default";
   op.args = {{ValueRef{whole}}, {std::move(sizes)}};
-  const ValueId result =
-      NewValue(absl::StrCat("gradient of ", term.name), term.type,
-               GradientSpec(entry.term), false);
+  const ValueId result = NewValue(absl::StrCat("gradient of ", term.name),
+                                  term.type, GradientSpec(entry.term), false);
   op.results = {result};
   Segment segment;
   segment.ops.push_back(std::move(op));

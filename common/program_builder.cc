@@ -70,9 +70,8 @@ ValueId ProgramBuilder::AddParameter(const std::string& fqn,
 
 ValueId ProgramBuilder::AddInput(const std::string& name,
                                  const TensorType& type, bool requires_grad) {
-  const ValueId id = NewValue(name, type,
-                              DTensorSpec::Replicated(mesh().ndim()),
-                              requires_grad);
+  const ValueId id = NewValue(
+      name, type, DTensorSpec::Replicated(mesh().ndim()), requires_grad);
   info_[id].open.assign(mesh().ndim(), true);
   program_.inputs.push_back({id, -1});
   return id;
@@ -94,8 +93,8 @@ void ProgramBuilder::Settle(ValueId id) {
 std::vector<ValueId> ProgramBuilder::EmitOp(
     Op op, const std::vector<Result>& results) {
   for (const Result& result : results) {
-    op.results.push_back(NewValue(result.name, result.type, result.spec,
-                                  result.requires_grad));
+    op.results.push_back(
+        NewValue(result.name, result.type, result.spec, result.requires_grad));
     open_made_.insert(op.results.back());
   }
   std::vector<ValueId> ids = op.results;
@@ -133,9 +132,8 @@ ValueId ProgramBuilder::EmitMove(ValueId id, const RedistributeStep& step) {
     info_[out].gathered_from = id;
     info_[out].gathered_along = step.mesh_dim;
   }
-  const Redistribute instruction{step.kind,   step.mesh_dim, step.from_dim,
-                                 step.to_dim, step.op,       id,
-                                 out};
+  const Redistribute instruction{
+      step.kind, step.mesh_dim, step.from_dim, step.to_dim, step.op, id, out};
   program_.instructions.push_back(instruction);
   tape_.push_back(MoveEntry{instruction, /*vary=*/false});
   return out;
@@ -148,7 +146,7 @@ ValueId ProgramBuilder::EmitVary(ValueId id, int mesh_dim) {
   info_[out].vary = info_[id].vary;
   info_[out].vary[mesh_dim] = true;
   const Redistribute instruction{RedistributeKind::kAlias, mesh_dim, -1, -1,
-                                 ReduceOp::kSum, id, out};
+                                 ReduceOp::kSum,           id,       out};
   program_.instructions.push_back(instruction);
   tape_.push_back(MoveEntry{instruction, /*vary=*/true});
   return out;
@@ -189,9 +187,8 @@ absl::StatusOr<ValueId> ProgramBuilder::DemandAlong(
 
 ValueId ProgramBuilder::AddAfterReduction(ValueId base, ValueId term,
                                           const std::string& name) {
-  const ValueId id =
-      NewValue(name, value(base).type, value(base).spec,
-               requires_grad(base) || requires_grad(term));
+  const ValueId id = NewValue(name, value(base).type, value(base).spec,
+                              requires_grad(base) || requires_grad(term));
   info_[id].base = base;
   info_[id].term = term;
   return id;
@@ -266,9 +263,8 @@ absl::StatusOr<ValueId> ProgramBuilder::RealizeShared(
     local = EmitMove(local, step);
     tape_.pop_back();  // its gradient takes the shared way
   }
-  const ValueId sum =
-      EmitAdd(base, local,
-              {value(id).name, value(id).type, value(base).spec, true});
+  const ValueId sum = EmitAdd(
+      base, local, {value(id).name, value(id).type, value(base).spec, true});
   AppendSegment(std::move(open_));
   open_ = {};
   open_made_.clear();
@@ -297,8 +293,7 @@ void ProgramBuilder::FillOutputs(const std::vector<ValueId>& outputs) {
                   segment.differentiable_outputs.end());
     } else if (const auto* back =
                    std::get_if<RunSegmentBackward>(&instruction)) {
-      used.insert(back->output_gradients.begin(),
-                  back->output_gradients.end());
+      used.insert(back->output_gradients.begin(), back->output_gradients.end());
     }
   }
   for (size_t s = 0; s < program_.segments.size(); ++s) {
@@ -327,8 +322,7 @@ std::vector<ValueId> Touched(const ShardedProgram& program,
   } else if (const auto* run = std::get_if<RunSegment>(&instruction)) {
     add(program.segments[run->segment].inputs);
     add(program.segments[run->segment].outputs);
-  } else if (const auto* back =
-                 std::get_if<RunSegmentBackward>(&instruction)) {
+  } else if (const auto* back = std::get_if<RunSegmentBackward>(&instruction)) {
     const Segment& segment = program.segments[back->segment];
     add(segment.differentiable_inputs);
     add(segment.differentiable_outputs);

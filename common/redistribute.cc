@@ -36,10 +36,10 @@ class Route {
   // The next step, cheapest kind first; nullopt if no way is known.
   std::optional<RedistributeStep> Next() const {
     using Try = std::optional<RedistributeStep> (Route::*)(int) const;
-    static constexpr Try kTries[] = {
-        &Route::Slice,  &Route::ReduceScatter, &Route::AllToAll,
-        &Route::Gather, &Route::AllReduce,     &Route::Mask,
-        &Route::Clear};
+    static constexpr Try kTries[] = {&Route::Slice,     &Route::ReduceScatter,
+                                     &Route::AllToAll,  &Route::Gather,
+                                     &Route::AllReduce, &Route::Mask,
+                                     &Route::Clear};
     for (const Try attempt : kTries) {
       for (int m = 0; m < static_cast<int>(at_.placements.size()); ++m) {
         if (std::optional<RedistributeStep> step = (this->*attempt)(m)) {
@@ -175,11 +175,10 @@ absl::StatusOr<std::vector<RedistributeStep>> PlanRedistribute(
   while (!route.Done()) {
     const std::optional<RedistributeStep> step = route.Next();
     if (!step) {
-      return MakeError(
-          absl::StatusCode::kUnimplemented,
-          absl::StrCat("no redistribution to ", ToString(to),
-                       " is known; got: ", ToString(route.at())),
-          {"REDISTRIBUTE_UNSUPPORTED", {}});
+      return MakeError(absl::StatusCode::kUnimplemented,
+                       absl::StrCat("no redistribution to ", ToString(to),
+                                    " is known; got: ", ToString(route.at())),
+                       {"REDISTRIBUTE_UNSUPPORTED", {}});
     }
     route.Take(*step);
     steps.push_back(*step);

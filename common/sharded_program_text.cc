@@ -27,14 +27,13 @@ std::string Ids(const std::vector<ValueId>& ids) {
 
 std::string Text(const LocalSize& size, const DeviceMesh& mesh) {
   if (size.factors.empty()) return "1";
-  return absl::StrJoin(
-      size.factors, "*",
-      [&](std::string* out, const LocalSize::Factor& factor) {
-        absl::StrAppend(out, factor.extent);
-        for (const int cut : factor.cuts) {
-          absl::StrAppend(out, "/", mesh.dims()[cut].name);
-        }
-      });
+  return absl::StrJoin(size.factors, "*",
+                       [&](std::string* out, const LocalSize::Factor& factor) {
+                         absl::StrAppend(out, factor.extent);
+                         for (const int cut : factor.cuts) {
+                           absl::StrAppend(out, "/", mesh.dims()[cut].name);
+                         }
+                       });
 }
 
 std::string Text(const ProgramArgument& argument, const DeviceMesh& mesh) {

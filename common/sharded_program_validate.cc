@@ -40,8 +40,8 @@ class Checker {
                               " instructions; got: ", program_.backward_begin));
     }
     for (const Instruction& instruction : program_.instructions) {
-      SP_RETURN_IF_ERROR(std::visit(
-          [this](const auto& i) { return Step(i); }, instruction));
+      SP_RETURN_IF_ERROR(
+          std::visit([this](const auto& i) { return Step(i); }, instruction));
     }
     return CheckResults();
   }
@@ -83,8 +83,8 @@ class Checker {
 
   absl::StatusOr<const Segment*> Find(int segment) const {
     if (segment < 0 || segment >= static_cast<int>(ran_.size())) {
-      return Bad(absl::StrCat("segments are below ", ran_.size(),
-                              "; got: ", segment));
+      return Bad(
+          absl::StrCat("segments are below ", ran_.size(), "; got: ", segment));
     }
     return &program_.segments[segment];
   }
@@ -130,8 +130,9 @@ class Checker {
                              const Knows& knows) const {
     if (const auto* ref = std::get_if<ValueRef>(&argument.value)) {
       if (knows(ref->id)) return absl::OkStatus();
-      return Bad(absl::StrCat(op.target, " uses a value that its segment does "
-                                         "not have; got: %",
+      return Bad(absl::StrCat(op.target,
+                              " uses a value that its segment does "
+                              "not have; got: %",
                               ref->id));
     }
     if (const auto* size = std::get_if<LocalSize>(&argument.value)) {
@@ -183,8 +184,8 @@ class Checker {
       return Bad(absl::StrCat(
           ToString(step.kind), " along ",
           program_.mesh.dims()[step.mesh_dim].name, " does not lead from ",
-          ToString(in.type), " ", ToString(in.spec), " to; got: ",
-          ToString(out.type), " ", ToString(out.spec)));
+          ToString(in.type), " ", ToString(in.spec),
+          " to; got: ", ToString(out.type), " ", ToString(out.spec)));
     }
     return absl::OkStatus();
   }
@@ -227,8 +228,8 @@ class Checker {
       SP_RETURN_IF_ERROR(CheckGradient(p.fqn, p.value, p.gradient));
     }
     for (const InputBinding& input : program_.inputs) {
-      SP_RETURN_IF_ERROR(CheckGradient("an input", input.value,
-                                       input.gradient));
+      SP_RETURN_IF_ERROR(
+          CheckGradient("an input", input.value, input.gradient));
     }
     return absl::OkStatus();
   }
@@ -240,9 +241,9 @@ class Checker {
     if (program_.values[gradient].type == program_.values[value].type) {
       return absl::OkStatus();
     }
-    return Bad(absl::StrCat("the gradient of ", name, " is ",
-                            ToString(program_.values[value].type), "; got: ",
-                            ToString(program_.values[gradient].type)));
+    return Bad(absl::StrCat(
+        "the gradient of ", name, " is ", ToString(program_.values[value].type),
+        "; got: ", ToString(program_.values[gradient].type)));
   }
 
   const ShardedProgram& program_;
