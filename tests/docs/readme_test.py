@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 from google.protobuf import json_format
+import grpc
 import pytest
 
 import shardplane as sp
@@ -39,7 +40,6 @@ def parse(text):
 def stub():
     """A coordinator without workers: planning needs none."""
     with sp.LocalCluster(workers=0) as cluster:
-        import grpc
         with grpc.insecure_channel(cluster.address) as channel:
             yield coordinator_pb2_grpc.ShardingCoordinatorStub(channel)
 
