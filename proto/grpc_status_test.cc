@@ -22,7 +22,8 @@ using absl::StatusCode;
 // The detail of that type, if the status has one.
 template <typename Detail>
 std::optional<Detail> Find(const absl::Status& status) {
-  for (const auto& any : ToRpcStatus(status).details()) {
+  const rpc::Status sent = ToRpcStatus(status);
+  for (const auto& any : sent.details()) {
     if (Detail detail; any.UnpackTo(&detail)) {
       return detail;
     }

@@ -77,7 +77,6 @@ constexpr char kProgram[] = R"(
   values { type { dtype: DTYPE_FLOAT32 } spec { placements { replicate {} } } }
   values { type { dtype: DTYPE_FLOAT32 } spec { placements { replicate {} } } }
   segments { ops { target: "aten.relu.default" args { value: 0 } results: 1 } }
-  loss: -1
 )";
 
 class BadProgramTest : public testing::TestWithParam<BadMessage> {};
