@@ -1,0 +1,155 @@
+"""A coordinator and workers on this machine, as processes of their own."""
+
+import argparse
+import atexit
+import os
+import shutil
+import signal
+import tempfile
+
+from shardplane.connection import Connection
+from shardplane.processes import Launcher, ReadyWatch
+
+_START_SECONDS = 60
+_STOP_SECONDS = 10
+
+
+def _binary(name, *path):
+    folder = os.environ.get("SHARDPLANE_BIN_DIR")
+    if not folder:
+        raise RuntimeError(
+            f"SHARDPLANE_BIN_DIR must name the folder of {name}: run under "
+            "`./shardplane python`, or set it")
+    binary = os.path.join(folder, *path)
+    if not os.access(binary, os.X_OK):
+        raise RuntimeError(f"expected {name} at {binary}, got: no such file")
+    return binary
+
+
+class LocalCluster:
+    """`with sp.LocalCluster(workers=4) as cluster:`
+
+    Also a connection: `parallelize_module`, `workers()`, `deployments()`.
+    `coordinator_args`, `worker_args`: further flags of the daemons.
+    """
+
+    def __init__(self, workers=4, *, coordinator_args=(), worker_args=()):
+        self._worker_args = tuple(worker_args)
+        self._folder = tempfile.mkdtemp(prefix="shardplane-")
+        self._launcher = Launcher(self._folder)
+        self._watch = ReadyWatch(self._folder)
+        self._count = 0
+        self.processes = []
+        self._connection = None
+        atexit.register(self.close)
+        try:
+            self.coordinator = self._launcher.start("coordinator", [
+                _binary("the coordinator", "coordinator",
+                        "shardplane_coordinator"),
+                "--listen=127.0.0.1:0", "--http_listen=127.0.0.1:0",
+                *coordinator_args])
+            self.processes.append(self.coordinator)
+            self._watch.wait([self.coordinator], _START_SECONDS)
+            self._connection = Connection(self.coordinator.address)
+            self.add_workers(workers)
+        except BaseException:
+            self.close()
+            raise
+
+    def add_workers(self, count):
+        """Starts further workers; returns once they have registered."""
+        started = []
+        for _ in range(count):
+            name = f"worker-{self._count}"
+            self._count += 1
+            process = self._launcher.start(name, [
+                _binary("the worker", "worker", "shardplane_worker"),
+                f"--coordinator={self.address}", "--listen=127.0.0.1:0",
+                "--http_listen=127.0.0.1:0", f"--id={name}", "--device=cpu",
+                *self._worker_args])
+            started.append(process)
+            self.processes.append(process)
+        self._watch.wait(started, _START_SECONDS)
+        return started
+
+    @property
+    def address(self):
+        return self.coordinator.address
+
+    @property
+    def rpc(self):
+        return self._connection.rpc
+
+    def process(self, worker):
+        """The process of `workers/{id}` or of a bare id."""
+        name = worker.rpartition("/")[2]
+        return next(p for p in self.processes if p.name == name)
+
+    def parallelize_module(self, *args, **options):
+        return self._connection.parallelize_module(*args, **options)
+
+    def restore(self, path, *, mesh=None, plan=None):
+        return self._connection.restore(path, mesh=mesh, plan=plan)
+
+    def workers(self):
+        return self._connection.workers()
+
+    def deployments(self):
+        return self._connection.deployments()
+
+    def delete(self, name):
+        self._connection.delete(name)
+
+    def close(self):
+        """Ends the processes that it started: workers first, then the
+        coordinator, each with time to drain."""
+        atexit.unregister(self.close)
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        for group in (self.processes[1:], self.processes[:1]):
+            for process in group:
+                process.terminate()
+            for process in group:
+                process.join(_STOP_SECONDS)
+        self.processes = []
+        if self._launcher is not None:
+            self._launcher.close()
+            self._watch.close()
+            self._launcher = None
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
+
+
+def _up(workers):
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with LocalCluster(workers=workers) as cluster:
+        print(f"coordinator  {cluster.address}  "
+              f"(metrics http://{cluster.coordinator.http_address}/metrics)")
+        for process in cluster.processes[1:]:
+            print(f"{process.name}     {process.address}  "
+                  f"(metrics http://{process.http_address}/metrics)")
+        print(f'In Python: sp.connect("{cluster.address}"). '
+              "Ctrl-C ends it.", flush=True)
+        try:
+            signal.pause()
+        except KeyboardInterrupt:
+            print("\nstopping", flush=True)
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(prog="shardplane.local_cluster")
+    commands = parser.add_subparsers(dest="command", required=True)
+    up = commands.add_parser("up", help="start a cluster and print where")
+    up.add_argument("--workers", type=int, default=4)
+    options = parser.parse_args(arguments)
+    _up(options.workers)
+
+
+if __name__ == "__main__":
+    main()

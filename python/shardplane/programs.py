@@ -1,0 +1,220 @@
+"""Programs of a deployment: one for each signature that a call has."""
+
+import collections
+import dataclasses
+import types
+
+import torch
+
+from shardplane import tensors
+from shardplane.errors import PlanTypeError, invalid, unimplemented
+from shardplane.export import Exported, export, export_loss, flatten_call
+from shardplane.rpc import request_id
+from shardplane.v1 import coordinator_pb2 as pb
+
+_REDUCTIONS = {"sum": pb.Loss.REDUCTION_SUM, "mean": pb.Loss.REDUCTION_MEAN}
+_KEPT = 64  # least recently used signatures are forgotten
+
+
+@dataclasses.dataclass
+class Program:
+    """A signature, and the program that the coordinator has for it."""
+
+    exported: Exported
+    signature: pb.ProgramSignature
+    loss: object          # kept: its key may hold an id
+    loss_constants: list
+    name: str = ""
+
+
+@dataclasses.dataclass
+class Call:
+    """The tensors of one call, in the program's order."""
+
+    program: Program
+    inputs: list
+    targets: list
+    requires_grad: list  # indices of the inputs that do
+
+
+def _leaf_key(leaf):
+    if isinstance(leaf, torch.Tensor):
+        return ("tensor", tuple(leaf.shape), leaf.dtype)
+    try:
+        hash(leaf)
+    except TypeError:
+        return ("object", id(leaf))
+    return (type(leaf), leaf)
+
+
+def loss_key(loss):
+    """Equal for one function made anew by each call of its enclosing one."""
+    if isinstance(loss, types.FunctionType):
+        cells = tuple(id(cell.cell_contents) for cell in loss.__closure__ or
+                      ())
+        defaults = tuple(map(id, loss.__defaults__ or ()))
+        return (loss.__code__, cells, defaults, id(loss.__globals__))
+    return id(loss) if callable(loss) else loss
+
+
+def _input_spec(tensor, name, requires_grad):
+    return pb.InputSpec(type=tensors.type_of(tensor, f"input {name!r}"),
+                        name=name, requires_grad=requires_grad)
+
+
+def check_loss(loss):
+    if loss is None or callable(loss):
+        return
+    if not isinstance(loss, str):
+        raise invalid(
+            f'loss: expected "sum", "mean" or a callable, got: {loss!r} of '
+            f"type {type(loss).__name__}", reason="LOSS_TYPE",
+            cls=PlanTypeError, field="loss")
+    if loss not in _REDUCTIONS:
+        raise invalid(
+            f'loss: expected "sum", "mean" or a callable, got: {loss!r}',
+            reason="LOSS_UNKNOWN", field="loss")
+
+
+def _check_reduction(loss, exported, targets):
+    if exported.tensor_outputs != 1:
+        raise invalid(
+            f"loss {loss!r}: expected a module with one output, got: "
+            f"{exported.tensor_outputs}; a callable takes several",
+            reason="LOSS_OUTPUTS", field="loss")
+    if targets:
+        raise invalid(f"loss {loss!r}: expected no targets, got: "
+                      f"{len(targets)}", reason="LOSS_TARGETS",
+                      field="targets")
+
+
+class Programs:
+    """Exports at a signature's first use; keeps what it has exported."""
+
+    def __init__(self, rpc, tree, call_signatures):
+        self._rpc = rpc
+        self._tree = tree
+        self._call_signatures = call_signatures
+        self._exports = collections.OrderedDict()
+        self._programs = collections.OrderedDict()
+        self._deployment = None
+        self._deployed = None   # the Exported that the deployment was made of
+        self.constants = []
+
+    def first(self, args, kwargs, loss, targets):
+        """The program to plan with, before there is a deployment."""
+        check_loss(loss)
+        targets = () if targets is None else targets
+        targets = (targets,) if isinstance(targets, torch.Tensor) else tuple(
+            targets)
+        if callable(loss) and not targets:
+            loss = None  # nothing to call it with: forward only for now
+        call = self.call(args, kwargs, loss, targets)
+        self._deployed = call.program.exported
+        self.constants = self._deployed.constants
+        return call.program
+
+    def bind(self, deployment, first):
+        self._deployment = deployment
+        if first is not None and deployment.programs:
+            first.name = deployment.programs[0]
+
+    def call(self, args, kwargs, loss=None, targets=()):
+        """The program of a call, and its tensors."""
+        leaves, spec, names = flatten_call(self._tree.module, args, kwargs)
+        for name, leaf in zip(names, leaves):
+            if isinstance(leaf, torch.Tensor) and leaf.layout != torch.strided:
+                raise unimplemented(f"layout {leaf.layout}",
+                                    f"of input {name!r}")
+        for i, target in enumerate(targets):
+            if not isinstance(target, torch.Tensor):
+                raise invalid(
+                    f"target {i}: expected a tensor, got: "
+                    f"{type(target).__name__}", reason="TARGET_TYPE",
+                    cls=PlanTypeError, field=f"targets[{i}]")
+        shape_key = (str(spec), tuple(map(_leaf_key, leaves)),
+                     self._tree.training_modes())
+        grads = tuple(
+            loss is not None and isinstance(leaf, torch.Tensor) and
+            leaf.requires_grad for leaf in leaves)
+        key = (shape_key, grads, loss_key(loss),
+               tuple(map(_leaf_key, targets)))
+        program = self._programs.get(key)
+        if program is None:
+            exported = self._export(shape_key, args, kwargs)
+            program = self._sign(exported, leaves, names, grads, loss,
+                                 targets)
+            self._programs[key] = program
+            while len(self._programs) > _KEPT:
+                self._programs.popitem(last=False)
+        self._programs.move_to_end(key)
+        return self._bound_call(program, leaves, grads, targets)
+
+    def _bound_call(self, program, leaves, grads, targets):
+        indices = program.exported.input_indices
+        return Call(program, [leaves[i] for i in indices],
+                    [*targets, *program.loss_constants],
+                    [position for position, i in enumerate(indices)
+                     if grads[i]])
+
+    def _export(self, key, args, kwargs):
+        exported = self._exports.get(key)
+        if exported is None:
+            exported = export(self._tree, args, kwargs,
+                              call_signatures=self._call_signatures)
+            self._exports[key] = exported
+            while len(self._exports) > _KEPT:
+                self._exports.popitem(last=False)
+        self._exports.move_to_end(key)
+        return exported
+
+    def _sign(self, exported, leaves, names, grads, loss, targets):
+        signature = pb.ProgramSignature(inputs=[
+            _input_spec(leaves[i], names[i], grads[i])
+            for i in exported.input_indices])
+        constants = self._sign_loss(signature, exported, loss, targets)
+        if self._deployment is not None and exported is not self._deployed:
+            self._check_constants(exported)
+            signature.module.CopyFrom(exported.module)
+        return Program(exported, signature, loss, constants)
+
+    def _sign_loss(self, signature, exported, loss, targets):
+        """Adds the loss; gives the tensors that it closes over."""
+        if loss is None:
+            return []
+        if isinstance(loss, str):
+            _check_reduction(loss, exported, targets)
+            signature.loss.reduction = _REDUCTIONS[loss]
+            return []
+        graph, constants = export_loss(loss, exported, targets)
+        signature.loss.graph.CopyFrom(graph)
+        for i, target in enumerate([*targets, *constants]):
+            signature.targets.append(_input_spec(target, f"target_{i}", False))
+        return constants
+
+    def _check_constants(self, exported):
+        """Placements, and so parameters, are fixed with the deployment."""
+        known = dict(self.constants)
+        for fqn, tensor in exported.constants:
+            if fqn not in known or not _same(known[fqn], tensor):
+                raise unimplemented(
+                    "a constant that only a later input shape has",
+                    f"{fqn!r}; give example_inputs of that shape when the "
+                    "deployment is made, or register it as a buffer")
+
+    def name_of(self, program):
+        """Creates the program where the coordinator does not have it yet."""
+        if not program.name:
+            answer = self._rpc.call("CreateProgram", pb.CreateProgramRequest(
+                parent=self._deployment.name, signature=program.signature,
+                request_id=request_id()), timeout=300)
+            program.name = answer.name
+        return program.name
+
+    def forget(self, program):
+        """The coordinator has dropped it: the next call makes it anew."""
+        program.name = ""
+
+
+def _same(a, b):
+    return (a.dtype == b.dtype and a.shape == b.shape and torch.equal(a, b))

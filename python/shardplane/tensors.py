@@ -1,0 +1,95 @@
+"""Tensors <-> bytes: row-major, little-endian, in chunks with a checksum."""
+
+import zlib
+
+import torch
+
+from shardplane.errors import DataLossError, unimplemented
+from shardplane.v1 import types_pb2 as pb
+
+CHUNK_BYTES = 1 << 20
+
+_DTYPES = {
+    torch.float32: pb.DTYPE_FLOAT32,
+    torch.float64: pb.DTYPE_FLOAT64,
+    torch.float16: pb.DTYPE_FLOAT16,
+    torch.bfloat16: pb.DTYPE_BFLOAT16,
+    torch.int64: pb.DTYPE_INT64,
+    torch.int32: pb.DTYPE_INT32,
+    torch.int16: pb.DTYPE_INT16,
+    torch.int8: pb.DTYPE_INT8,
+    torch.uint8: pb.DTYPE_UINT8,
+    torch.bool: pb.DTYPE_BOOL,
+}
+_TORCH_DTYPES = {number: dtype for dtype, number in _DTYPES.items()}
+
+
+def dtype_to_proto(dtype, where):
+    if dtype not in _DTYPES:
+        raise unimplemented(f"dtype {dtype}", f"in {where}")
+    return _DTYPES[dtype]
+
+
+def type_of(tensor, where):
+    return pb.TensorType(dtype=dtype_to_proto(tensor.dtype, where),
+                         shape=[int(size) for size in tensor.shape])
+
+
+def to_array(tensor):
+    """All bytes of a tensor as a flat uint8 array; a view where it can be."""
+    tensor = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
+    return tensor.reshape(-1).view(torch.uint8).numpy()
+
+
+def from_bytes(type_, data):
+    """`data`: a bytearray, which the tensor then owns, or bytes."""
+    dtype = _TORCH_DTYPES[type_.dtype]
+    if not data:
+        return torch.empty(tuple(type_.shape), dtype=dtype)
+    if not isinstance(data, bytearray):
+        data = bytearray(data)
+    return torch.frombuffer(data, dtype=dtype).reshape(tuple(type_.shape))
+
+
+def empty_of(type_):
+    """A tensor of that type whose memory is never touched."""
+    dtype = _TORCH_DTYPES[type_.dtype]
+    return torch.empty(tuple(type_.shape), dtype=dtype).requires_grad_(
+        dtype.is_floating_point)
+
+
+def inline(tensor, where):
+    return pb.Tensor(type=type_of(tensor, where),
+                     inline=to_array(tensor).tobytes())
+
+
+def chunks(tensor):
+    """TensorData messages; at least one, also of an empty tensor."""
+    data = memoryview(to_array(tensor))
+    crc = 0
+    for start in range(0, max(len(data), 1), CHUNK_BYTES):
+        piece = data[start:start + CHUNK_BYTES]
+        crc = zlib.crc32(piece, crc)
+        last = start + CHUNK_BYTES >= len(data)
+        yield pb.TensorData(data=bytes(piece), last=last,
+                            crc32=crc if last else 0)
+
+
+def assemble(type_, pieces, where):
+    """The tensor of a stream of TensorData."""
+    data = bytearray()
+    crc, last = 0, False
+    for piece in pieces:
+        data += piece.data
+        crc = zlib.crc32(piece.data, crc)
+        if piece.last:
+            last = True
+            if piece.crc32 != crc:
+                raise DataLossError(
+                    f"{where}: checksum {piece.crc32:#x} expected, got: "
+                    f"{crc:#x}", {"reason": "CHECKSUM"})
+    if not last:
+        raise DataLossError(
+            f"{where}: the stream ended early, got: {len(data)} bytes",
+            {"reason": "STREAM_CUT"})
+    return from_bytes(type_, data)
