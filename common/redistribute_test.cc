@@ -239,7 +239,9 @@ TEST_P(RedistributeOneDim, TakesTheCheapestStepAndItsTranspose) {
   std::vector<RedistributeKind> kinds;
   for (const RedistributeStep& step : *steps) kinds.push_back(step.kind);
   EXPECT_EQ(kinds, c.steps);
-  if (kinds.size() == 1) EXPECT_EQ(Transpose((*steps)[0]).kind, c.back);
+  if (kinds.size() == 1) {
+    EXPECT_EQ(Transpose((*steps)[0]).kind, c.back);
+  }
 }
 
 using K = RedistributeKind;
