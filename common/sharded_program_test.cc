@@ -1,0 +1,169 @@
+#include "common/sharded_program.h"
+
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace shardplane {
+namespace {
+
+using testing::HasSubstr;
+
+// y = all_reduce(x w^T) on [tp=2], w cut along its second dim.
+ShardedProgram Rowwise() {
+  const DTensorSpec s1{{Shard{1}}, {}};
+  ShardedProgram p;
+  p.mesh = *DeviceMesh::Create({{"tp", 2}});
+  p.values = {{"x", {DType::kFloat32, {4, 5}}, s1},
+              {"w", {DType::kFloat32, {3, 5}}, s1},
+              {"product", {DType::kFloat32, {4, 3}}, {{Partial{}}, {}}},
+              {"y", {DType::kFloat32, {4, 3}}, {{Replicate{}}, {}}}};
+  Op op;
+  op.target = "aten.linear.default";
+  op.args = {{ValueRef{0}}, {ValueRef{1}}};
+  op.results = {2};
+  Segment segment;
+  segment.inputs = {0, 1};
+  segment.outputs = {2};
+  segment.ops = {op};
+  p.segments = {segment};
+  p.parameters = {{"w", 1, -1}};
+  p.inputs = {{0, -1}};
+  p.outputs = {3};
+  p.instructions = {RunSegment{0}, Redistribute{RedistributeKind::kAllReduce, 0,
+                                                -1, -1, ReduceOp::kSum, 2, 3}};
+  p.backward_begin = 2;
+  return p;
+}
+
+TEST(ShardedProgramTest, TextForm) {
+  EXPECT_EQ(ToString(Rowwise()), R"(mesh [tp=2]
+parameters
+  %1: f32[3, 5] [S(1)] w
+inputs
+  %0: f32[4, 5] [S(1)] x
+outputs
+  %3: f32[4, 3] [R] y
+forward
+  segment 0
+    %2 = aten.linear.default(%0, %1)
+  %3 = all_reduce[tp, sum] %2
+values
+  %0: f32[4, 5] [S(1)] x
+  %1: f32[3, 5] [S(1)] w
+  %2: f32[4, 3] [P(sum)] product
+  %3: f32[4, 3] [R] y
+)");
+}
+
+TEST(ShardedProgramTest, EqualProgramsHaveEqualDigests) {
+  ShardedProgram other = Rowwise();
+  EXPECT_EQ(Digest(other), Digest(Rowwise()));
+  other.values[0].type.shape[0] = 5;
+  EXPECT_NE(Digest(other), Digest(Rowwise()));
+}
+
+TEST(ShardedProgramTest, LocalSizesFollowTheRank) {
+  const DeviceMesh mesh = *DeviceMesh::Create({{"dp", 2}, {"tp", 4}});
+  // 5 cut by tp is 2, 2, 1, 0; times 3.
+  const LocalSize size{{{5, {1}}, {3, {}}}};
+  std::vector<int64_t> sizes;
+  for (int tp = 0; tp < 4; ++tp) {
+    sizes.push_back(Evaluate(size, mesh, {0, tp}));
+  }
+  EXPECT_EQ(sizes, (std::vector<int64_t>{6, 6, 3, 0}));
+  EXPECT_EQ(Evaluate(LocalSize{}, mesh, {1, 3}), 1);
+}
+
+TEST(ShardedProgramTest, OneRankRunsNoCollective) {
+  ShardedProgram p = Rowwise();
+  EXPECT_EQ(Collectives(p, Phase::kForward, {1}).size(), 1);
+  p.mesh = *DeviceMesh::Create({{"tp", 1}});
+  EXPECT_TRUE(Collectives(p, Phase::kForward, {0}).empty());
+}
+
+struct Fault {
+  const char* name;
+  void (*plant)(ShardedProgram*);
+  const char* message;
+};
+
+class BadProgram : public testing::TestWithParam<Fault> {};
+
+TEST_P(BadProgram, IsRefusedBeforeItRuns) {
+  ShardedProgram p = Rowwise();
+  ASSERT_TRUE(Validate(p).ok()) << Validate(p);
+  GetParam().plant(&p);
+  const absl::Status status = Validate(p);
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr(GetParam().message));
+}
+
+Redistribute& Step(ShardedProgram* p) {
+  return std::get<Redistribute>(p->instructions[1]);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Faults, BadProgram,
+    testing::Values(
+        Fault{"id_out_of_range", [](ShardedProgram* p) { p->outputs = {9}; },
+              "got: 9"},
+        Fault{"output_never_made",
+              [](ShardedProgram* p) {
+                p->instructions.pop_back();
+                p->backward_begin = 1;
+              },
+              "got: %3 before"},
+        Fault{"used_after_free",
+              [](ShardedProgram* p) {
+                p->instructions.insert(p->instructions.begin() + 1, Free{{2}});
+                p->backward_begin = 3;
+              },
+              "got: %2 after it was freed"},
+        Fault{"made_twice",
+              [](ShardedProgram* p) {
+                p->instructions.push_back(p->instructions[1]);
+              },
+              "got: %3 twice"},
+        Fault{"wrong_kind_of_step",
+              [](ShardedProgram* p) {
+                Step(p).kind = RedistributeKind::kAllGather;
+              },
+              "all_gather along tp does not lead"},
+        Fault{"wrong_reduction",
+              [](ShardedProgram* p) { Step(p).op = ReduceOp::kMax; },
+              "does not lead"},
+        Fault{"no_such_mesh_dim",
+              [](ShardedProgram* p) { Step(p).mesh_dim = 1; }, "got: 1"},
+        Fault{"segment_uses_a_stranger",
+              [](ShardedProgram* p) {
+                p->segments[0].ops[0].args[1] = {ValueRef{3}};
+              },
+              "got: %3"},
+        Fault{"segment_runs_twice",
+              [](ShardedProgram* p) {
+                p->instructions.insert(p->instructions.begin(), RunSegment{0});
+              },
+              "runs twice"},
+        Fault{"backward_of_nothing",
+              [](ShardedProgram* p) {
+                p->instructions.insert(p->instructions.begin(),
+                                       RunSegmentBackward{0, {}, {}});
+              },
+              "precedes its forward"},
+        Fault{"shard_beyond_the_tensor",
+              [](ShardedProgram* p) {
+                p->values[0].spec.placements[0] = Shard{2};
+              },
+              "got:"},
+        Fault{"backward_beyond_the_end",
+              [](ShardedProgram* p) { p->backward_begin = 7; }, "got: 7"},
+        Fault{"gradient_of_another_shape",
+              [](ShardedProgram* p) { p->parameters[0].gradient = 3; },
+              "got: f32[4, 3]"}),
+    [](const auto& info) { return std::string(info.param.name); });
+
+}  // namespace
+}  // namespace shardplane
