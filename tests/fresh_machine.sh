@@ -36,7 +36,7 @@ rm -rf "$root/src"
 git clone --quiet --no-local "$checkout" "$root/src"
 
 binds=()
-IFS=: read -ra wanted <<<"/etc/resolv.conf:/etc/hosts:/etc/ssl/certs:\
+IFS=: read -ra wanted <<<"/etc/resolv.conf:/etc/hosts:\
 /etc/pip.conf:${PIP_CERT:-}:${PIP_CONFIG_FILE:-}:${PIP_FIND_LINKS:-}:\
 ${FRESH_MACHINE_BIND:-}"
 for path in "${wanted[@]}"; do

@@ -9,6 +9,15 @@ VENV="$CACHE/venv-$(sha256sum "$LOCK" | cut -c1-16)"
 
 say() { echo "shardplane: $*" >&2; }
 
+# Runs a command; its output goes to a file, and is shown when it fails.
+logged() {
+  if ! "$@" >"$CACHE/setup.log" 2>&1 </dev/null; then
+    tail -n 40 "$CACHE/setup.log" >&2
+    say "failed: $* (all of it: $CACHE/setup.log)"
+    exit 1
+  fi
+}
+
 package_names() { sed 's/#.*//; s/[[:space:]]//g; /^$/d' "$PACKAGES"; }
 
 # Those of the list that are not installed, one a line.
@@ -36,10 +45,9 @@ install_packages() {
     fi
   fi
   say "installing Debian packages: ${missing[*]}"
-  "${sudo[@]}" apt-get -q update >&2
-  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qy \
-    -o DPkg::Lock::Timeout=300 install --no-install-recommends \
-    "${missing[@]}" >&2
+  logged "${sudo[@]}" apt-get -q update
+  logged "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qy \
+    -o DPkg::Lock::Timeout=300 install --no-install-recommends "${missing[@]}"
 }
 
 # The mark is written last: a folder without it was left half done.
@@ -48,8 +56,8 @@ install_python() {
   say "installing Python packages into $VENV (about 5 GB, minutes)"
   rm -rf "$VENV"
   /usr/bin/python3 -m venv "$VENV" >&2
-  "$VENV/bin/python3" -m pip install --quiet --disable-pip-version-check \
-    --no-compile --require-hashes --no-deps --only-binary=:all: -r "$LOCK" >&2
+  logged "$VENV/bin/python3" -m pip install --disable-pip-version-check \
+    --no-compile --require-hashes --no-deps --only-binary=:all: -r "$LOCK"
   touch "$VENV/.complete"
 }
 
