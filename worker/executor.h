@@ -44,6 +44,9 @@ class GangStore {
   virtual absl::StatusOr<bool> Delete(const std::string& key) = 0;
   virtual absl::StatusOr<bool> Check(const std::vector<std::string>& keys) = 0;
   virtual absl::StatusOr<int64_t> NumKeys() = 0;
+  // Ends calls that wait, and every later one, with Cancelled. For a gang that
+  // is given up while it is still being formed.
+  virtual void Cancel() = 0;
 };
 
 struct GangSpec {

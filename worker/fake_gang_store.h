@@ -30,12 +30,13 @@ class FakeGangStore : public GangStore {
     absl::MutexLock lock(&mutex_);
     const auto all_there = [&] {
       mutex_.AssertHeld();
-      return HasAll(keys);
+      return cancelled_ || HasAll(keys);
     };
     if (!mutex_.AwaitWithTimeout(absl::Condition(&all_there),
                                  absl::FromChrono(timeout))) {
       return absl::DeadlineExceededError("a key did not come");
     }
+    if (cancelled_) return absl::CancelledError("the store was cancelled");
     std::vector<std::string> found;
     for (const std::string& key : keys) found.push_back(values_[key]);
     return found;
@@ -80,6 +81,11 @@ class FakeGangStore : public GangStore {
     return static_cast<int64_t>(values_.size());
   }
 
+  void Cancel() override {
+    absl::MutexLock lock(&mutex_);
+    cancelled_ = true;
+  }
+
  private:
   bool HasAll(const std::vector<std::string>& keys) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
@@ -90,6 +96,7 @@ class FakeGangStore : public GangStore {
   }
 
   absl::Mutex mutex_;
+  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
   absl::btree_map<std::string, std::string> values_ ABSL_GUARDED_BY(mutex_);
 };
 

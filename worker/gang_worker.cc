@@ -1,0 +1,258 @@
+#include "worker/gang_worker.h"
+
+#include <chrono>
+#include <type_traits>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "common/errors.h"
+
+namespace shardplane {
+namespace {
+
+absl::Status OutOfTurn(uint64_t committed, uint64_t got) {
+  return MakeError(
+      absl::StatusCode::kAborted,
+      absl::StrCat("expected a step after ", committed, ", got: ", got),
+      {.reason = "STEP_OUT_OF_TURN",
+       .metadata = {{"expected", absl::StrCat(committed + 1)}}});
+}
+
+absl::Status CollectivesDiffer(uint64_t expected, uint64_t got) {
+  const std::string expected_hex = absl::StrCat(absl::Hex(expected));
+  return MakeError(
+      absl::StatusCode::kInternal,
+      absl::StrCat("collectives that ran: expected hash ", expected_hex,
+                   ", as the program says, got: ", absl::Hex(got)),
+      {.reason = "COLLECTIVES_DIFFER",
+       .metadata = {{"expected", expected_hex}}});
+}
+
+}  // namespace
+
+GangWorker::GangWorker(uint64_t incarnation, Executor* executor,
+                       Metrics* metrics)
+    : executor_(executor), metrics_(metrics), fence_(incarnation) {}
+
+template <typename Function>
+std::invoke_result_t<Function> GangWorker::InTurn(const GangCall& call,
+                                                  Function function) {
+  const auto check = [&] {
+    absl::MutexLock lock(&mutex_);
+    return fence_.Check(call);
+  };
+  SP_RETURN_IF_ERROR(check());
+  return thread_.Call([&]() -> std::invoke_result_t<Function> {
+    SP_RETURN_IF_ERROR(check());
+    if (joined_.has_value()) SP_RETURN_IF_ERROR(*joined_);
+    return function();
+  });
+}
+
+template <typename T, typename Function>
+absl::StatusOr<T> GangWorker::Once(const GangCall& call, Answer<T>& answer,
+                                   Function function) {
+  return InTurn(call, [&]() -> absl::StatusOr<T> {
+    if (!call.request_id.empty() && call.request_id == answer.request_id) {
+      return *answer.result;
+    }
+    absl::StatusOr<T> result = function();
+    answer = {call.request_id, result};
+    return result;
+  });
+}
+
+absl::Status GangWorker::Join(const GangCall& call, const GangSpec& spec,
+                              std::shared_ptr<GangStore> store) {
+  std::shared_ptr<GangStore> older;
+  GangFence::Join join = GangFence::Join::kAgain;
+  {
+    absl::MutexLock lock(&mutex_);
+    SP_RETURN_IF_ERROR(fence_.CheckJoin(call, &join));
+    if (draining_) {
+      return MakeError(absl::StatusCode::kUnavailable,
+                       "expected a worker that takes work, got: one that "
+                       "drains",
+                       {.reason = "WORKER_DRAINING", .metadata = {}});
+    }
+    if (join == GangFence::Join::kNew) {
+      fence_.Enter(call);
+      older = std::exchange(store_, store);
+    }
+  }
+  if (join == GangFence::Join::kNew) {
+    executor_->Abort(absl::StrCat("superseded by epoch ", call.epoch));
+    if (older != nullptr) older->Cancel();
+  }
+  return thread_.Call([&]() -> absl::Status {
+    {
+      absl::MutexLock lock(&mutex_);
+      SP_RETURN_IF_ERROR(fence_.Check(call));
+    }
+    if (join == GangFence::Join::kNew) {
+      last_run_ = {};
+      last_materialize_ = {};
+      committed_step_ = 0;
+      joined_ = executor_->JoinGang(spec, std::move(store));
+    }
+    return joined_.value_or(absl::OkStatus());
+  });
+}
+
+absl::Status GangWorker::Leave(const GangCall& call) {
+  std::shared_ptr<GangStore> store;
+  {
+    absl::MutexLock lock(&mutex_);
+    SP_RETURN_IF_ERROR(fence_.CheckLeave(call));
+    if (!fence_.in_gang()) return absl::OkStatus();
+    fence_.Leave();
+    store = std::move(store_);
+  }
+  // What still runs is for a gang that nobody waits for.
+  executor_->Abort("the gang was left");
+  if (store != nullptr) store->Cancel();
+  return thread_.Call([&]() -> absl::Status {
+    joined_.reset();
+    return executor_->LeaveGang();
+  });
+}
+
+absl::Status GangWorker::Stage(const GangCall& call, const std::string& key,
+                               HostTensor tensor) {
+  return InTurn(call,
+                [&] { return executor_->Stage(key, std::move(tensor)); });
+}
+
+absl::StatusOr<RanCollectives> GangWorker::Materialize(
+    const GangCall& call, const MaterializeSpec& spec) {
+  return Once(call, last_materialize_, [&] {
+    const auto start = std::chrono::steady_clock::now();
+    absl::StatusOr<RanCollectives> ran = executor_->Materialize(spec);
+    if (ran.ok()) {
+      CountMaterialize(*ran, std::chrono::duration<double>(
+                                 std::chrono::steady_clock::now() - start)
+                                 .count());
+    }
+    return ran;
+  });
+}
+
+absl::Status GangWorker::LoadProgram(const GangCall& call,
+                                     const std::string& id,
+                                     const ShardedProgram& program) {
+  return InTurn(call, [&] { return executor_->LoadProgram(id, program); });
+}
+
+absl::StatusOr<RunResult> GangWorker::Run(const GangCall& call, GangRun run) {
+  return Once(call, last_run_, [&] { return RunNow(std::move(run)); });
+}
+
+absl::StatusOr<RunResult> GangWorker::RunNow(GangRun run) {
+  if (run.step != 0 && run.step <= committed_step_) {
+    return OutOfTurn(committed_step_, run.step);
+  }
+  for (auto& [key, tensor] : run.inline_inputs) {
+    SP_RETURN_IF_ERROR(executor_->Stage(key, std::move(tensor)));
+  }
+  absl::StatusOr<RunResult> result = executor_->Run(run.spec);
+  if (result.ok() && result->ran.hash != run.expected_hash) {
+    executor_->Discard().IgnoreError();
+    result = CollectivesDiffer(run.expected_hash, result->ran.hash);
+  }
+  Count(run, result);
+  return result;
+}
+
+absl::Status GangWorker::Commit(const GangCall& call,
+                                const GangCommit& commit) {
+  return InTurn(call, [&] { return CommitNow(commit); });
+}
+
+absl::Status GangWorker::CommitNow(const GangCommit& commit) {
+  if (commit.step != 0 && commit.step <= committed_step_) {
+    return absl::OkStatus();
+  }
+  if (commit.abandon) return executor_->Discard();
+  if (commit.load_state.has_value()) {
+    SP_RETURN_IF_ERROR(executor_->LoadState(*commit.load_state));
+  } else if (commit.reset_optimizer) {
+    SP_RETURN_IF_ERROR(executor_->ResetOptimizer());
+  } else {
+    SP_RETURN_IF_ERROR(executor_->Commit(commit.optimizer));
+  }
+  committed_step_ = commit.step;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ShardedTensor> GangWorker::Read(const GangCall& call,
+                                               const TensorKey& key) {
+  return InTurn(call, [&] { return executor_->Read(key); });
+}
+
+absl::Status GangWorker::Abort(const GangCall& call,
+                               absl::string_view reason) {
+  std::shared_ptr<GangStore> store;
+  {
+    absl::MutexLock lock(&mutex_);
+    SP_RETURN_IF_ERROR(fence_.CheckAbort(call));
+    store = store_;
+  }
+  executor_->Abort(reason);
+  if (store != nullptr) store->Cancel();
+  return absl::OkStatus();
+}
+
+void GangWorker::Drain() {
+  {
+    absl::MutexLock lock(&mutex_);
+    draining_ = true;
+  }
+  thread_.Call([] { return true; });
+}
+
+void GangWorker::AbortAll(absl::string_view reason) {
+  std::shared_ptr<GangStore> store;
+  {
+    absl::MutexLock lock(&mutex_);
+    store = store_;
+  }
+  executor_->Abort(reason);
+  if (store != nullptr) store->Cancel();
+}
+
+bool GangWorker::in_gang() const {
+  absl::MutexLock lock(&mutex_);
+  return fence_.in_gang();
+}
+
+void GangWorker::Count(const GangRun& run,
+                       const absl::StatusOr<RunResult>& result) {
+  if (metrics_ == nullptr) return;
+  const char* phase = run.spec.mode == RunMode::kTrain ? "train" : "forward";
+  metrics_->Add(Counter::kSteps, {phase, result.ok() ? "ok" : "failed"});
+  if (!result.ok()) return;
+  metrics_->Observe(Histogram::kStepDuration, {phase},
+                    absl::Seconds(result->seconds));
+  for (const CollectiveCount& count : result->ran.counts) {
+    metrics_->Add(Counter::kCollectives, {count.kind, count.phase},
+                  static_cast<double>(count.count));
+    metrics_->Add(Counter::kCollectiveBytes, {count.kind},
+                  static_cast<double>(count.bytes));
+  }
+}
+
+void GangWorker::CountMaterialize(const RanCollectives& ran, double seconds) {
+  if (metrics_ == nullptr) return;
+  metrics_->Observe(Histogram::kMaterializeDuration, {},
+                    absl::Seconds(seconds));
+  for (const CollectiveCount& count : ran.counts) {
+    metrics_->Add(Counter::kCollectives, {count.kind, count.phase},
+                  static_cast<double>(count.count));
+    metrics_->Add(Counter::kCollectiveBytes, {count.kind},
+                  static_cast<double>(count.bytes));
+    metrics_->Add(Counter::kMaterializeBytes, {count.kind},
+                  static_cast<double>(count.bytes));
+  }
+}
+
+}  // namespace shardplane

@@ -1,0 +1,276 @@
+// shardplane_worker: holds shards and runs programs for a coordinator.
+#include <signal.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <iostream>
+#include <memory>
+#include <random>
+#include <string>
+#include <thread>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "common/errors.h"
+#include "grpcpp/ext/proto_server_reflection_plugin.h"
+#include "grpcpp/grpcpp.h"
+#include "grpcpp/health_check_service_interface.h"
+#include "telemetry/http_server.h"
+#include "telemetry/metrics.h"
+#include "worker/gang_worker.h"
+#include "worker/membership.h"
+#include "worker/ready_file.h"
+#include "worker/rendezvous_client.h"
+#include "worker/torch_executor.h"
+#include "worker/worker_service.h"
+
+ABSL_FLAG(std::string, coordinator, "127.0.0.1:7070",
+          "HOST:PORT of the coordinator");
+ABSL_FLAG(std::string, listen, "127.0.0.1:0",
+          "HOST:PORT of the Worker service; port 0: any free one");
+ABSL_FLAG(std::string, http_listen, "127.0.0.1:0",
+          "HOST:PORT of /metrics, /livez and /readyz");
+ABSL_FLAG(std::string, advertise_host, "",
+          "host that others reach this worker by; default: that of --listen");
+ABSL_FLAG(std::string, collective_host, "",
+          "local address that other workers connect to; default: "
+          "--advertise_host");
+ABSL_FLAG(std::string, id, "",
+          "name of this worker, stable across restarts; default: "
+          "worker-PID");
+ABSL_FLAG(std::string, ready_file, "",
+          "file to write once registered: addresses and pid, as JSON");
+ABSL_FLAG(std::string, device, "cpu", "where tensors live");
+ABSL_FLAG(int, threads, 0,
+          "threads of one operator; 0: as LibTorch decides "
+          "(OMP_NUM_THREADS, else all cores)");
+ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(30),
+          "on SIGTERM, how long a running call may go on");
+
+namespace shardplane {
+namespace {
+
+// Programs are larger than gRPC's default of 4 MiB a message; tensors travel
+// in chunks.
+constexpr int kMaxMessageBytes = 256 << 20;
+
+void Log(absl::string_view text) {
+  std::cerr << absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(),
+                                absl::UTCTimeZone())
+            << " worker " << absl::GetFlag(FLAGS_id) << ": " << text
+            << std::endl;
+}
+
+uint64_t RandomIncarnation() {
+  std::random_device random;
+  // Never 0, and a positive int64 for readers that have no other.
+  return ((uint64_t{random()} << 32 | random()) >> 1) | 1;
+}
+
+MakeGangStore StoreMaker(std::shared_ptr<grpc::Channel> coordinator) {
+  return [coordinator](const std::string& address, const GangCall& call,
+                       int rank) {
+    v1::GangMember member;
+    member.set_deployment(call.deployment);
+    member.set_epoch(call.epoch);
+    member.set_incarnation(call.incarnation);
+    member.set_rank(rank);
+    return std::make_shared<RendezvousClient>(
+        address.empty() ? coordinator
+                        : grpc::CreateChannel(
+                              address, grpc::InsecureChannelCredentials()),
+        std::move(member));
+  };
+}
+
+// Everything that runs until SIGTERM. Members end in reverse order.
+class Daemon {
+ public:
+  absl::Status Start();
+  // Waits for SIGTERM or SIGINT, drains. The process's exit code.
+  int Wait(const sigset_t& signals);
+
+ private:
+  absl::Status StartServer();
+  absl::Status StartHttp();
+  absl::Status CheckRegistered() const;
+
+  const uint64_t incarnation_ = RandomIncarnation();
+  std::string host_;
+  std::atomic<bool> refused_ = false;
+  Metrics metrics_{{.component = "worker"}};
+  std::unique_ptr<Executor> executor_;
+  std::unique_ptr<GangWorker> worker_;
+  std::unique_ptr<WorkerService> service_;
+  std::unique_ptr<grpc::Server> server_;
+  std::string address_;
+  std::atomic<const Membership*> registered_ = nullptr;
+  std::unique_ptr<HttpServer> http_;
+  std::shared_ptr<grpc::Channel> coordinator_;
+  std::unique_ptr<Membership> membership_;
+};
+
+absl::Status Daemon::StartServer() {
+  service_ = std::make_unique<WorkerService>(worker_.get(),
+                                             StoreMaker(coordinator_));
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::ServerBuilder builder;
+  int port = 0;
+  builder.AddListeningPort(absl::GetFlag(FLAGS_listen),
+                           grpc::InsecureServerCredentials(), &port);
+  builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
+  builder.RegisterService(service_.get());
+  server_ = builder.BuildAndStart();
+  if (server_ == nullptr || port == 0) {
+    return absl::UnavailableError(absl::StrCat(
+        "--listen: cannot bind, got: ", absl::GetFlag(FLAGS_listen)));
+  }
+  server_->GetHealthCheckService()->SetServingStatus("shardplane.v1.Worker",
+                                                     true);
+  address_ = JoinHostPort(host_, port);
+  return absl::OkStatus();
+}
+
+absl::Status Daemon::CheckRegistered() const {
+  const Membership* membership = registered_.load();
+  return membership == nullptr ? absl::UnavailableError("not registered yet")
+                               : membership->State();
+}
+
+absl::Status Daemon::StartHttp() {
+  HttpServer::Options options{.listen = absl::GetFlag(FLAGS_http_listen),
+                              .metrics = &metrics_};
+  options.ready.push_back(
+      {"registered", [this] { return CheckRegistered(); }});
+  SP_ASSIGN_OR_RETURN(http_, HttpServer::Start(std::move(options)));
+  return absl::OkStatus();
+}
+
+absl::Status Daemon::Start() {
+  const std::string listen_host = HostOf(absl::GetFlag(FLAGS_listen));
+  host_ = absl::GetFlag(FLAGS_advertise_host);
+  if (host_.empty()) {
+    if (IsWildcard(listen_host)) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "--advertise_host: expected a host where --listen has none of its "
+          "own, got: --listen=",
+          absl::GetFlag(FLAGS_listen)));
+    }
+    host_ = listen_host;
+  }
+  std::string collective_host = absl::GetFlag(FLAGS_collective_host);
+  if (collective_host.empty()) collective_host = host_;
+  SP_ASSIGN_OR_RETURN(
+      executor_, MakeTorchExecutor({.device = absl::GetFlag(FLAGS_device),
+                                    .collective_hostname = collective_host,
+                                    .threads = absl::GetFlag(FLAGS_threads)}));
+  worker_ =
+      std::make_unique<GangWorker>(incarnation_, executor_.get(), &metrics_);
+  coordinator_ = grpc::CreateChannel(absl::GetFlag(FLAGS_coordinator),
+                                     grpc::InsecureChannelCredentials());
+  SP_RETURN_IF_ERROR(StartServer());
+  SP_RETURN_IF_ERROR(StartHttp());
+  membership_ = Membership::Start(
+      {.channel = coordinator_,
+       .worker_id = absl::GetFlag(FLAGS_id),
+       .incarnation = incarnation_,
+       .address = address_,
+       .http_address = http_->address(),
+       .device = absl::GetFlag(FLAGS_device),
+       .on_refused =
+           [this](const absl::Status& status) {
+             Log(absl::StrCat("refused by the coordinator: ",
+                              status.ToString()));
+             refused_ = true;
+             kill(getpid(), SIGTERM);
+           },
+       .log = Log,
+       .random_seed = static_cast<uint32_t>(incarnation_)});
+  registered_ = membership_.get();
+  return absl::OkStatus();
+}
+
+int Daemon::Wait(const sigset_t& signals) {
+  // The ready file comes from a thread of its own: registering may take as
+  // long as the coordinator likes, and SIGTERM must work meanwhile.
+  absl::Notification ending;
+  std::thread announcer([&] {
+    const std::string path = absl::GetFlag(FLAGS_ready_file);
+    while (!ending.HasBeenNotified()) {
+      if (!membership_->WaitRegistered(absl::Milliseconds(200)).ok()) continue;
+      Log(absl::StrCat("serving on ", address_, ", http ", http_->address()));
+      const absl::Status status =
+          path.empty() ? absl::OkStatus()
+                       : WriteReadyFile(
+                             path, {address_, http_->address(), getpid()});
+      if (!status.ok()) Log(status.ToString());
+      return;
+    }
+  });
+  int signal = 0;
+  sigwait(&signals, &signal);
+  ending.Notify();
+  announcer.join();
+  Log("draining");
+  membership_->Drain();
+  absl::Notification drained;
+  std::thread deadline([&] {
+    if (!drained.WaitForNotificationWithTimeout(
+            absl::GetFlag(FLAGS_drain_timeout))) {
+      worker_->AbortAll("the worker's drain timeout is over");
+    }
+  });
+  worker_->Drain();
+  drained.Notify();
+  deadline.join();
+  if (!refused_) {
+    const absl::Status retired = membership_->Retire();
+    if (!retired.ok()) Log(absl::StrCat("retiring: ", retired.ToString()));
+  }
+  server_->Shutdown(std::chrono::system_clock::now() +
+                    std::chrono::milliseconds(500));
+  http_.reset();  // its checks look at the membership
+  Log("exiting");
+  return refused_ ? 1 : 0;
+}
+
+int Main() {
+  if (absl::GetFlag(FLAGS_id).empty()) {
+    absl::SetFlag(&FLAGS_id, absl::StrCat("worker-", getpid()));
+  }
+  // Blocked before any thread starts, so that only Wait sees them.
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+  // NCCL's own watchdogs must not end the process when the coordinator is
+  // gone: the coordinator, or its absence, is ours to judge.
+  setenv("TORCH_NCCL_ENABLE_MONITORING", "0", /*overwrite=*/0);
+  setenv("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0", /*overwrite=*/0);
+  Daemon daemon;
+  if (const absl::Status status = daemon.Start(); !status.ok()) {
+    Log(absl::StrCat("cannot start: ", status.ToString()));
+    return 1;
+  }
+  return daemon.Wait(signals);
+}
+
+}  // namespace
+}  // namespace shardplane
+
+int main(int argc, char** argv) {
+  absl::SetProgramUsageMessage(
+      "holds shards and runs programs for a Shardplane coordinator");
+  absl::ParseCommandLine(argc, argv);
+  return shardplane::Main();
+}

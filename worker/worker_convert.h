@@ -1,0 +1,27 @@
+// The Worker service's messages <-> what GangWorker takes.
+#ifndef SHARDPLANE_WORKER_WORKER_CONVERT_H_
+#define SHARDPLANE_WORKER_WORKER_CONVERT_H_
+
+#include "absl/status/statusor.h"
+#include "shardplane/v1/worker.pb.h"
+#include "worker/gang_worker.h"
+
+namespace shardplane {
+
+// InvalidArgument with the field's path for whatever is missing or bad.
+GangCall ToGangCall(const v1::GangRef& message);
+absl::StatusOr<GangSpec> ToGangSpec(const v1::JoinGangRequest& message);
+absl::StatusOr<MaterializeSpec> ToMaterializeSpec(
+    const v1::MaterializeRequest& message);
+absl::StatusOr<GangRun> ToGangRun(const v1::RunRequest& message);
+absl::StatusOr<GangCommit> ToGangCommit(const v1::CommitRequest& message);
+absl::StatusOr<TensorKey> ToTensorKey(const v1::TensorRef& message);
+
+void FillResponse(RunResult result, v1::RunResponse& response);
+
+// The staging key of an upload.
+std::string UploadKey(const std::string& id);
+
+}  // namespace shardplane
+
+#endif  // SHARDPLANE_WORKER_WORKER_CONVERT_H_

@@ -1,0 +1,145 @@
+#include "worker/worker_service.h"
+
+#include <utility>
+
+#include "common/errors.h"
+#include "proto/convert/field_path.h"
+#include "proto/convert/program.h"
+#include "proto/convert/report.h"
+#include "proto/convert/types.h"
+#include "proto/grpc_status.h"
+#include "proto/tensor_stream.h"
+#include "worker/worker_convert.h"
+
+namespace shardplane {
+
+namespace pb = ::shardplane::v1;
+using google::protobuf::Empty;
+using grpc::ServerContext;
+
+absl::Status WorkerService::DoJoin(const pb::JoinGangRequest& request) {
+  const GangCall call = ToGangCall(request.gang());
+  SP_ASSIGN_OR_RETURN(const GangSpec spec, ToGangSpec(request));
+  return worker_->Join(call, spec,
+                       make_store_(request.rendezvous(), call, spec.rank));
+}
+
+absl::Status WorkerService::DoStage(
+    grpc::ServerReader<pb::StageTensorRequest>& reader) {
+  pb::StageTensorRequest first;
+  if (!reader.Read(&first)) return MissingField("header");
+  SP_RETURN_IF_ERROR(CheckIsHeader(first));
+  SP_ASSIGN_OR_RETURN(const TensorType type,
+                      FromProto(first.header().type(), "header.type"));
+  SP_ASSIGN_OR_RETURN(
+      HostTensor tensor,
+      ReceiveChunks<pb::StageTensorRequest>(
+          type, [&](auto* message) { return reader.Read(message); }));
+  return worker_->Stage(ToGangCall(first.header().gang()),
+                        first.header().key(), std::move(tensor));
+}
+
+absl::Status WorkerService::DoMaterialize(
+    const pb::MaterializeRequest& request, pb::MaterializeResponse& response) {
+  SP_ASSIGN_OR_RETURN(const MaterializeSpec spec, ToMaterializeSpec(request));
+  SP_ASSIGN_OR_RETURN(const RanCollectives ran,
+                      worker_->Materialize(ToGangCall(request.gang()), spec));
+  *response.mutable_collectives() = CountsToProto(ran.counts);
+  return absl::OkStatus();
+}
+
+absl::Status WorkerService::DoLoadProgram(
+    const pb::LoadProgramRequest& request) {
+  SP_ASSIGN_OR_RETURN(const ShardedProgram program,
+                      FromProto(request.body(), "body"));
+  return worker_->LoadProgram(ToGangCall(request.gang()), request.program(),
+                              program);
+}
+
+absl::Status WorkerService::DoRun(const pb::RunRequest& request,
+                                  pb::RunResponse& response) {
+  SP_ASSIGN_OR_RETURN(GangRun run, ToGangRun(request));
+  SP_ASSIGN_OR_RETURN(
+      RunResult result,
+      worker_->Run(ToGangCall(request.gang()), std::move(run)));
+  FillResponse(std::move(result), response);
+  return absl::OkStatus();
+}
+
+absl::Status WorkerService::DoCommit(const pb::CommitRequest& request) {
+  SP_ASSIGN_OR_RETURN(const GangCommit commit, ToGangCommit(request));
+  return worker_->Commit(ToGangCall(request.gang()), commit);
+}
+
+absl::Status WorkerService::DoRead(
+    const pb::ReadTensorRequest& request,
+    grpc::ServerWriter<pb::ReadTensorResponse>& writer) {
+  SP_ASSIGN_OR_RETURN(const TensorKey key, ToTensorKey(request.tensor()));
+  SP_ASSIGN_OR_RETURN(const ShardedTensor tensor,
+                      worker_->Read(ToGangCall(request.gang()), key));
+  pb::ReadTensorResponse first;
+  *first.mutable_header()->mutable_type() = ToProto(tensor.local.type);
+  *first.mutable_header()->mutable_global() = ToProto(tensor.global);
+  *first.mutable_header()->mutable_spec() = ToProto(tensor.spec);
+  // A reader that is gone gets no error either.
+  if (writer.Write(first)) {
+    SendChunks<pb::ReadTensorResponse>(
+        tensor.local.bytes,
+        [&](const auto& message) { return writer.Write(message); });
+  }
+  return absl::OkStatus();
+}
+
+grpc::Status WorkerService::JoinGang(ServerContext*,
+                                     const pb::JoinGangRequest* request,
+                                     Empty*) {
+  return ToGrpcStatus(DoJoin(*request));
+}
+
+grpc::Status WorkerService::LeaveGang(ServerContext*,
+                                      const pb::LeaveGangRequest* request,
+                                      Empty*) {
+  return ToGrpcStatus(worker_->Leave(ToGangCall(request->gang())));
+}
+
+grpc::Status WorkerService::StageTensor(
+    ServerContext*, grpc::ServerReader<pb::StageTensorRequest>* reader,
+    Empty*) {
+  return ToGrpcStatus(DoStage(*reader));
+}
+
+grpc::Status WorkerService::Materialize(ServerContext*,
+                                        const pb::MaterializeRequest* request,
+                                        pb::MaterializeResponse* response) {
+  return ToGrpcStatus(DoMaterialize(*request, *response));
+}
+
+grpc::Status WorkerService::LoadProgram(ServerContext*,
+                                        const pb::LoadProgramRequest* request,
+                                        Empty*) {
+  return ToGrpcStatus(DoLoadProgram(*request));
+}
+
+grpc::Status WorkerService::Run(ServerContext*, const pb::RunRequest* request,
+                                pb::RunResponse* response) {
+  return ToGrpcStatus(DoRun(*request, *response));
+}
+
+grpc::Status WorkerService::Commit(ServerContext*,
+                                   const pb::CommitRequest* request, Empty*) {
+  return ToGrpcStatus(DoCommit(*request));
+}
+
+grpc::Status WorkerService::Abort(ServerContext*,
+                                  const pb::AbortRequest* request, Empty*) {
+  return ToGrpcStatus(
+      worker_->Abort(ToGangCall(request->gang()), request->reason()));
+}
+
+grpc::Status WorkerService::ReadTensor(
+    ServerContext*, const pb::ReadTensorRequest* request,
+    grpc::ServerWriter<pb::ReadTensorResponse>* writer) {
+  return ToGrpcStatus(DoRead(*request, *writer));
+}
+
+}  // namespace shardplane
