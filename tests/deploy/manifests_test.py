@@ -145,10 +145,19 @@ def test_recommended_labels():
         assert labels["app.kubernetes.io/part-of"] == "shardplane"
 
 
+def known_flags(component):
+    """name -> default, as main.cc writes it."""
+    return dict(re.findall(r"ABSL_FLAG\(\s*[\w:<>]+,\s*(\w+),\s*([^,]+),",
+                           (ROOT / COMPONENTS[component]).read_text()))
+
+
 def test_arguments_are_flags_of_the_binary(component):
-    source = (ROOT / COMPONENTS[component]).read_text()
-    known = set(re.findall(r"ABSL_FLAG\(\s*[\w:<>]+,\s*(\w+),", source))
-    assert set(flags(component)) <= known
+    assert set(flags(component)) <= set(known_flags(component))
+
+
+def test_binaries_listen_on_loopback_unless_told_otherwise(component):
+    for flag in ("listen", "http_listen"):
+        assert known_flags(component)[flag] == '"127.0.0.1:0"'
 
 
 def test_listens_on_the_ports_that_it_shows(component):
@@ -223,7 +232,10 @@ def test_pods_have_limits_and_time_to_drain(component):
     resources = container(component)["resources"]
     assert {"cpu", "memory"} <= set(resources["requests"])
     assert "memory" in resources["limits"]
-    assert pod(component)["terminationGracePeriodSeconds"] >= 60
+    drain = flags(component)
+    seconds = (int(drain["drain_ms"]) / 1000 if "drain_ms" in drain
+               else int(drain["drain_timeout"].removesuffix("s")))
+    assert seconds + 10 <= pod(component)["terminationGracePeriodSeconds"]
 
 
 def test_worker_has_shared_memory():
