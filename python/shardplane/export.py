@@ -139,8 +139,7 @@ class _on_meta_if_needed:
     def __enter__(self):
         if self._mixed:
             from torch.nn.utils import stateless
-            twins = {p.fqn: p.tensor.detach().to("meta").requires_grad_(
-                p.tensor.requires_grad) for p in self._tree.parameters}
+            twins = {p.fqn: p.meta_twin() for p in self._tree.parameters}
             self._swap = stateless._reparametrize_module(
                 self._tree.module, twins, tie_weights=True)
             self._swap.__enter__()

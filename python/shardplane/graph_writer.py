@@ -283,7 +283,7 @@ class GraphWriter:
         from shardplane.export import bound_names
         original = self._tree.module.get_submodule(
             self._tree.module_fqn(name))
-        args, kwargs = signature.in_spec.children_specs
+        args, kwargs = signature.in_spec.children()
         names = bound_names(original, [None] * args.num_children,
                             dict.fromkeys(kwargs.context or ()))
         # Structured inputs have several leaves: no names then, only order.

@@ -29,6 +29,11 @@ class ParameterInfo:
     buffer: bool
     alias_of: str  # "" for a first name
 
+    def meta_twin(self):
+        twin = self.tensor.detach().to("meta")
+        return twin if self.buffer else torch.nn.Parameter(
+            twin, self.tensor.requires_grad)
+
     def to_proto(self):
         return pb.Parameter(
             fqn=self.fqn, type=type_of(self.tensor, f"parameter {self.fqn!r}"),

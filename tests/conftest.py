@@ -1,0 +1,44 @@
+"""One cluster of four workers for all tests; each frees what it took."""
+
+import warnings
+
+import pytest
+import torch
+
+import shardplane as sp
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    # The workers use the cores; results do not depend on it.
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared_cluster():
+    with sp.LocalCluster(workers=4) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(shared_cluster):
+    """The shared cluster; all its workers are free before and after."""
+    yield shared_cluster
+    for deployment in shared_cluster.deployments():
+        shared_cluster.delete(deployment.name)
+
+
+@pytest.fixture
+def own_cluster():
+    """A cluster of two workers that the test may break."""
+    with sp.LocalCluster(
+            workers=2, coordinator_args=("--lease_ms=1000",)) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def no_warnings():
+    """Any warning of the plan is an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        yield

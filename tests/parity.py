@@ -1,0 +1,166 @@
+"""A deployment against an unsharded copy of its module."""
+
+import contextlib
+import dataclasses
+from copy import deepcopy
+
+import torch
+
+import shardplane as sp
+
+LR = 0.25
+PHASES = ("materialize", "forward", "backward", "optimizer")
+
+
+def assert_close(actual, expected, what=""):
+    """To rounding, in the dtype at hand."""
+    torch.testing.assert_close(
+        actual, expected.detach(), msg=lambda text: f"{what}: {text}")
+
+
+def chunk(tensor, dim, ranks):
+    """What each rank holds, as torch.chunk cuts; late ranks may be empty."""
+    pieces = list(torch.chunk(tensor.detach(), ranks, dim))
+    while len(pieces) < ranks:
+        pieces.append(tensor.detach().narrow(dim, 0, 0))
+    return pieces
+
+
+def padded_bytes(tensor, dim, ranks):
+    """A tensor gathered or scattered along `dim`, shards padded alike."""
+    size = tensor.shape[dim]
+    rest = tensor.numel() // max(size, 1)
+    return -(-size // ranks) * ranks * rest * tensor.element_size()
+
+
+def check_parameters(m, reference, what):
+    state = m.state_dict()
+    expected = reference.state_dict()
+    assert list(state) == list(expected), what
+    for name, value in expected.items():
+        assert_close(state[name], value, f"{what} {name}")
+
+
+def check_gradients(m, reference):
+    gradients = m.gradients()
+    expected = {name: p.grad for name, p in reference.named_parameters(
+        remove_duplicate=False) if p.grad is not None}
+    assert sorted(gradients) == sorted(expected)
+    for name, value in expected.items():
+        assert_close(gradients[name], value, f"gradient {name}")
+
+
+def check_shards(m, reference, cuts):
+    """`cuts`: FQN -> tensor dim; every other parameter is whole anywhere."""
+    ranks = len(m.shards(next(iter(dict(reference.named_parameters())))))
+    for name, value in reference.named_parameters():
+        shards = m.shards(name)
+        if name in cuts:
+            expected = chunk(value, cuts[name], ranks)
+            if ranks > 1:
+                assert all(shard.numel() < value.numel()
+                           for shard in shards), f"{name} is not cut"
+        else:
+            expected = [value] * ranks
+        assert len(shards) == ranks
+        for rank, (shard, piece) in enumerate(zip(shards, expected)):
+            assert_close(shard, piece, f"{name} on rank {rank}")
+
+
+def check_placements(report, reference, cuts):
+    """The report's word on what is cut how."""
+    for name, _ in reference.named_parameters():
+        expected = f"[S({cuts[name]})]" if name in cuts else "[R]"
+        assert report.placements[name] == expected, name
+
+
+def total(counts, phases=PHASES):
+    return sum(sum(counts[phase].values()) for phase in phases)
+
+
+def assert_counts(m, **expected):
+    """`assert_counts(m, forward={"all_reduce": 1}, backward={})`."""
+    counts = m.comm_counts()
+    for phase, kinds in expected.items():
+        assert dict(counts[phase]) == kinds, f"{phase}: {counts}"
+
+
+def assert_at_most(m, **expected):
+    """No kind runs more often than said; what is not named never runs."""
+    counts = m.comm_counts()
+    for phase, kinds in expected.items():
+        for kind, count in counts[phase].items():
+            assert count <= kinds.get(kind, 0), f"{phase}: {counts}"
+
+
+def assert_bytes(m, **bounds):
+    """Upper bounds on the bytes moved in a phase, on one rank."""
+    moved = m.comm_bytes()
+    for phase, bound in bounds.items():
+        assert sum(moved[phase].values()) <= bound, f"{phase}: {moved}"
+
+
+@dataclasses.dataclass
+class Case:
+    """A module under a plan beside its unsharded copy."""
+
+    m: object
+    reference: torch.nn.Module
+    cuts: dict
+
+    def check_start(self):
+        check_placements(self.m.report, self.reference, self.cuts)
+        check_parameters(self.m, self.reference, "at the start:")
+        check_shards(self.m, self.reference, self.cuts)
+
+    def check_forward(self, x):
+        expected = self.reference(x.detach())
+        assert_close(self.m(x), expected, "forward")
+        return expected
+
+    def check_backward(self, x, loss="sum"):
+        """Gradients of parameters and input; the parameters stay."""
+        self.reference.zero_grad()
+        twin = x.detach().clone().requires_grad_(x.requires_grad)
+        expected = getattr(self.reference(twin), loss)()
+        expected.backward()
+        assert_close(self.m.forward_backward(x, loss=loss), expected, "loss")
+        check_gradients(self.m, self.reference)
+        if x.requires_grad:
+            (gradient,) = self.m.input_gradients()
+            assert_close(gradient, twin.grad, "input gradient")
+
+    def check_step(self, x, loss="sum"):
+        optimizer = torch.optim.SGD(self.reference.parameters(), lr=LR)
+        optimizer.zero_grad()
+        expected = getattr(self.reference(x.detach()), loss)()
+        expected.backward()
+        optimizer.step()
+        actual = self.m.step(x.detach(), loss=loss, optimizer=sp.SGD(lr=LR))
+        assert_close(actual, expected, "loss")
+        assert actual.dim() == 0
+        check_gradients(self.m, self.reference)
+        check_parameters(self.m, self.reference, "after the step:")
+        check_shards(self.m, self.reference, self.cuts)
+
+    def check_all(self, x):
+        """Parameters, forward, gradients, parameters after SGD."""
+        self.check_start()
+        self.check_forward(x)
+        if any(p.requires_grad for p in self.reference.parameters()):
+            self.check_step(x)
+
+
+@contextlib.contextmanager
+def parallelized(cluster, module, mesh, plan, *, cuts=None, x=None,
+                 **options):
+    """A Case; `x`: example input."""
+    reference = deepcopy(module)
+    before = {name: value.clone()
+              for name, value in module.state_dict().items()}
+    if x is not None:
+        options["example_inputs"] = (x,)
+    with cluster.parallelize_module(module, mesh, plan, **options) as m:
+        yield Case(m, reference, cuts or {})
+    for name, value in module.state_dict().items():  # it is never changed
+        assert torch.equal(value, before[name]), name
