@@ -1,0 +1,287 @@
+// The coordinator: holds the registry and the deployments, and drives their
+// state machines by calling workers.
+#ifndef SHARDPLANE_COORDINATOR_COORDINATOR_H_
+#define SHARDPLANE_COORDINATOR_COORDINATOR_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/btree_map.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "common/optimizer.h"
+#include "coordinator/background.h"
+#include "coordinator/deployment.h"
+#include "coordinator/ids.h"
+#include "coordinator/planner.h"
+#include "coordinator/rendezvous.h"
+#include "coordinator/worker_client.h"
+#include "coordinator/worker_registry.h"
+#include "telemetry/metrics.h"
+
+namespace shardplane {
+
+// What a service knows of the call that it serves.
+struct CallContext {
+  absl::Time deadline = absl::InfiniteFuture();
+  std::function<bool()> cancelled;  // whether the caller has gone; may be null
+};
+
+struct CreateCall {
+  DeploymentSpec spec;
+  std::optional<SignatureSpec> signature;
+  std::optional<DeploymentId> id;
+  bool validate_only = false;
+};
+
+struct ForwardCall {
+  DeploymentId deployment;
+  ProgramId program;
+  GangEpoch epoch;  // 0: whatever the gang's is
+  std::vector<TensorSource> inputs;
+};
+struct ForwardOutput {
+  TensorType type;
+  DTensorSpec spec;
+  std::optional<std::string> bytes;  // of the global value, where it is small
+};
+struct ForwardAnswer {
+  std::vector<ForwardOutput> outputs;
+  std::vector<CollectiveCount> collectives;
+};
+
+struct TrainAction {
+  ProgramId program;
+  std::vector<TensorSource> inputs;
+  std::vector<TensorSource> targets;
+  std::optional<OptimizerOptions> optimizer;
+  bool accumulate = false;
+};
+struct UpdateAction {
+  OptimizerOptions optimizer;
+};
+struct LoadStateAction {
+  std::vector<LoadEntry> entries;
+};
+struct ResetOptimizerAction {};
+using StepAction = std::variant<TrainAction, UpdateAction, LoadStateAction,
+                                ResetOptimizerAction>;
+struct StepCall {
+  DeploymentId deployment;
+  StepNumber number;
+  GangEpoch epoch;
+  std::string digest;  // of the request, without its id and epoch
+  StepAction action;
+};
+
+struct UploadCall {
+  DeploymentId deployment;
+  GangEpoch epoch;
+  TensorType type;
+  std::optional<std::string> parameter;  // FQN; else
+  std::string upload;                    // an id of the client's choice
+  std::optional<int> rank;
+};
+
+struct DownloadCall {
+  DeploymentId deployment;
+  GangEpoch epoch;
+  TensorKey tensor;
+  std::optional<int> rank;  // that rank's shard; else the global value
+};
+struct DownloadedTensor {
+  HostTensor tensor;
+  DTensorSpec spec;
+};
+
+// An upload under way: relayed as it comes. One thread at a time.
+class UploadSession {
+ public:
+  virtual ~UploadSession() = default;  // without Finish: the workers drop it
+  virtual absl::Status Write(const v1::TensorData& chunk) = 0;
+  // The number of bytes.
+  virtual absl::StatusOr<int64_t> Finish() = 0;
+};
+
+// Thread-safe; methods block the caller's thread. Owned by main(). Methods on
+// a deployment return, beside what they say: NotFound (no such deployment),
+// Aborted (stale epoch), FailedPrecondition (FAILED, or not the right state),
+// Unavailable (a worker was lost now; the message names it and its rank),
+// DeadlineExceeded (its turn did not come).
+class Coordinator {
+ public:
+  struct Options {
+    absl::Duration lease = absl::Seconds(10);
+    Incarnation incarnation{1};
+    GangEpoch first_epoch{1};  // larger than those of earlier incarnations
+    // host:port of the Rendezvous service for workers; "": as they know it.
+    std::function<std::string()> rendezvous_address;
+    std::function<std::shared_ptr<WorkerClient>(const std::string& address)>
+        connect;
+    std::function<absl::Time()> clock;
+    std::function<std::string()> random_id;  // for names: 8 hex digits
+    std::function<std::string()> random_uid;
+    Metrics* metrics = nullptr;  // outlives the coordinator; may be null
+    absl::Duration call_timeout = absl::Seconds(30);
+    absl::Duration join_timeout = absl::Seconds(60);
+    absl::Duration collective_timeout = absl::Seconds(120);
+    absl::Duration run_timeout = absl::Minutes(10);
+    absl::Duration upload_timeout = absl::Minutes(30);
+    Gang::Options gang;
+  };
+
+  explicit Coordinator(Options options);
+  ~Coordinator();
+  Coordinator(const Coordinator&) = delete;
+  Coordinator& operator=(const Coordinator&) = delete;
+
+  // ---- membership: coordinator.cc. Errors as WorkerRegistry's.
+  struct Lease {
+    Incarnation coordinator;
+    absl::Duration duration;
+  };
+  absl::StatusOr<Lease> RegisterWorker(const WorkerIntroduction& introduction);
+  absl::StatusOr<Lease> RenewLease(const WorkerId& id, Incarnation incarnation,
+                                   LeaseRequest request);
+  std::vector<WorkerRecord> ListWorkers() const;
+  absl::StatusOr<WorkerRecord> GetWorker(const WorkerId& id) const;
+  // Expires leases; call it several times a lease.
+  void Tick();
+  Rendezvous& rendezvous() { return rendezvous_; }
+
+  // ---- deployments: coordinator_deploy.cc
+  // validate_only plans and touches nothing: any number of workers will do.
+  // AlreadyExists: the id is taken. FailedPrecondition: too few workers.
+  // Errors of PlanDeployment.
+  absl::StatusOr<DeploymentInfo> CreateDeployment(CreateCall call,
+                                                  const CallContext& context);
+  absl::StatusOr<DeploymentInfo> GetDeployment(const DeploymentId& id) const;
+  std::vector<DeploymentInfo> ListDeployments() const;
+  struct DeleteCall {
+    DeploymentId id;
+    std::string etag;  // "": any; else Aborted unless it is the present one
+    bool allow_missing = false;
+  };
+  absl::Status DeleteDeployment(const DeleteCall& call);
+  // FailedPrecondition: parameters without data (it names the first).
+  absl::StatusOr<DeploymentInfo> MaterializeDeployment(
+      const DeploymentId& id, GangEpoch epoch, const CallContext& context);
+
+  // ---- programs: coordinator_program.cc
+  absl::StatusOr<std::shared_ptr<const DeploymentProgram>> CreateProgram(
+      const DeploymentId& id, const SignatureSpec& signature,
+      bool validate_only, const CallContext& context);
+  absl::StatusOr<std::shared_ptr<const DeploymentProgram>> GetProgram(
+      const DeploymentId& id, const ProgramId& program) const;
+
+  // ---- actions: coordinator_step.cc
+  // InvalidArgument: inputs of another number, shape or dtype.
+  absl::StatusOr<ForwardAnswer> Forward(const ForwardCall& call,
+                                        const CallContext& context);
+  // Aborted: a number out of turn. InvalidArgument as Forward, or bad
+  // optimizer values. FailedPrecondition: a program without a loss.
+  absl::StatusOr<StepAnswer> Step(const StepCall& call,
+                                  const CallContext& context);
+
+  // ---- tensors: coordinator_tensors.cc
+  absl::StatusOr<std::unique_ptr<UploadSession>> Upload(
+      const UploadCall& call);
+  absl::StatusOr<DownloadedTensor> Download(const DownloadCall& call,
+                                            const CallContext& context);
+
+ private:
+  friend class RelayedUpload;
+  using DeploymentPtr = std::shared_ptr<Deployment>;
+  struct Connection {
+    Incarnation incarnation;
+    std::shared_ptr<WorkerClient> client;  // shared with gangs
+  };
+
+  absl::Time Now() const { return options_.clock(); }
+  // A call to workers. Its id is new each time: what a client repeats after a
+  // failure is done anew, not answered from a worker's memory.
+  Gang::CallSpec Spec(absl::Duration timeout) const {
+    return {options_.random_uid(), timeout};
+  }
+  absl::StatusOr<DeploymentPtr> Find(const DeploymentId& id) const;
+  // The deployment, its epoch checked, and its turn.
+  struct Admitted {
+    DeploymentPtr deployment;
+    ActionQueue::Turn turn;
+  };
+  absl::StatusOr<Admitted> Admit(const DeploymentId& id, GangEpoch epoch,
+                                 const CallContext& context) const;
+
+  void HandleDepartures(const std::vector<Departure>& departures);
+  // Tells the state machine of a failed call and does what it says. Returns
+  // the failure's status, for the caller.
+  absl::Status HandleFailure(const DeploymentPtr& deployment,
+                             const CallFailure& failure);
+  void Perform(const DeploymentPtr& deployment,
+               const std::vector<DeploymentAction>& actions);
+  void LeaveGang(const DeploymentPtr& deployment);
+  void UpdateWorkerMetrics() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void AddMetric(Counter counter, LabelValues labels, double amount = 1);
+
+  // coordinator_deploy.cc
+  absl::StatusOr<std::shared_ptr<Gang>> SeatGang(const DeploymentId& id,
+                                                 int count);
+  absl::StatusOr<DeploymentPtr> FormDeployment(
+      const DeploymentId& id, std::shared_ptr<const DeploymentSpec> spec,
+      const PlannedDeployment& planned, const CallContext& context);
+  std::optional<CallFailure> JoinGang(const DeploymentPtr& deployment);
+  absl::Status ReserveId(const DeploymentId& id);
+  absl::Status CheckDataUploaded(Deployment& deployment);
+
+  // coordinator_program.cc
+  absl::Status AddProgram(const DeploymentPtr& deployment,
+                          std::shared_ptr<const DeploymentProgram> program);
+
+  // coordinator_step.cc
+  std::optional<CallFailure> RunOnAll(
+      Deployment& deployment, const RunCall& call,
+      const DeploymentProgram& program, std::vector<RunOutcome>* outcomes);
+  absl::StatusOr<StepAnswer> RunTrain(const DeploymentPtr& deployment,
+                                      const StepCall& call,
+                                      const DeploymentProgram& program);
+  absl::Status CommitStep(const DeploymentPtr& deployment,
+                          const StepCall& call);
+  absl::StatusOr<StepAnswer> NewStep(const DeploymentPtr& deployment,
+                                     const StepCall& call,
+                                     const std::string& digest);
+
+  // coordinator_tensors.cc
+  // Puts the canonical name in the place of an alias.
+  absl::Status CheckParameterUpload(Deployment& deployment, UploadCall* call);
+  absl::StatusOr<HostTensor> ReadGlobal(const DeploymentPtr& deployment,
+                                        const TensorKey& key,
+                                        const TensorType& type,
+                                        const DTensorSpec& spec);
+
+  const Options options_;
+  Rendezvous rendezvous_;
+
+  mutable absl::Mutex mu_;
+  WorkerRegistry registry_ ABSL_GUARDED_BY(mu_);
+  absl::btree_map<WorkerId, Connection> connections_ ABSL_GUARDED_BY(mu_);
+  // nullptr: the id is reserved for one that is being formed.
+  absl::btree_map<DeploymentId, DeploymentPtr> deployments_
+      ABSL_GUARDED_BY(mu_);
+  GangEpoch next_epoch_ ABSL_GUARDED_BY(mu_);
+
+  // Gangs that leave; last, so that it ends first.
+  Background background_;
+};
+
+}  // namespace shardplane
+
+#endif  // SHARDPLANE_COORDINATOR_COORDINATOR_H_

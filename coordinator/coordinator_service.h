@@ -1,0 +1,72 @@
+// shardplane.v1.ShardingCoordinator over a Coordinator: converts, calls,
+// converts back.
+#ifndef SHARDPLANE_COORDINATOR_COORDINATOR_SERVICE_H_
+#define SHARDPLANE_COORDINATOR_COORDINATOR_SERVICE_H_
+
+#include "coordinator/coordinator.h"
+#include "coordinator/request_log.h"
+#include "coordinator/stream_watch.h"
+#include "shardplane/v1/coordinator.grpc.pb.h"
+
+namespace shardplane {
+
+// Thread-safe. Codes are those of Coordinator's methods, and of the request
+// log for every write; see coordinator.h. Borrows all three.
+class CoordinatorService final : public v1::ShardingCoordinator::Service {
+ public:
+  CoordinatorService(Coordinator* coordinator, RequestLog* log,
+                     StreamWatch* streams)
+      : coordinator_(coordinator), log_(log), streams_(streams) {}
+
+  grpc::Status CreateDeployment(grpc::ServerContext* context,
+                                const v1::CreateDeploymentRequest* request,
+                                v1::Deployment* response) override;
+  grpc::Status GetDeployment(grpc::ServerContext* context,
+                             const v1::GetDeploymentRequest* request,
+                             v1::Deployment* response) override;
+  grpc::Status ListDeployments(grpc::ServerContext* context,
+                               const v1::ListDeploymentsRequest* request,
+                               v1::ListDeploymentsResponse* response) override;
+  grpc::Status DeleteDeployment(grpc::ServerContext* context,
+                                const v1::DeleteDeploymentRequest* request,
+                                google::protobuf::Empty* response) override;
+  grpc::Status MaterializeDeployment(
+      grpc::ServerContext* context,
+      const v1::MaterializeDeploymentRequest* request,
+      v1::Deployment* response) override;
+  grpc::Status CreateProgram(grpc::ServerContext* context,
+                             const v1::CreateProgramRequest* request,
+                             v1::Program* response) override;
+  grpc::Status GetProgram(grpc::ServerContext* context,
+                          const v1::GetProgramRequest* request,
+                          v1::Program* response) override;
+  grpc::Status Forward(grpc::ServerContext* context,
+                       const v1::ForwardRequest* request,
+                       v1::ForwardResponse* response) override;
+  grpc::Status Step(grpc::ServerContext* context,
+                    const v1::StepRequest* request,
+                    v1::StepResult* response) override;
+  // Cancelled: the client went away in the middle. DataLoss: bad checksum.
+  grpc::Status UploadTensor(
+      grpc::ServerContext* context,
+      grpc::ServerReader<v1::UploadTensorRequest>* reader,
+      v1::UploadTensorResponse* response) override;
+  grpc::Status DownloadTensor(
+      grpc::ServerContext* context, const v1::DownloadTensorRequest* request,
+      grpc::ServerWriter<v1::DownloadTensorResponse>* writer) override;
+  grpc::Status ListWorkers(grpc::ServerContext* context,
+                           const v1::ListWorkersRequest* request,
+                           v1::ListWorkersResponse* response) override;
+  grpc::Status GetWorker(grpc::ServerContext* context,
+                         const v1::GetWorkerRequest* request,
+                         v1::WorkerNode* response) override;
+
+ private:
+  Coordinator* const coordinator_;
+  RequestLog* const log_;
+  StreamWatch* const streams_;
+};
+
+}  // namespace shardplane
+
+#endif  // SHARDPLANE_COORDINATOR_COORDINATOR_SERVICE_H_

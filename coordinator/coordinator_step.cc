@@ -1,0 +1,324 @@
+// Forward, and the numbered actions.
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/errors.h"
+#include "coordinator/coordinator.h"
+#include "coordinator/digest.h"
+#include "coordinator/step_inputs.h"
+
+namespace shardplane {
+namespace {
+
+// Outputs up to this size travel in the answer, up to a total.
+constexpr int64_t kMaxInlineOutput = int64_t{256} << 10;
+constexpr int64_t kMaxInlineOutputs = int64_t{2} << 20;
+
+std::string PhaseOf(const StepAction& action) {
+  static constexpr const char* kPhases[] = {"train", "update", "load_state",
+                                            "reset_optimizer"};
+  return kPhases[action.index()];
+}
+
+std::vector<std::string> UploadsOf(const StepAction& action) {
+  if (const auto* train = std::get_if<TrainAction>(&action)) {
+    std::vector<std::string> ids = UploadsOf(train->inputs);
+    const std::vector<std::string> targets = UploadsOf(train->targets);
+    ids.insert(ids.end(), targets.begin(), targets.end());
+    return ids;
+  }
+  std::vector<std::string> ids;
+  if (const auto* load = std::get_if<LoadStateAction>(&action)) {
+    for (const LoadEntry& entry : load->entries) {
+      ids.push_back(entry.upload);
+    }
+  }
+  return ids;
+}
+
+// The digest of the request and of the contents that it names.
+std::string FullDigest(const StepCall& call, const UploadBook& uploads) {
+  std::string text = call.digest;
+  for (const std::string& id : UploadsOf(call.action)) {
+    absl::StrAppend(&text, "\n", id, "=", uploads.Fingerprint(id));
+  }
+  return Digest(text);
+}
+
+// What Commit is told, beside the number.
+struct ToCommitCall {
+  CommitCall call;
+  void operator()(const TrainAction& action) {
+    call.optimizer = action.optimizer;
+  }
+  void operator()(const UpdateAction& action) {
+    call.optimizer = action.optimizer;
+  }
+  void operator()(const LoadStateAction& action) {
+    call.load_state = action.entries;
+  }
+  void operator()(const ResetOptimizerAction&) { call.reset_optimizer = true; }
+};
+
+absl::Status CheckLoadState(Deployment& deployment,
+                            const LoadStateAction& action)
+    ABSL_EXCLUSIVE_LOCKS_REQUIRED(deployment.mu) {
+  for (size_t i = 0; i < action.entries.size(); ++i) {
+    const std::string field = absl::StrCat("load_state.entries[", i, "]");
+    SP_ASSIGN_OR_RETURN(const Deployment::CanonicalParameter found,
+                        deployment.FindParameter(action.entries[i].fqn,
+                                                 absl::StrCat(field, ".fqn")));
+    SP_RETURN_IF_ERROR(WithMetadata(
+        deployment.uploads.Check(action.entries[i].upload,
+                                 found.parameter->type,
+                                 absl::StrCat(field, ".upload")),
+        "fqn", action.entries[i].fqn));
+  }
+  return absl::OkStatus();
+}
+
+// Entries under the canonical names, the last one of a tied weight counts.
+void Canonicalize(const Deployment& deployment, std::vector<LoadEntry>* entries) {
+  for (LoadEntry& entry : *entries) {
+    const auto found = deployment.FindParameter(entry.fqn, "fqn");
+    entry.fqn = found.ok() ? found->parameter->fqn : entry.fqn;
+  }
+}
+
+absl::Status NoLoss(const DeploymentProgram& program) {
+  const std::string name = ResourceName(program.deployment, program.id);
+  return MakeError(
+      absl::StatusCode::kFailedPrecondition,
+      absl::StrCat("train.program: expected a program with a loss, got: ",
+                   name),
+      {.reason = "PROGRAM_WITHOUT_LOSS",
+       .metadata = {{"field", "train.program"},
+                    {"subject", name},
+                    {"remedy", "create a program whose signature has a loss"}}});
+}
+
+// The global loss of the ranks' local values.
+absl::StatusOr<HostTensor> AssembleLoss(
+    const DeploymentProgram& program, const std::vector<RunOutcome>& outcomes) {
+  const Value& loss = program.program.values[program.program.loss];
+  std::vector<HostTensor> shards;
+  for (const int rank : RanksToAssemble(loss.spec, program.program.mesh)) {
+    if (!outcomes[rank].loss.has_value()) {
+      return absl::InternalError(
+          absl::StrCat("loss: expected one of rank ", rank, ", got: none"));
+    }
+    shards.push_back(*outcomes[rank].loss);
+  }
+  return AssembleGlobal(loss.type, loss.spec, program.program.mesh, shards);
+}
+
+}  // namespace
+
+std::optional<CallFailure> Coordinator::RunOnAll(
+    Deployment& deployment, const RunCall& call,
+    const DeploymentProgram& program, std::vector<RunOutcome>* outcomes) {
+  outcomes->resize(deployment.gang->size());
+  {
+    // The workers take uploads away when they run, whatever comes of it.
+    absl::MutexLock lock(&deployment.mu);
+    deployment.uploads.Use(UploadsOf(call.inputs));
+  }
+  return deployment.gang->CallAll(
+      Spec(options_.run_timeout),
+      [&](int rank, WorkerClient& client, const GangRef& ref,
+          const CallOptions& options, WorkerClient::Done done) {
+        RunCall mine = call;
+        mine.expected_hash = call.train ? program.train_hash[rank]
+                                        : program.forward_hash[rank];
+        client.Run(ref, mine, options,
+                   [outcomes, rank, done](absl::StatusOr<RunOutcome> outcome) {
+                     const absl::Status status = outcome.status();
+                     if (outcome.ok()) {
+                       (*outcomes)[rank] = *std::move(outcome);
+                     }
+                     done(status);
+                   });
+      });
+}
+
+absl::StatusOr<ForwardAnswer> Coordinator::Forward(const ForwardCall& call,
+                                                   const CallContext& context) {
+  SP_ASSIGN_OR_RETURN(const Admitted admitted,
+                      Admit(call.deployment, call.epoch, context));
+  Deployment& deployment = *admitted.deployment;
+  const absl::Time start = Now();
+  {
+    absl::MutexLock lock(&deployment.mu);
+    SP_RETURN_IF_ERROR(deployment.state.CheckReady("forward"));
+  }
+  SP_ASSIGN_OR_RETURN(const std::shared_ptr<const DeploymentProgram> program,
+                      deployment.FindProgram(call.program));
+  {
+    absl::MutexLock lock(&deployment.mu);
+    SP_RETURN_IF_ERROR(
+        CheckInputs(*program, call.inputs, {}, "", deployment.uploads));
+  }
+  std::vector<RunOutcome> outcomes;
+  const std::optional<CallFailure> failure =
+      RunOnAll(deployment, {.program = call.program, .inputs = call.inputs},
+               *program, &outcomes);
+  AddMetric(Counter::kSteps,
+            {"forward", failure.has_value() ? "error" : "ok"});
+  if (failure.has_value()) {
+    return HandleFailure(admitted.deployment, *failure);
+  }
+  {
+    absl::MutexLock lock(&deployment.mu);
+    deployment.last_run = program;
+  }
+  ForwardAnswer answer{.collectives = outcomes[0].collectives};
+  int64_t total = 0;
+  for (size_t i = 0; i < program->program.outputs.size(); ++i) {
+    const Value& value = program->program.values[program->program.outputs[i]];
+    ForwardOutput output{value.type, value.spec, std::nullopt};
+    const int64_t bytes = ByteSize(value.type);
+    if (bytes <= kMaxInlineOutput && total + bytes <= kMaxInlineOutputs) {
+      total += bytes;
+      SP_ASSIGN_OR_RETURN(
+          HostTensor tensor,
+          ReadGlobal(admitted.deployment, OutputKey{static_cast<int>(i)},
+                     value.type, value.spec));
+      output.bytes = std::move(tensor.bytes);
+    }
+    answer.outputs.push_back(std::move(output));
+  }
+  if (options_.metrics != nullptr) {
+    options_.metrics->Observe(Histogram::kStepDuration, {"forward"},
+                              Now() - start);
+  }
+  return answer;
+}
+
+absl::StatusOr<StepAnswer> Coordinator::Step(const StepCall& call,
+                                             const CallContext& context) {
+  SP_ASSIGN_OR_RETURN(const Admitted admitted,
+                      Admit(call.deployment, call.epoch, context));
+  Deployment& deployment = *admitted.deployment;
+  std::string digest;
+  {
+    absl::MutexLock lock(&deployment.mu);
+    digest = FullDigest(call, deployment.uploads);
+    SP_ASSIGN_OR_RETURN(const std::optional<StepAnswer> recorded,
+                        deployment.state.CheckTurn(call.number, digest));
+    if (recorded.has_value()) {
+      return *recorded;
+    }
+  }
+  const absl::Time start = Now();
+  absl::StatusOr<StepAnswer> answer =
+      NewStep(admitted.deployment, call, digest);
+  const std::string phase = PhaseOf(call.action);
+  AddMetric(Counter::kSteps, {phase, answer.ok() ? "ok" : "error"});
+  if (options_.metrics != nullptr && answer.ok()) {
+    options_.metrics->Observe(Histogram::kStepDuration, {phase},
+                              Now() - start);
+  }
+  return answer;
+}
+
+absl::StatusOr<StepAnswer> Coordinator::NewStep(
+    const DeploymentPtr& deployment, const StepCall& call,
+    const std::string& digest) {
+  const auto* train = std::get_if<TrainAction>(&call.action);
+  std::shared_ptr<const DeploymentProgram> program;
+  if (train != nullptr) {
+    SP_ASSIGN_OR_RETURN(program, deployment->FindProgram(train->program));
+    if (program->program.loss < 0) {
+      return NoLoss(*program);
+    }
+  }
+  {
+    absl::MutexLock lock(&deployment->mu);
+    if (train != nullptr) {
+      SP_RETURN_IF_ERROR(CheckInputs(*program, train->inputs, train->targets,
+                                     "train.", deployment->uploads));
+    }
+    if (const auto* load = std::get_if<LoadStateAction>(&call.action)) {
+      SP_RETURN_IF_ERROR(CheckLoadState(*deployment, *load));
+    }
+    SP_RETURN_IF_ERROR(deployment->state
+                           .Apply(StepRequested{call.number, digest,
+                                                train != nullptr},
+                                  Now())
+                           .status());
+  }
+  const absl::Time start = Now();
+  StepAnswer answer{.number = call.number,
+                    .epoch = deployment->gang->epoch()};
+  if (train != nullptr) {
+    SP_ASSIGN_OR_RETURN(answer, RunTrain(deployment, call, *program));
+  }
+  SP_RETURN_IF_ERROR(CommitStep(deployment, call));
+  answer.seconds = absl::ToDoubleSeconds(Now() - start);
+  absl::MutexLock lock(&deployment->mu);
+  deployment->last_run = train != nullptr ? program : deployment->last_run;
+  // Uploads of earlier steps are no longer asked for; those of this one are
+  // kept for a repeated call.
+  deployment->uploads.ForgetUsed(UploadsOf(call.action));
+  SP_RETURN_IF_ERROR(
+      deployment->state.Apply(CommitDone{answer}, Now()).status());
+  return answer;
+}
+
+absl::StatusOr<StepAnswer> Coordinator::RunTrain(
+    const DeploymentPtr& deployment, const StepCall& call,
+    const DeploymentProgram& program) {
+  const auto& train = std::get<TrainAction>(call.action);
+  RunCall run{.step = call.number,
+              .program = train.program,
+              .train = true,
+              .inputs = train.inputs,
+              .accumulate = train.accumulate};
+  run.inputs.insert(run.inputs.end(), train.targets.begin(),
+                    train.targets.end());
+  std::vector<RunOutcome> outcomes;
+  std::optional<CallFailure> failure =
+      RunOnAll(*deployment, run, program, &outcomes);
+  if (failure.has_value()) {
+    return HandleFailure(deployment, *failure);
+  }
+  absl::StatusOr<HostTensor> loss = AssembleLoss(program, outcomes);
+  if (!loss.ok()) {
+    return HandleFailure(deployment, {.status = loss.status()});
+  }
+  {
+    absl::MutexLock lock(&deployment->mu);
+    SP_RETURN_IF_ERROR(deployment->state.Apply(RunDone{}, Now()).status());
+  }
+  return StepAnswer{.number = call.number,
+                    .epoch = deployment->gang->epoch(),
+                    .loss = *std::move(loss),
+                    .collectives = outcomes[0].collectives};
+}
+
+absl::Status Coordinator::CommitStep(const DeploymentPtr& deployment,
+                                     const StepCall& call) {
+  ToCommitCall to_commit{{.step = call.number}};
+  std::visit(to_commit, call.action);
+  Canonicalize(*deployment, &to_commit.call.load_state);
+  {
+    absl::MutexLock lock(&deployment->mu);
+    deployment->uploads.Use(UploadsOf(call.action));
+  }
+  std::optional<CallFailure> failure = deployment->gang->CallAll(
+      Spec(options_.run_timeout),
+      [&](int, WorkerClient& client, const GangRef& ref,
+          const CallOptions& options, WorkerClient::Done done) {
+        client.Commit(ref, to_commit.call, options, std::move(done));
+      });
+  if (!failure.has_value()) {
+    return absl::OkStatus();
+  }
+  if (failure->succeeded > 0) {
+    // Some ranks have the update and some have not: no way back.
+    failure->health = GangHealth::kBroken;
+  }
+  return HandleFailure(deployment, *failure);
+}
+
+}  // namespace shardplane

@@ -1,0 +1,191 @@
+// The life of one deployment as a pure state machine: an event and a time go
+// in, actions for the driver come out.
+#ifndef SHARDPLANE_COORDINATOR_DEPLOYMENT_STATE_H_
+#define SHARDPLANE_COORDINATOR_DEPLOYMENT_STATE_H_
+
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "common/host_tensor.h"
+#include "common/report.h"
+#include "coordinator/ids.h"
+
+namespace shardplane {
+
+enum class DeploymentPhase {
+  kForming = 1,     // its gang is being formed
+  kAwaitingData,    // gang formed, parameters may be uploaded
+  kMaterializing,
+  kReady,
+  kFailed,          // for good; the reason names worker and rank
+  kDeleted,
+};
+std::string ToString(DeploymentPhase phase);  // "AWAITING_DATA"
+
+struct RankMember {
+  WorkerId worker;
+  Incarnation incarnation;
+  friend bool operator==(const RankMember&, const RankMember&) = default;
+};
+
+// What a numbered action answers, and answers again.
+struct StepAnswer {
+  StepNumber number;
+  GangEpoch epoch;
+  std::optional<HostTensor> loss;
+  std::vector<CollectiveCount> collectives;
+  double seconds = 0;
+  friend bool operator==(const StepAnswer&, const StepAnswer&) = default;
+};
+
+// How a gang is after one of its calls has failed.
+enum class GangHealth {
+  kIntact,  // all ranks are there and in step
+  kBroken,  // its collectives are ended; the gang is of no more use
+};
+
+// ----------------------------------------------------------------- events
+struct GangFormed {};
+struct MaterializeRequested {};
+struct MaterializeDone {};
+struct StepRequested {
+  StepNumber number;
+  std::string digest;       // of the whole request
+  bool runs_program = true; // train; else only a commit
+};
+struct RunDone {};
+struct CommitDone {
+  StepAnswer answer;
+};
+// A call to all ranks failed: `rank` is the culprit.
+struct CallFailed {
+  int rank = 0;
+  absl::Status status;
+  GangHealth health = GangHealth::kIntact;
+};
+// A worker has left, whatever was going on.
+struct WorkerGone {
+  int rank = 0;
+  std::string reason;  // "worker w2 is LOST: its lease ran out"
+};
+struct DeleteRequested {};
+
+using DeploymentEvent =
+    std::variant<GangFormed, MaterializeRequested, MaterializeDone,
+                 StepRequested, RunDone, CommitDone, CallFailed, WorkerGone,
+                 DeleteRequested>;
+
+// ---------------------------------------------------------------- actions
+struct Materialize {
+  friend bool operator==(const Materialize&, const Materialize&) = default;
+};
+struct Run {
+  friend bool operator==(const Run&, const Run&) = default;
+};
+struct Commit {
+  friend bool operator==(const Commit&, const Commit&) = default;
+};
+struct Abandon {  // discard what Run left pending
+  friend bool operator==(const Abandon&, const Abandon&) = default;
+};
+struct GiveAnswer {  // the recorded one; nothing runs
+  StepAnswer answer;
+  friend bool operator==(const GiveAnswer&, const GiveAnswer&) = default;
+};
+struct AbortPeers {  // end the collectives of all ranks
+  std::string reason;
+  friend bool operator==(const AbortPeers&, const AbortPeers&) = default;
+};
+struct Leave {  // all ranks leave the gang, and are free
+  friend bool operator==(const Leave&, const Leave&) = default;
+};
+
+using DeploymentAction = std::variant<Materialize, Run, Commit, Abandon,
+                                      GiveAnswer, AbortPeers, Leave>;
+
+// Owned and guarded by the coordinator's entry of the deployment, which
+// carries actions out one request at a time, and sends the outcome as the next
+// event. WorkerGone and DeleteRequested may come at any time.
+//
+//   READY, last step 4: StepRequested{5} -> {Run}; RunDone -> {Commit};
+//   CommitDone -> {}, last step 5; StepRequested{5} again -> {GiveAnswer};
+//   StepRequested{7} -> ABORTED "expected step 6, got: 7"
+class DeploymentState {
+ public:
+  DeploymentState(DeploymentId id, GangEpoch epoch,
+                  std::vector<RankMember> members, absl::Time now);
+
+  // Aborted: a step number out of turn, or the last number with another digest
+  // (metadata "expected"). FailedPrecondition: not now; FAILED (the message
+  // names worker and rank); NotFound: DELETED. A refused event changes nothing.
+  absl::StatusOr<std::vector<DeploymentAction>> Apply(
+      const DeploymentEvent& event, absl::Time now);
+
+  // FailedPrecondition or NotFound, as above, unless parameters are there.
+  absl::Status CheckReady(absl::string_view what) const;
+  // The same unless parameters may be uploaded and materialized.
+  absl::Status CheckMaterializable() const;
+  // The answer that was recorded for this number, or nullopt for the next
+  // number. Errors as of StepRequested.
+  absl::StatusOr<std::optional<StepAnswer>> CheckTurn(
+      StepNumber number, absl::string_view digest) const;
+  // The same unless the gang stands.
+  absl::Status CheckAlive(absl::string_view what) const;
+  // Aborted unless `epoch` is 0 or the gang's.
+  absl::Status CheckEpoch(GangEpoch epoch) const;
+
+  const DeploymentId& id() const { return id_; }
+  GangEpoch epoch() const { return epoch_; }
+  const std::vector<RankMember>& members() const { return members_; }
+  DeploymentPhase phase() const { return phase_; }
+  const std::string& reason() const { return reason_; }
+  StepNumber last_step() const { return last_step_; }
+  absl::Time create_time() const { return create_time_; }
+  absl::Time update_time() const { return update_time_; }
+  // Changes with every change of the resource.
+  std::string etag() const;
+
+ private:
+  using Actions = std::vector<DeploymentAction>;
+  enum class InFlight { kNothing, kRun, kCommit };
+
+  absl::StatusOr<Actions> On(const GangFormed& event, absl::Time now);
+  absl::StatusOr<Actions> On(const MaterializeRequested& event, absl::Time now);
+  absl::StatusOr<Actions> On(const MaterializeDone& event, absl::Time now);
+  absl::StatusOr<Actions> On(const StepRequested& event, absl::Time now);
+  absl::StatusOr<Actions> On(const RunDone& event, absl::Time now);
+  absl::StatusOr<Actions> On(const CommitDone& event, absl::Time now);
+  absl::StatusOr<Actions> On(const CallFailed& event, absl::Time now);
+  absl::StatusOr<Actions> On(const WorkerGone& event, absl::Time now);
+  absl::StatusOr<Actions> On(const DeleteRequested& event, absl::Time now);
+
+  Actions Fail(std::string reason, absl::Time now);
+  void Enter(DeploymentPhase phase, std::string reason, absl::Time now);
+  void Touch(absl::Time now);
+  absl::Status OutOfTurn(StepNumber got, absl::string_view why) const;
+
+  DeploymentId id_;
+  GangEpoch epoch_;
+  std::vector<RankMember> members_;
+  DeploymentPhase phase_ = DeploymentPhase::kForming;
+  std::string reason_;
+  absl::Time create_time_;
+  absl::Time update_time_;
+  uint64_t revision_ = 1;
+
+  StepNumber last_step_;
+  std::string last_digest_;
+  StepAnswer last_answer_;
+  InFlight in_flight_ = InFlight::kNothing;
+  std::string running_digest_;
+};
+
+}  // namespace shardplane
+
+#endif  // SHARDPLANE_COORDINATOR_DEPLOYMENT_STATE_H_

@@ -1,0 +1,148 @@
+// shardplane_coordinator: the process.
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+#include "absl/random/random.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
+#include "coordinator/coordinator_server.h"
+#include "coordinator/grpc_worker_client.h"
+#include "telemetry/http_server.h"
+#include "telemetry/metrics.h"
+
+ABSL_FLAG(std::string, listen, "127.0.0.1:0",
+          "HOST:PORT of the gRPC services; port 0 is any free one");
+ABSL_FLAG(std::string, advertise, "",
+          "HOST:PORT at which workers reach the gRPC services; by default the "
+          "address that is bound, or what each worker was started with");
+ABSL_FLAG(std::string, http_listen, "127.0.0.1:0",
+          "HOST:PORT of /metrics, /livez and /readyz");
+ABSL_FLAG(std::string, ready_file, "",
+          "written, as JSON with the addresses, once the process serves");
+ABSL_FLAG(int64_t, lease_ms, 10'000,
+          "how long a worker may be silent, in milliseconds");
+ABSL_FLAG(int64_t, drain_ms, 20'000,
+          "how long calls may go on after SIGTERM, in milliseconds");
+
+namespace shardplane {
+namespace {
+
+// A UUID of version 4.
+std::string RandomUid() {
+  thread_local absl::BitGen random;
+  const uint64_t high = absl::Uniform<uint64_t>(random);
+  const uint64_t low = absl::Uniform<uint64_t>(random);
+  return absl::StrFormat("%08x-%04x-4%03x-%04x-%012x", high >> 32,
+                         (high >> 16) & 0xffff, high & 0xfff,
+                         0x8000 | (low >> 50), low & 0xffffffffffff);
+}
+
+std::string RandomId() { return RandomUid().substr(0, 8); }
+
+CoordinatorServer::Options ServerOptions(Metrics* metrics) {
+  const int64_t start_ms = absl::ToUnixMillis(absl::Now());
+  CoordinatorServer::Options options;
+  options.listen = absl::GetFlag(FLAGS_listen);
+  options.advertise = absl::GetFlag(FLAGS_advertise);
+  options.metrics = metrics;
+  options.coordinator.lease = absl::Milliseconds(absl::GetFlag(FLAGS_lease_ms));
+  options.tick = std::min(options.tick, options.coordinator.lease / 8);
+  options.coordinator.incarnation =
+      Incarnation{static_cast<uint64_t>(start_ms)};
+  // Larger than any epoch of an earlier start, unless that one formed a
+  // thousand gangs a millisecond.
+  options.coordinator.first_epoch =
+      GangEpoch{static_cast<uint64_t>(start_ms) * 1000};
+  options.coordinator.connect = &ConnectToWorker;
+  options.coordinator.clock = &absl::Now;
+  options.coordinator.random_id = &RandomId;
+  options.coordinator.random_uid = &RandomUid;
+  return options;
+}
+
+// Complete or not there: written beside, then renamed.
+bool WriteReadyFile(const std::string& path, const std::string& address,
+                    const std::string& http_address) {
+  if (path.empty()) {
+    return true;
+  }
+  const std::string temporary = absl::StrCat(path, ".", getpid());
+  std::ofstream file(temporary);
+  file << absl::StrFormat(
+      "{\"address\":\"%s\",\"http_address\":\"%s\",\"pid\":%d}\n", address,
+      http_address, getpid());
+  file.close();
+  return file.good() &&
+         std::rename(temporary.c_str(), path.c_str()) == 0;
+}
+
+int Fail(absl::string_view what, const absl::Status& status) {
+  std::cerr << "shardplane_coordinator: " << what << ": " << status.ToString()
+            << std::endl;
+  return 1;
+}
+
+int Main() {
+  if (absl::GetFlag(FLAGS_lease_ms) < 1) {
+    return Fail("--lease_ms", absl::InvalidArgumentError(absl::StrCat(
+                                  "expected a positive number, got: ",
+                                  absl::GetFlag(FLAGS_lease_ms))));
+  }
+  // Before the first thread starts, so that none of them gets the signals.
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+
+  Metrics metrics({.component = "coordinator"});
+  absl::StatusOr<std::unique_ptr<CoordinatorServer>> server =
+      CoordinatorServer::Start(ServerOptions(&metrics));
+  if (!server.ok()) {
+    return Fail("gRPC", server.status());
+  }
+  CoordinatorServer* const serving = server->get();
+  const absl::StatusOr<std::unique_ptr<HttpServer>> http = HttpServer::Start(
+      {.listen = absl::GetFlag(FLAGS_http_listen),
+       .metrics = &metrics,
+       .ready = {{"serving", [serving] { return serving->Serving(); }}}});
+  if (!http.ok()) {
+    return Fail("HTTP", http.status());
+  }
+  const std::string ready_file = absl::GetFlag(FLAGS_ready_file);
+  if (!WriteReadyFile(ready_file, serving->address(), (*http)->address())) {
+    return Fail("--ready_file", absl::InvalidArgumentError(absl::StrCat(
+                                    "expected a path that can be written, "
+                                    "got: ",
+                                    ready_file)));
+  }
+  std::cerr << "shardplane_coordinator: serving at " << serving->address()
+            << ", http at " << (*http)->address() << std::endl;
+  int signal = 0;
+  sigwait(&signals, &signal);
+  std::cerr << "shardplane_coordinator: draining" << std::endl;
+  serving->Drain(absl::Milliseconds(absl::GetFlag(FLAGS_drain_ms)));
+  return 0;
+}
+
+}  // namespace
+}  // namespace shardplane
+
+int main(int argc, char** argv) {
+  absl::SetProgramUsageMessage("coordinates a cluster of Shardplane workers");
+  absl::ParseCommandLine(argc, argv);
+  return shardplane::Main();
+}

@@ -1,0 +1,371 @@
+#include "coordinator/messages.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/errors.h"
+#include "coordinator/deterministic.h"
+#include "coordinator/digest.h"
+#include "proto/convert/module.h"
+#include "proto/convert/optimizer.h"
+#include "proto/convert/plan.h"
+#include "proto/convert/program.h"
+#include "proto/convert/report.h"
+#include "proto/convert/types.h"
+
+namespace shardplane {
+namespace {
+
+namespace pb = ::shardplane::v1;
+
+void SetTime(absl::Time time, google::protobuf::Timestamp* message) {
+  const int64_t seconds = absl::ToUnixSeconds(time);
+  message->set_seconds(seconds);
+  message->set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(
+      time - absl::FromUnixSeconds(seconds))));
+}
+
+absl::StatusOr<DeploymentSpec> SpecFromProto(const pb::Deployment& message) {
+  DeploymentSpec spec;
+  if (!message.has_module()) {
+    return MissingField("deployment.module");
+  }
+  if (!message.has_mesh()) {
+    return MissingField("deployment.mesh");
+  }
+  SP_ASSIGN_OR_RETURN(spec.module,
+                      FromProto(message.module(), "deployment.module"));
+  SP_ASSIGN_OR_RETURN(spec.mesh, FromProto(message.mesh(), "deployment.mesh"));
+  if (message.has_plan()) {
+    SP_ASSIGN_OR_RETURN(spec.plan,
+                        FromProto(message.plan(), "deployment.plan"));
+  }
+  spec.plan_mesh_dim = message.plan_mesh_dim();
+  if (message.has_src_data_rank()) {
+    spec.src_data_rank = message.src_data_rank();
+  }
+  spec.seed = message.seed();
+  spec.strict = message.strict();
+  spec.labels.insert(message.labels().begin(), message.labels().end());
+  return spec;
+}
+
+absl::StatusOr<std::vector<TensorSource>> SourcesFromProto(
+    const google::protobuf::RepeatedPtrField<pb::Tensor>& messages,
+    const FieldPath& parent, const char* name) {
+  std::vector<TensorSource> sources;
+  for (int i = 0; i < messages.size(); ++i) {
+    SP_ASSIGN_OR_RETURN(sources.emplace_back(),
+                        FromProto(messages[i], parent.Element(name, i)));
+  }
+  return sources;
+}
+
+// The program of a call, which must be the deployment's own.
+absl::StatusOr<ProgramId> ProgramOf(const DeploymentId& deployment,
+                                    const std::string& name,
+                                    const std::string& field) {
+  SP_ASSIGN_OR_RETURN(const ProgramName parsed, ParseProgramName(name, field));
+  if (parsed.deployment != deployment) {
+    return InvalidField(field,
+                        absl::StrCat("expected a program of ",
+                                     ResourceName(deployment), ", got: ",
+                                     name));
+  }
+  return parsed.program;
+}
+
+absl::StatusOr<TrainAction> TrainFromProto(
+    const DeploymentId& deployment, const pb::StepRequest::Train& message) {
+  TrainAction action;
+  const FieldPath field("train");
+  SP_ASSIGN_OR_RETURN(action.program, ProgramOf(deployment, message.program(),
+                                                "train.program"));
+  SP_ASSIGN_OR_RETURN(action.inputs,
+                      SourcesFromProto(message.inputs(), field, "inputs"));
+  SP_ASSIGN_OR_RETURN(action.targets,
+                      SourcesFromProto(message.targets(), field, "targets"));
+  if (message.has_optimizer()) {
+    SP_ASSIGN_OR_RETURN(action.optimizer, FromProto(message.optimizer(),
+                                                    "train.optimizer"));
+  }
+  action.accumulate = message.accumulate();
+  return action;
+}
+
+absl::StatusOr<StepAction> ActionFromProto(const DeploymentId& deployment,
+                                           const pb::StepRequest& request) {
+  switch (request.action_case()) {
+    case pb::StepRequest::kTrain:
+      return TrainFromProto(deployment, request.train());
+    case pb::StepRequest::kUpdate: {
+      if (!request.update().has_optimizer()) {
+        return MissingField("update.optimizer");
+      }
+      SP_ASSIGN_OR_RETURN(
+          OptimizerOptions optimizer,
+          FromProto(request.update().optimizer(), "update.optimizer"));
+      return UpdateAction{std::move(optimizer)};
+    }
+    case pb::StepRequest::kLoadState: {
+      LoadStateAction action;
+      for (const auto& entry : request.load_state().entries()) {
+        action.entries.push_back({entry.fqn(), entry.upload()});
+      }
+      if (action.entries.empty()) {
+        return MissingField("load_state.entries");
+      }
+      return action;
+    }
+    case pb::StepRequest::kResetOptimizer:
+      return ResetOptimizerAction{};
+    case pb::StepRequest::ACTION_NOT_SET:
+      break;
+  }
+  return MissingField("action");
+}
+
+absl::StatusOr<TensorKey> KeyFromProto(const pb::TensorRef& ref) {
+  switch (ref.kind_case()) {
+    case pb::TensorRef::kParameter:
+      return ParameterKey{ref.parameter()};
+    case pb::TensorRef::kGradient:
+      return GradientKey{ref.gradient()};
+    case pb::TensorRef::kOutput:
+      return OutputKey{ref.output()};
+    case pb::TensorRef::kInputGradient:
+      return InputGradientKey{ref.input_gradient()};
+    case pb::TensorRef::KIND_NOT_SET:
+      break;
+  }
+  return MissingField("tensor");
+}
+
+pb::Deployment::State ToProto(DeploymentPhase phase) {
+  static constexpr pb::Deployment::State kStates[] = {
+      pb::Deployment::STATE_UNSPECIFIED,   pb::Deployment::STATE_FORMING,
+      pb::Deployment::STATE_AWAITING_DATA, pb::Deployment::STATE_MATERIALIZING,
+      pb::Deployment::STATE_READY,         pb::Deployment::STATE_FAILED,
+      pb::Deployment::STATE_DELETED};
+  return kStates[static_cast<int>(phase)];
+}
+
+void SetSpec(const DeploymentInfo& info, DeploymentView view,
+             pb::Deployment* message) {
+  const DeploymentSpec& spec = *info.spec;
+  if (view == DeploymentView::kFull) {
+    *message->mutable_module() = shardplane::ToProto(spec.module);
+  }
+  *message->mutable_mesh() = shardplane::ToProto(spec.mesh);
+  if (spec.plan.has_value()) {
+    *message->mutable_plan() = shardplane::ToProto(*spec.plan);
+  }
+  message->set_plan_mesh_dim(info.plan_mesh_dim);
+  if (spec.src_data_rank.has_value()) {
+    message->set_src_data_rank(*spec.src_data_rank);
+  }
+  message->set_seed(spec.seed);
+  message->set_strict(spec.strict);
+  for (const auto& [key, value] : spec.labels) {
+    (*message->mutable_labels())[key] = value;
+  }
+}
+
+pb::OutputSpec SpecOf(const ShardedProgram& program, ValueId id) {
+  return shardplane::ToProto(program.values[id].type, program.values[id].spec);
+}
+
+}  // namespace
+
+absl::StatusOr<CreateCall> CreateCallFromProto(
+    const pb::CreateDeploymentRequest& request) {
+  CreateCall call;
+  SP_ASSIGN_OR_RETURN(call.spec, SpecFromProto(request.deployment()));
+  if (request.has_signature()) {
+    SP_ASSIGN_OR_RETURN(call.signature,
+                        SignatureSpecFromProto(request.signature()));
+  }
+  if (!request.deployment_id().empty()) {
+    if (!IsResourceId(request.deployment_id())) {
+      return InvalidField(
+          "deployment_id",
+          absl::StrCat("expected a lower-case letter, then at most 62 letters, "
+                       "digits and '-', got: \"",
+                       request.deployment_id(), "\""));
+    }
+    call.id = DeploymentId{request.deployment_id()};
+  }
+  call.validate_only = request.validate_only();
+  return call;
+}
+
+absl::StatusOr<SignatureSpec> SignatureSpecFromProto(
+    const pb::ProgramSignature& signature) {
+  SignatureSpec spec;
+  SP_ASSIGN_OR_RETURN(spec.signature, FromProto(signature, "signature"));
+  if (signature.has_module()) {
+    SP_ASSIGN_OR_RETURN(spec.module,
+                        FromProto(signature.module(), "signature.module"));
+  }
+  return spec;
+}
+
+absl::StatusOr<ForwardCall> ForwardCallFromProto(
+    const pb::ForwardRequest& request) {
+  ForwardCall call;
+  SP_ASSIGN_OR_RETURN(call.deployment, ParseDeploymentName(request.deployment(),
+                                                           "deployment"));
+  SP_ASSIGN_OR_RETURN(call.program, ProgramOf(call.deployment,
+                                              request.program(), "program"));
+  call.epoch = GangEpoch{request.epoch()};
+  SP_ASSIGN_OR_RETURN(call.inputs,
+                      SourcesFromProto(request.inputs(), "", "inputs"));
+  return call;
+}
+
+absl::StatusOr<StepCall> StepCallFromProto(const pb::StepRequest& request) {
+  StepCall call;
+  SP_ASSIGN_OR_RETURN(call.deployment, ParseDeploymentName(request.deployment(),
+                                                           "deployment"));
+  call.number = StepNumber{request.step()};
+  call.epoch = GangEpoch{request.epoch()};
+  SP_ASSIGN_OR_RETURN(call.action, ActionFromProto(call.deployment, request));
+  call.digest = DigestOf(request);
+  return call;
+}
+
+absl::StatusOr<UploadCall> UploadCallFromProto(
+    const pb::UploadTensorRequest::Header& header) {
+  UploadCall call;
+  SP_ASSIGN_OR_RETURN(
+      call.deployment,
+      ParseDeploymentName(header.deployment(), "header.deployment"));
+  call.epoch = GangEpoch{header.epoch()};
+  if (!header.has_type()) {
+    return MissingField("header.type");
+  }
+  SP_ASSIGN_OR_RETURN(call.type, FromProto(header.type(), "header.type"));
+  if (header.destination_case() ==
+      pb::UploadTensorRequest::Header::DESTINATION_NOT_SET) {
+    return MissingField("header.destination");
+  }
+  if (header.has_parameter()) {
+    call.parameter = header.parameter();
+  }
+  call.upload = header.upload();
+  if (header.has_rank()) {
+    call.rank = header.rank();
+  }
+  return call;
+}
+
+absl::StatusOr<DownloadCall> DownloadCallFromProto(
+    const pb::DownloadTensorRequest& request) {
+  DownloadCall call;
+  SP_ASSIGN_OR_RETURN(call.deployment, ParseDeploymentName(request.deployment(),
+                                                           "deployment"));
+  call.epoch = GangEpoch{request.epoch()};
+  SP_ASSIGN_OR_RETURN(call.tensor, KeyFromProto(request.tensor()));
+  if (request.has_rank()) {
+    call.rank = request.rank();
+  }
+  return call;
+}
+
+pb::Deployment ToProto(const DeploymentInfo& info, DeploymentView view) {
+  pb::Deployment message;
+  const bool made = !info.uid.empty();  // else a dry run
+  if (made || !info.id.value.empty()) {
+    message.set_name(ResourceName(info.id));
+  }
+  if (made) {
+    message.set_uid(info.uid);
+    message.set_etag(info.etag);
+    SetTime(info.create_time, message.mutable_create_time());
+    SetTime(info.update_time, message.mutable_update_time());
+    message.set_state(ToProto(info.phase));
+    message.set_state_reason(info.reason);
+  }
+  SetSpec(info, view, &message);
+  if (view != DeploymentView::kBasic) {
+    *message.mutable_report() = shardplane::ToProto(*info.report);
+  }
+  message.set_last_step(info.last_step.value);
+  message.set_epoch(info.epoch.value);
+  for (const WorkerId& worker : info.workers) {
+    message.add_workers(ResourceName(worker));
+  }
+  for (const ProgramId& program : info.programs) {
+    message.add_programs(ResourceName(info.id, program));
+  }
+  return message;
+}
+
+pb::Program ToProto(const DeploymentProgram& program) {
+  pb::Program message;
+  message.set_name(ResourceName(program.deployment, program.id));
+  message.set_uid(program.uid);
+  SetTime(program.create_time, message.mutable_create_time());
+  for (const ValueId output : program.program.outputs) {
+    *message.add_outputs() = SpecOf(program.program, output);
+  }
+  for (const InputBinding& input : program.program.inputs) {
+    *message.add_inputs() = SpecOf(program.program, input.value);
+  }
+  message.set_has_loss(program.program.loss >= 0);
+  *message.mutable_report() = shardplane::ToProto(program.report);
+  return message;
+}
+
+pb::ForwardResponse ToProto(ForwardAnswer answer) {
+  pb::ForwardResponse message;
+  for (ForwardOutput& output : answer.outputs) {
+    pb::OutputTensor& tensor = *message.add_outputs();
+    *tensor.mutable_spec() = shardplane::ToProto(output.type, output.spec);
+    if (output.bytes.has_value()) {
+      tensor.set_inline_(*std::move(output.bytes));
+    }
+  }
+  *message.mutable_collectives() = CountsToProto(answer.collectives);
+  return message;
+}
+
+pb::StepResult ToProto(const DeploymentId& deployment,
+                       const StepAnswer& answer) {
+  pb::StepResult message;
+  message.set_name(ResourceName(deployment, answer.number));
+  message.set_number(answer.number.value);
+  message.set_epoch(answer.epoch.value);
+  if (answer.loss.has_value()) {
+    *message.mutable_loss() = shardplane::ToProto(*answer.loss);
+  }
+  *message.mutable_collectives() = CountsToProto(answer.collectives);
+  message.set_duration_seconds(answer.seconds);
+  return message;
+}
+
+pb::WorkerNode ToProto(const WorkerRecord& worker) {
+  pb::WorkerNode message;
+  message.set_name(ResourceName(worker.id));
+  message.set_uid(absl::StrCat(worker.id.value, "-", worker.incarnation.value));
+  message.set_address(worker.address);
+  message.set_state(static_cast<pb::WorkerNode::State>(worker.state));
+  message.set_state_reason(worker.state_reason);
+  SetTime(worker.state_time, message.mutable_state_time());
+  message.set_incarnation(worker.incarnation.value);
+  message.set_device(worker.device);
+  if (worker.seat.has_value()) {
+    message.set_deployment(ResourceName(worker.seat->deployment));
+    message.set_rank(worker.seat->rank);
+  }
+  message.set_http_address(worker.http_address);
+  return message;
+}
+
+std::string DigestOf(pb::StepRequest request) {
+  request.clear_request_id();
+  request.clear_epoch();
+  return Digest(SerializeDeterministic(request));
+}
+
+}  // namespace shardplane

@@ -1,0 +1,41 @@
+// The coordinator's own values: wire <-> coordinator. What proto/convert is
+// for common. Errors carry the field's path, as there.
+#ifndef SHARDPLANE_COORDINATOR_MESSAGES_H_
+#define SHARDPLANE_COORDINATOR_MESSAGES_H_
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "coordinator/coordinator.h"
+#include "shardplane/v1/coordinator.pb.h"
+
+namespace shardplane {
+
+absl::StatusOr<CreateCall> CreateCallFromProto(
+    const v1::CreateDeploymentRequest& request);
+absl::StatusOr<SignatureSpec> SignatureSpecFromProto(
+    const v1::ProgramSignature& signature);
+absl::StatusOr<ForwardCall> ForwardCallFromProto(
+    const v1::ForwardRequest& request);
+// With the digest of the request.
+absl::StatusOr<StepCall> StepCallFromProto(const v1::StepRequest& request);
+absl::StatusOr<UploadCall> UploadCallFromProto(
+    const v1::UploadTensorRequest::Header& header);
+absl::StatusOr<DownloadCall> DownloadCallFromProto(
+    const v1::DownloadTensorRequest& request);
+
+enum class DeploymentView { kFull, kWithoutModule, kBasic };
+v1::Deployment ToProto(const DeploymentInfo& info, DeploymentView view);
+v1::Program ToProto(const DeploymentProgram& program);
+v1::ForwardResponse ToProto(ForwardAnswer answer);
+v1::StepResult ToProto(const DeploymentId& deployment,
+                       const StepAnswer& answer);
+v1::WorkerNode ToProto(const WorkerRecord& worker);
+
+// Of a request without its id and without the epoch, which a repeated call may
+// have learned anew.
+std::string DigestOf(v1::StepRequest request);
+
+}  // namespace shardplane
+
+#endif  // SHARDPLANE_COORDINATOR_MESSAGES_H_

@@ -1,0 +1,158 @@
+// What the coordinator asks of one worker.
+#ifndef SHARDPLANE_COORDINATOR_WORKER_CLIENT_H_
+#define SHARDPLANE_COORDINATOR_WORKER_CLIENT_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "common/device_mesh.h"
+#include "common/graph_module.h"
+#include "common/host_tensor.h"
+#include "common/optimizer.h"
+#include "common/report.h"
+#include "common/sharded_program.h"
+#include "coordinator/cancellation.h"
+#include "coordinator/ids.h"
+#include "proto/convert/types.h"
+
+namespace shardplane {
+
+// Which gang, and which life of the worker's process, a call is meant for.
+struct GangRef {
+  DeploymentId deployment;
+  GangEpoch epoch;
+  Incarnation incarnation;
+  std::string request_id;
+};
+
+struct CallOptions {
+  absl::Duration timeout = absl::Seconds(30);
+  Cancellation* cancellation = nullptr;  // outlives the call
+};
+
+struct JoinGangCall {
+  int rank = 0;
+  DeviceMesh mesh;
+  std::string rendezvous;  // host:port; "": the coordinator that it knows
+  absl::Duration timeout;  // of forming, and of every collective
+};
+
+struct MaterializeCall {
+  struct Source {
+    std::string fqn;
+    TensorType type;
+    DTensorSpec spec;
+    bool requires_grad = false;
+    std::optional<Initializer> initializer;  // else staged data
+  };
+  std::vector<Source> parameters;
+  int plan_mesh_dim = 0;
+  std::optional<int> src_data_rank;
+  uint64_t seed = 0;
+};
+
+struct RunCall {
+  StepNumber step;  // 0: a forward without a number
+  ProgramId program;
+  bool train = false;
+  std::vector<TensorSource> inputs;  // then targets
+  bool accumulate = false;
+  uint64_t expected_hash = 0;
+};
+struct RunOutcome {
+  std::vector<CollectiveCount> collectives;
+  std::optional<HostTensor> loss;  // this rank's local value
+  double seconds = 0;
+};
+
+struct LoadEntry {
+  std::string fqn;
+  std::string upload;
+};
+struct CommitCall {
+  StepNumber step;
+  std::optional<OptimizerOptions> optimizer;
+  std::vector<LoadEntry> load_state;
+  bool reset_optimizer = false;
+  bool abandon = false;
+};
+
+struct ParameterKey { std::string fqn; };
+struct GradientKey { std::string fqn; };
+struct OutputKey { int index = 0; };
+struct InputGradientKey { int index = 0; };
+using TensorKey =
+    std::variant<ParameterKey, GradientKey, OutputKey, InputGradientKey>;
+
+struct LocalTensor {
+  HostTensor local;
+  TensorType global;
+  DTensorSpec spec;
+};
+
+// A tensor on its way up, chunk by chunk. One thread at a time.
+class TensorSink {
+ public:
+  virtual ~TensorSink() = default;  // without Finish: the worker drops it
+  // False when the stream is broken; Finish says why.
+  virtual bool Write(const v1::TensorData& chunk) = 0;
+  virtual absl::Status Finish() = 0;
+};
+
+// A tensor on its way down. One thread at a time.
+class TensorFlow {
+ public:
+  virtual ~TensorFlow() = default;
+  virtual absl::StatusOr<LocalTensor> Finish() = 0;
+};
+
+// One worker process, by address. Thread-safe. Unary calls are asynchronous:
+// `done` runs exactly once, on any thread, maybe before the call returns, and
+// must not block. Every call has a deadline and ends early, as Cancelled, when
+// its `cancellation` is cancelled. A status of the connection (the process is
+// gone) is Unavailable without an ErrorInfo; one of the worker has its info.
+class WorkerClient {
+ public:
+  using Done = std::function<void(absl::Status)>;
+  template <typename T>
+  using Answer = std::function<void(absl::StatusOr<T>)>;
+
+  virtual ~WorkerClient() = default;
+
+  virtual void JoinGang(const GangRef& gang, const JoinGangCall& call,
+                        const CallOptions& options, Done done) = 0;
+  virtual void LeaveGang(const GangRef& gang, const CallOptions& options,
+                         Done done) = 0;
+  virtual void Abort(const GangRef& gang, const std::string& reason,
+                     const CallOptions& options, Done done) = 0;
+  virtual void Materialize(const GangRef& gang, const MaterializeCall& call,
+                           const CallOptions& options,
+                           Answer<std::vector<CollectiveCount>> done) = 0;
+  virtual void LoadProgram(const GangRef& gang, const ProgramId& id,
+                           const ShardedProgram& program,
+                           const CallOptions& options, Done done) = 0;
+  virtual void Run(const GangRef& gang, const RunCall& call,
+                   const CallOptions& options, Answer<RunOutcome> done) = 0;
+  virtual void Commit(const GangRef& gang, const CommitCall& call,
+                      const CallOptions& options, Done done) = 0;
+
+  virtual std::unique_ptr<TensorSink> StageTensor(
+      const GangRef& gang, const std::string& key, const TensorType& type,
+      const CallOptions& options) = 0;
+  virtual std::unique_ptr<TensorFlow> ReadTensor(
+      const GangRef& gang, const TensorKey& key,
+      const CallOptions& options) = 0;
+};
+
+}  // namespace shardplane
+
+#endif  // SHARDPLANE_COORDINATOR_WORKER_CLIENT_H_
