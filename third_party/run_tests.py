@@ -7,10 +7,12 @@ failed, so that the closing line tells all.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import glob
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +21,8 @@ import xml.etree.ElementTree as ElementTree
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LAUNCHER = os.path.join(ROOT, "shardplane")
+# Everything together takes minutes: what takes this long hangs.
+PYTEST_MINUTES = 45
 
 
 @dataclasses.dataclass
@@ -157,6 +161,20 @@ def PytestEnvironment(options):
                 PYTHONDONTWRITEBYTECODE="1")
 
 
+def RunBounded(command, environment, seconds):
+    """The exit code. What is left of its process group at the end is killed."""
+    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL,
+                               env=environment, start_new_session=True)
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        print(f"pytest has not ended after {seconds / 60:.0f} minutes")
+        return -1
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
 def RunPytest(options):
     total = Count()
     files = PythonTests()
@@ -166,6 +184,7 @@ def RunPytest(options):
         xml = os.path.join(scratch, "pytest.xml")
         command = [sys.executable, "-m", "pytest", "-q", "--rootdir", ROOT,
                    "--import-mode=importlib", "-p", "no:cacheprovider",
+                   "-o", "faulthandler_timeout=300",
                    "--junitxml", xml]
         if not HasGpu():
             print("pytest leaves out what is marked gpu: there is no GPU here",
@@ -173,17 +192,15 @@ def RunPytest(options):
             command += ["-m", "not gpu"]
         if options.only:
             command += ["-k", options.only]
-        done = subprocess.run(command + files, cwd=ROOT, check=False,
-                              stdin=subprocess.DEVNULL,
-                              env=PytestEnvironment(options))
-        if done.returncode == 5 and options.only:
+        code = RunBounded(command + files, PytestEnvironment(options),
+                          60 * (PYTEST_MINUTES + options.long))
+        if code == 5 and options.only:
             return total, 0
         if os.path.exists(xml):
             total.Add(CountXml(xml, "pytest", skips_allowed=False))
     # Exit code 0: all passed, 1: some failed, else not everything was tried.
-    if done.returncode > 1 or done.returncode < 0 or (
-            done.returncode == 1 and not total.failed):
-        total.Fail(f"pytest ended with exit code {done.returncode}")
+    if code not in (0, 1) or (code == 1 and not total.failed):
+        total.Fail(f"pytest ended with exit code {code}")
     return total, total.passed + total.failed
 
 

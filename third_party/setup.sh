@@ -1,9 +1,9 @@
 # shellcheck shell=bash
 # Sourced by ./shardplane: packages, the project's Python, and Bazel.
-# Sets CACHE and VENV; needs ROOT.
+# Sets CACHE, PACKAGES and VENV; needs ROOT.
 
 CACHE="${SHARDPLANE_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/shardplane}"
-PACKAGES="$ROOT/third_party/packages.debian"
+PACKAGES=("$ROOT/third_party/packages.debian")
 LOCK="$ROOT/python/requirements.lock"
 VENV="$CACHE/venv-$(sha256sum "$LOCK" | cut -c1-16)"
 
@@ -18,19 +18,19 @@ logged() {
   fi
 }
 
-package_names() { sed 's/#.*//; s/[[:space:]]//g; /^$/d' "$PACKAGES"; }
+package_names() { sed 's/#.*//; s/[[:space:]]//g; /^$/d' "${PACKAGES[@]}"; }
 
 # Those of the list that are not installed, one a line.
 missing_packages() {
   # shellcheck disable=SC2046
-  comm -23 <(package_names | sort) \
+  comm -23 <(package_names | sort -u) \
     <(dpkg-query -W -f '${db:Status-Status} ${Package}\n' $(package_names) \
         2>/dev/null | sed -n 's/^installed //p' | sort -u)
 }
 
 install_packages() {
   if ! command -v dpkg-query >/dev/null; then
-    say "this is not Debian: install what corresponds to $PACKAGES by hand"
+    say "this is not Debian: install what corresponds to ${PACKAGES[*]} by hand"
     exit 3
   fi
   local missing sudo=()
