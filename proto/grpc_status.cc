@@ -29,8 +29,8 @@ constexpr size_t kMetadataBudgetBytes = 1200;
 
 // Entries that a program acts on; kept first when the budget is short.
 constexpr absl::string_view kImportantKeys[] = {
-    "field", "expected", "retry_ms", "fqn",     "op",
-    "pattern", "resource", "subject", "mesh_dim", "rank",
+    "field",   "expected", "retry_ms", "fqn",      "op",
+    "pattern", "resource", "subject",  "mesh_dim", "rank",
 };
 
 // Length of the UTF-8 sequence that starts at `text`, or 0 if none does.
@@ -53,12 +53,12 @@ size_t SequenceLength(absl::string_view text) {
     }
   }
   // Overlong forms, surrogates and code points over U+10FFFF.
-  const bool bad = (length == 2 && lead < 0xC2) ||
-                   (length == 3 && lead == 0xE0 && byte(1) < 0xA0) ||
-                   (length == 3 && lead == 0xED && byte(1) > 0x9F) ||
-                   (length == 4 && lead == 0xF0 && byte(1) < 0x90) ||
-                   (length == 4 && (lead > 0xF4 ||
-                                    (lead == 0xF4 && byte(1) > 0x8F)));
+  const bool bad =
+      (length == 2 && lead < 0xC2) ||
+      (length == 3 && lead == 0xE0 && byte(1) < 0xA0) ||
+      (length == 3 && lead == 0xED && byte(1) > 0x9F) ||
+      (length == 4 && lead == 0xF0 && byte(1) < 0x90) ||
+      (length == 4 && (lead > 0xF4 || (lead == 0xF4 && byte(1) > 0x8F)));
   return bad ? 0 : length;
 }
 
@@ -177,8 +177,7 @@ class DetailsWriter {
       return;
     }
     rpc::BadRequest detail;
-    rpc::BadRequest::FieldViolation* violation =
-        detail.add_field_violations();
+    rpc::BadRequest::FieldViolation* violation = detail.add_field_violations();
     violation->set_field(*field);
     violation->set_description(Description());
     Add(detail);
@@ -220,8 +219,8 @@ class DetailsWriter {
     }
     rpc::RetryInfo detail;
     detail.mutable_retry_delay()->set_seconds(ms / 1000);
-    detail.mutable_retry_delay()->set_nanos(
-        static_cast<int32_t>(ms % 1000) * 1'000'000);
+    detail.mutable_retry_delay()->set_nanos(static_cast<int32_t>(ms % 1000) *
+                                            1'000'000);
     Add(detail);
   }
 
@@ -274,8 +273,8 @@ grpc::Status ToGrpcStatus(const absl::Status& status) {
     return grpc::Status::OK;
   }
   const rpc::Status out = ToRpcStatus(status);
-  return grpc::Status(static_cast<grpc::StatusCode>(out.code()),
-                      out.message(), out.SerializeAsString());
+  return grpc::Status(static_cast<grpc::StatusCode>(out.code()), out.message(),
+                      out.SerializeAsString());
 }
 
 absl::Status FromGrpcStatus(const grpc::Status& status) {

@@ -1,6 +1,6 @@
 #include "proto/grpc_status.h"
 
-#include <algorithm>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -10,8 +10,10 @@
 #include "common/errors.h"
 #include "gmock/gmock.h"
 #include "google/rpc/error_details.pb.h"
+#include "grpcpp/grpcpp.h"
 #include "gtest/gtest.h"
 #include "proto/convert/testing.h"
+#include "shardplane/v1/coordinator.grpc.pb.h"
 
 namespace shardplane {
 namespace {
@@ -88,9 +90,9 @@ TEST(GrpcStatusTest, FailedPreconditionHasAViolation) {
                 ->violations(0)
                 .subject(),
             "s");
-  EXPECT_TRUE(Find<rpc::PreconditionFailure>(
-                  absl::FailedPreconditionError("plain"))
-                  .has_value());
+  EXPECT_TRUE(
+      Find<rpc::PreconditionFailure>(absl::FailedPreconditionError("plain"))
+          .has_value());
 }
 
 TEST(GrpcStatusTest, ResourceMakesAResourceInfo) {
@@ -102,10 +104,10 @@ TEST(GrpcStatusTest, ResourceMakesAResourceInfo) {
     EXPECT_EQ(detail->resource_type(), "deployments");
     EXPECT_EQ(detail->resource_name(), "deployments/d");
   }
-  EXPECT_FALSE(Find<rpc::ResourceInfo>(
-                   MakeError(StatusCode::kAborted, "m",
-                             {"R", {{"resource", "deployments/d"}}}))
-                   .has_value());
+  EXPECT_FALSE(
+      Find<rpc::ResourceInfo>(MakeError(StatusCode::kAborted, "m",
+                                        {"R", {{"resource", "deployments/d"}}}))
+          .has_value());
 }
 
 TEST(GrpcStatusTest, RetryMsMakesARetryInfo) {
@@ -115,9 +117,8 @@ TEST(GrpcStatusTest, RetryMsMakesARetryInfo) {
   EXPECT_EQ(detail->retry_delay().seconds(), 1);
   EXPECT_EQ(detail->retry_delay().nanos(), 250'000'000);
   for (const std::string bad : {"", "soon", "-1"}) {
-    EXPECT_FALSE(Find<rpc::RetryInfo>(
-                     MakeError(StatusCode::kUnavailable, "m",
-                               {"R", {{"retry_ms", bad}}}))
+    EXPECT_FALSE(Find<rpc::RetryInfo>(MakeError(StatusCode::kUnavailable, "m",
+                                                {"R", {{"retry_ms", bad}}}))
                      .has_value());
   }
 }
@@ -142,15 +143,14 @@ TEST(GrpcStatusTest, TrailersStaySmallWhateverComes) {
     for (int i = 0; i < 500; ++i) {
       info.metadata[absl::StrCat("a", i, text.substr(0, 30))] = text;
     }
-    for (const char* key :
-         {"field", "expected", "fqn", "op", "pattern", "resource", "subject",
-          "mesh_dim", "rank"}) {
+    for (const char* key : {"field", "expected", "fqn", "op", "pattern",
+                            "resource", "subject", "mesh_dim", "rank"}) {
       info.metadata[key] = text;
     }
     info.metadata["retry_ms"] = "5";
     for (int code = 1; code <= 16; ++code) {
-      const grpc::Status sent = ToGrpcStatus(
-          MakeError(static_cast<StatusCode>(code), text, info));
+      const grpc::Status sent =
+          ToGrpcStatus(MakeError(static_cast<StatusCode>(code), text, info));
       EXPECT_LT(TrailerBytes(sent), 6 * 1024u);
       const absl::Status back = FromGrpcStatus(sent);
       const auto kept = GetErrorInfo(back);
@@ -171,8 +171,10 @@ TEST(GrpcStatusTest, CutTextEndsInAnEllipsis) {
 }
 
 TEST(GrpcStatusTest, WhatIsNotUtf8BecomesQuestionMarks) {
-  const grpc::Status sent = ToGrpcStatus(
-      MakeError(StatusCode::kInternal, "a\xff" "b\xc3", {"R\xed\xa0\x80", {}}));
+  const grpc::Status sent = ToGrpcStatus(MakeError(StatusCode::kInternal,
+                                                   "a\xff"
+                                                   "b\xc3",
+                                                   {"R\xed\xa0\x80", {}}));
   EXPECT_EQ(sent.error_message(), "a?b?");
   EXPECT_EQ(GetErrorInfo(FromGrpcStatus(sent))->reason, "R???");
 }
@@ -187,12 +189,11 @@ TEST(GrpcStatusTest, StatusesOfOthersHaveNoInfo) {
   detail.set_domain("googleapis.com");
   detail.set_reason("R");
   other.add_details()->PackFrom(detail);
-  EXPECT_FALSE(GetErrorInfo(FromGrpcStatus(
-                                grpc::Status(grpc::StatusCode::ABORTED, "m",
-                                             other.SerializeAsString())))
-                   .has_value());
-  EXPECT_EQ(FromGrpcStatus(grpc::Status(static_cast<grpc::StatusCode>(99),
-                                        "m"))
+  EXPECT_FALSE(
+      GetErrorInfo(FromGrpcStatus(grpc::Status(grpc::StatusCode::ABORTED, "m",
+                                               other.SerializeAsString())))
+          .has_value());
+  EXPECT_EQ(FromGrpcStatus(grpc::Status(static_cast<grpc::StatusCode>(99), "m"))
                 .code(),
             StatusCode::kUnknown);
 }
@@ -204,12 +205,51 @@ TEST(GrpcStatusTest, GarbledDetailsAreIgnoredOrRead) {
                              {"R", {{"field", "a.b"}, {"retry_ms", "1"}}}))
           .error_details();
   for (int i = 0; i < 2000; ++i) {
-    const absl::Status status = FromGrpcStatus(
-        grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "m",
-                     Garble(details, random)));
+    const absl::Status status = FromGrpcStatus(grpc::Status(
+        grpc::StatusCode::INVALID_ARGUMENT, "m", Garble(details, random)));
     EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
     EXPECT_FALSE(ToGrpcStatus(status).ok());
   }
+}
+
+// Answers every GetWorker with the same error.
+class Refuser : public v1::ShardingCoordinator::Service {
+ public:
+  explicit Refuser(const absl::Status& status) : status_(status) {}
+  grpc::Status GetWorker(grpc::ServerContext*, const v1::GetWorkerRequest*,
+                         v1::WorkerNode*) override {
+    return ToGrpcStatus(status_);
+  }
+
+ private:
+  const absl::Status status_;
+};
+
+TEST(GrpcStatusTest, TheLargestStatusPassesARealConnection) {
+  ErrorInfo info{"REASON", {}};
+  for (const char* key : {"field", "resource", "expected", "fqn", "op"}) {
+    info.metadata[key] = std::string(10'000, 'x');
+  }
+  Refuser refuser(MakeError(StatusCode::kFailedPrecondition,
+                            std::string(10'000, '%'), info));
+  int port = 0;
+  grpc::ServerBuilder builder;
+  builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(),
+                           &port);
+  builder.RegisterService(&refuser);
+  const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+  ASSERT_NE(server, nullptr);
+  const auto stub = v1::ShardingCoordinator::NewStub(grpc::CreateChannel(
+      absl::StrCat("127.0.0.1:", port), grpc::InsecureChannelCredentials()));
+  grpc::ClientContext context;
+  v1::WorkerNode worker;
+  const absl::Status status =
+      FromGrpcStatus(stub->GetWorker(&context, {}, &worker));
+  EXPECT_EQ(status.code(), StatusCode::kFailedPrecondition);
+  const auto back = GetErrorInfo(status);
+  ASSERT_TRUE(back.has_value()) << status;
+  EXPECT_EQ(back->reason, "REASON");
+  EXPECT_EQ(back->metadata.count("field"), 1u);
 }
 
 }  // namespace

@@ -16,15 +16,13 @@ constexpr int64_t kMaxReservedBytes = int64_t{64} << 20;
 
 uint32_t Crc32(uint32_t crc, absl::string_view bytes) {
   return static_cast<uint32_t>(
-      crc32_z(crc, reinterpret_cast<const Bytef*>(bytes.data()),
-              bytes.size()));
+      crc32_z(crc, reinterpret_cast<const Bytef*>(bytes.data()), bytes.size()));
 }
 
 absl::Status StreamError(absl::string_view reason, absl::string_view message) {
-  return MakeError(absl::StatusCode::kInvalidArgument,
-                   absl::StrCat("chunk: ", message),
-                   {.reason = std::string(reason),
-                    .metadata = {{"field", "chunk"}}});
+  return MakeError(
+      absl::StatusCode::kInvalidArgument, absl::StrCat("chunk: ", message),
+      {.reason = std::string(reason), .metadata = {{"field", "chunk"}}});
 }
 
 absl::Status WrongSize(const TensorType& type, int64_t expected,
@@ -78,25 +76,23 @@ absl::Status TensorStreamChecker::Add(const v1::TensorData& chunk) {
     return WrongSize(type_, expected_, absl::StrCat(received_));
   }
   if (chunk.crc32() != crc32_) {
-    return MakeError(
-        absl::StatusCode::kDataLoss,
-        absl::StrCat("chunk: expected data with CRC-32 ", chunk.crc32(),
-                     ", got: ", crc32_),
-        {.reason = "CHECKSUM_MISMATCH",
-         .metadata = {{"field", "chunk.crc32"},
-                      {"expected", absl::StrCat(chunk.crc32())}}});
+    return MakeError(absl::StatusCode::kDataLoss,
+                     absl::StrCat("chunk: expected data with CRC-32 ",
+                                  chunk.crc32(), ", got: ", crc32_),
+                     {.reason = "CHECKSUM_MISMATCH",
+                      .metadata = {{"field", "chunk.crc32"},
+                                   {"expected", absl::StrCat(chunk.crc32())}}});
   }
   return absl::OkStatus();
 }
 
 absl::Status TensorStreamChecker::Finish() const {
   return done_ ? absl::OkStatus()
-               : StreamError("STREAM_INCOMPLETE",
-                             absl::StrCat("expected a last chunk at ",
-                                          expected_, " bytes of ",
-                                          ToString(type_),
-                                          ", got: the stream's end at ",
-                                          received_));
+               : StreamError(
+                     "STREAM_INCOMPLETE",
+                     absl::StrCat("expected a last chunk at ", expected_,
+                                  " bytes of ", ToString(type_),
+                                  ", got: the stream's end at ", received_));
 }
 
 TensorAssembler::TensorAssembler(const TensorType& type) : checker_(type) {

@@ -83,13 +83,12 @@ class TensorAssembler {
 template <typename Message>
 absl::Status CheckIsChunk(const Message& message) {
   if (message.has_header() || !message.has_chunk()) {
-    return MakeError(absl::StatusCode::kInvalidArgument,
-                     message.has_header()
-                         ? "chunk: expected a chunk after the header, got: "
-                           "another header"
-                         : "chunk: expected a chunk, got: nothing",
-                     {.reason = "FIELD_MISSING",
-                      .metadata = {{"field", "chunk"}}});
+    return MakeError(
+        absl::StatusCode::kInvalidArgument,
+        message.has_header() ? "chunk: expected a chunk after the header, got: "
+                               "another header"
+                             : "chunk: expected a chunk, got: nothing",
+        {.reason = "FIELD_MISSING", .metadata = {{"field", "chunk"}}});
   }
   return absl::OkStatus();
 }
@@ -98,12 +97,12 @@ absl::Status CheckIsChunk(const Message& message) {
 template <typename Message>
 absl::Status CheckIsHeader(const Message& message) {
   if (!message.has_header() || message.has_chunk()) {
-    return MakeError(absl::StatusCode::kInvalidArgument,
-                     message.has_header()
-                         ? "header: expected it alone, got: a chunk with it"
-                         : "header: expected on the first message, got: none",
-                     {.reason = "FIELD_MISSING",
-                      .metadata = {{"field", "header"}}});
+    return MakeError(
+        absl::StatusCode::kInvalidArgument,
+        message.has_header()
+            ? "header: expected it alone, got: a chunk with it"
+            : "header: expected on the first message, got: none",
+        {.reason = "FIELD_MISSING", .metadata = {{"field", "header"}}});
   }
   return absl::OkStatus();
 }

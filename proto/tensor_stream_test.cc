@@ -94,8 +94,7 @@ TEST(TensorStreamTest, WrongStreamsAreRefused) {
   unfinished.pop_back();
   auto twice = Chunks(bytes, 30);
   twice.push_back(twice.back());
-  auto large = Chunks(std::string(kMaxChunkBytes + 1, 'x'),
-                      2 * kMaxChunkBytes);
+  auto large = Chunks(std::string(kMaxChunkBytes + 1, 'x'), 2 * kMaxChunkBytes);
   const struct {
     std::string name;
     TensorType type;
@@ -155,10 +154,9 @@ TYPED_TEST(StreamedMessageTest, GoesThroughAStream) {
 
 TYPED_TEST(StreamedMessageTest, ABrokenStreamEndsSending) {
   int written = 0;
-  EXPECT_FALSE(SendChunks<TypeParam>(std::string(3 * kMaxChunkBytes, 'x'),
-                                     [&](const TypeParam&) {
-                                       return ++written < 2;
-                                     }));
+  EXPECT_FALSE(
+      SendChunks<TypeParam>(std::string(3 * kMaxChunkBytes, 'x'),
+                            [&](const TypeParam&) { return ++written < 2; }));
   EXPECT_EQ(written, 2);
 }
 

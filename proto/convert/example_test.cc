@@ -74,8 +74,7 @@ TEST_F(ExampleTest, PlansToOneAllReduceForward) {
   const auto compiled = Compile(*module, *mesh, *resolved, *signature, {});
   ASSERT_TRUE(compiled.ok()) << compiled.status();
   const std::vector<int> rank0{0};
-  const auto forward =
-      Collectives(compiled->program, Phase::kForward, rank0);
+  const auto forward = Collectives(compiled->program, Phase::kForward, rank0);
   ASSERT_EQ(forward.size(), 1u);
   EXPECT_EQ(forward[0].kind, RedistributeKind::kAllReduce);
   EXPECT_EQ(CountedBytes(forward[0]), 32 * 10 * 4);

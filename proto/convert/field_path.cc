@@ -12,10 +12,10 @@ namespace {
 absl::Status FieldError(absl::string_view reason, const FieldPath& field,
                         absl::string_view message) {
   const std::string path = field.ToString();
-  return MakeError(absl::StatusCode::kInvalidArgument,
-                   absl::StrCat(path, path.empty() ? "" : ": ", message),
-                   {.reason = std::string(reason),
-                    .metadata = {{"field", path}}});
+  return MakeError(
+      absl::StatusCode::kInvalidArgument,
+      absl::StrCat(path, path.empty() ? "" : ": ", message),
+      {.reason = std::string(reason), .metadata = {{"field", path}}});
 }
 
 }  // namespace
@@ -45,9 +45,9 @@ absl::Status MissingField(const FieldPath& field) {
 }
 
 absl::Status MissingOneof(const FieldPath& field, absl::string_view members) {
-  return FieldError("FIELD_MISSING", field,
-                    absl::StrCat("expected one of ", members,
-                                 ", got: nothing"));
+  return FieldError(
+      "FIELD_MISSING", field,
+      absl::StrCat("expected one of ", members, ", got: nothing"));
 }
 
 absl::Status InvalidEnum(const FieldPath& field, absl::string_view expected,

@@ -20,9 +20,9 @@ namespace shardplane {
 class FieldPath {
  public:
   // A root; "" leaves its members without a prefix.
-  FieldPath(const char* root) : name_(root) {}          // NOLINT: implicit
-  FieldPath(const std::string& root) : name_(root) {}   // NOLINT: implicit
-  FieldPath(absl::string_view root) : name_(root) {}    // NOLINT: implicit
+  FieldPath(const char* root) : name_(root) {}         // NOLINT: implicit
+  FieldPath(const std::string& root) : name_(root) {}  // NOLINT: implicit
+  FieldPath(absl::string_view root) : name_(root) {}   // NOLINT: implicit
 
   FieldPath Member(absl::string_view name) const {
     return FieldPath(this, name, kMember, -1, "");

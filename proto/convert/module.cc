@@ -21,9 +21,8 @@ absl::StatusOr<ModuleNode> ModuleNodeFromProto(const pb::ModuleNode& message,
   node.fqn = message.fqn();
   node.type = message.type();
   node.bases.assign(message.bases().begin(), message.bases().end());
-  SP_ASSIGN_OR_RETURN(
-      node.attributes,
-      ArgumentsFromProto(message.attributes(), field, "attributes"));
+  SP_ASSIGN_OR_RETURN(node.attributes, ArgumentsFromProto(message.attributes(),
+                                                          field, "attributes"));
   if (message.has_graph()) {
     SP_ASSIGN_OR_RETURN(node.graph,
                         FromProto(message.graph(), field.Member("graph")));
@@ -44,8 +43,7 @@ void ModuleNodeToProto(const ModuleNode& node, pb::ModuleNode* message) {
 }
 
 // Random values are drawn as real numbers.
-absl::Status CheckDrawable(const Parameter& parameter,
-                           const FieldPath& field) {
+absl::Status CheckDrawable(const Parameter& parameter, const FieldPath& field) {
   const Initializer::Kind kind = parameter.initializer->kind;
   if (IsFloatingPoint(parameter.type.dtype) ||
       kind == Initializer::Kind::kZeros || kind == Initializer::Kind::kOnes) {
@@ -111,14 +109,14 @@ absl::StatusOr<std::vector<ModuleNode>> ModulesFromProto(
   if (message.modules().empty()) {
     return MissingField(field.Member("modules"));
   }
-  SP_RETURN_IF_ERROR(CheckCount(field.Member("modules"),
-                                message.modules_size(), kMaxModules));
+  SP_RETURN_IF_ERROR(
+      CheckCount(field.Member("modules"), message.modules_size(), kMaxModules));
   std::vector<ModuleNode> modules;
   modules.reserve(message.modules_size());
   for (int i = 0; i < message.modules_size(); ++i) {
-    SP_ASSIGN_OR_RETURN(ModuleNode node,
-                        ModuleNodeFromProto(message.modules(i),
-                                            field.Element("modules", i)));
+    SP_ASSIGN_OR_RETURN(
+        ModuleNode node,
+        ModuleNodeFromProto(message.modules(i), field.Element("modules", i)));
     modules.push_back(std::move(node));
   }
   return modules;
@@ -131,10 +129,9 @@ absl::StatusOr<std::vector<Parameter>> ParametersFromProto(
   std::vector<Parameter> parameters;
   parameters.reserve(message.parameters_size());
   for (int i = 0; i < message.parameters_size(); ++i) {
-    SP_ASSIGN_OR_RETURN(
-        Parameter parameter,
-        ParameterFromProto(message.parameters(i),
-                           field.Element("parameters", i)));
+    SP_ASSIGN_OR_RETURN(Parameter parameter,
+                        ParameterFromProto(message.parameters(i),
+                                           field.Element("parameters", i)));
     parameters.push_back(std::move(parameter));
   }
   return parameters;
@@ -156,11 +153,10 @@ absl::Status AddDefaults(const GraphModule& module, const pb::Module& message,
       parameter.initializer = first.initializer;
       continue;
     }
-    absl::StatusOr<Initializer> initializer =
-        DefaultInitializer(module, first);
+    absl::StatusOr<Initializer> initializer = DefaultInitializer(module, first);
     if (!initializer.ok()) {
-      return InField(initializer.status(), field.Element("parameters", i)
-                                               .Member("initializer"));
+      return InField(initializer.status(),
+                     field.Element("parameters", i).Member("initializer"));
     }
     parameter.initializer = *initializer;
   }

@@ -47,17 +47,16 @@ absl::StatusOr<Argument> ArgumentFromProto(const pb::Argument& message,
 absl::StatusOr<Argument> ListFromProto(const pb::Argument::List& message,
                                        const FieldPath& field, int depth) {
   if (depth >= kMaxArgumentDepth) {
-    return InvalidField(field, absl::StrCat("expected lists at most ",
-                                            kMaxArgumentDepth,
-                                            " deep, got: deeper ones"));
+    return InvalidField(
+        field, absl::StrCat("expected lists at most ", kMaxArgumentDepth,
+                            " deep, got: deeper ones"));
   }
   ArgumentList items;
   items.reserve(message.items_size());
   for (int i = 0; i < message.items_size(); ++i) {
-    SP_ASSIGN_OR_RETURN(Argument item,
-                        ArgumentFromProto(message.items(i),
-                                          field.Element("items", i),
-                                          depth + 1));
+    SP_ASSIGN_OR_RETURN(
+        Argument item, ArgumentFromProto(message.items(i),
+                                         field.Element("items", i), depth + 1));
     items.push_back(std::move(item));
   }
   return Argument{std::move(items)};

@@ -70,16 +70,16 @@ TEST(ModuleTest, MetaParametersGetTheDefaultOfTheirModule) {
 class BadModuleTest : public testing::TestWithParam<BadMessage> {};
 
 TEST_P(BadModuleTest, IsRefusedWithItsField) {
-  EXPECT_THAT(
-      Module(GetParam().text).status(),
-      IsFieldError(GetParam().code,
-                   absl::StrCat("deployment.module", GetParam().field)));
+  EXPECT_THAT(Module(GetParam().text).status(),
+              IsFieldError(GetParam().code, absl::StrCat("deployment.module",
+                                                         GetParam().field)));
 }
 
 std::string WithNode(const std::string& node) {
-  return absl::StrCat("modules { graph { nodes { name: 'x' op: "
-                      "OP_PLACEHOLDER } nodes { ",
-                      node, " } } }");
+  return absl::StrCat(
+      "modules { graph { nodes { name: 'x' op: "
+      "OP_PLACEHOLDER } nodes { ",
+      node, " } } }");
 }
 
 std::string WithParameter(const std::string& parameter) {
@@ -121,8 +121,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadMessage{"NoAttribute", "modules { attributes { key: 'bias' } }",
                    ".modules[0].attributes[\"bias\"]"},
         BadMessage{"UnknownReference",
-                   WithNode("name: 'y' op: OP_OUTPUT args { node: 'z' }"),
-                   ""},
+                   WithNode("name: 'y' op: OP_OUTPUT args { node: 'z' }"), ""},
         BadMessage{"NoFqn", WithParameter("type { dtype: DTYPE_INT8 }"),
                    ".parameters[0].fqn"},
         BadMessage{"NoType", WithParameter("fqn: 'w'"),

@@ -32,19 +32,18 @@ absl::Status Check(const OptimizerOptions& options, const FieldPath& field) {
   return InField(status, field);
 }
 
-absl::Status UnknownOptimizer(const std::string& name,
-                              const FieldPath& field) {
+absl::Status UnknownOptimizer(const std::string& name, const FieldPath& field) {
   if (name.empty()) {
     return MissingField(field);
   }
   const std::string path = field.ToString();
-  return MakeError(
-      absl::StatusCode::kUnimplemented,
-      absl::StrCat(path, ": expected an optimizer that this release has "
-                         "(SGD), got: ",
-                   name),
-      {.reason = "OPTIMIZER_UNKNOWN",
-       .metadata = {{"field", path}, {"optimizer", name}}});
+  return MakeError(absl::StatusCode::kUnimplemented,
+                   absl::StrCat(path,
+                                ": expected an optimizer that this release has "
+                                "(SGD), got: ",
+                                name),
+                   {.reason = "OPTIMIZER_UNKNOWN",
+                    .metadata = {{"field", path}, {"optimizer", name}}});
 }
 
 // Writes one alternative of OptimizerOptions.

@@ -93,10 +93,9 @@ absl::StatusOr<NamedChanges> KwargsFromProto(
     return changes;
   }
   if (claimed.size() != desired.size()) {
-    return LengthsDiffer(field, "input_kwarg_layouts",
-                         "desired_input_kwarg_layouts",
-                         static_cast<int>(claimed.size()),
-                         static_cast<int>(desired.size()));
+    return LengthsDiffer(
+        field, "input_kwarg_layouts", "desired_input_kwarg_layouts",
+        static_cast<int>(claimed.size()), static_cast<int>(desired.size()));
   }
   for (const auto& [name, layout] : claimed) {
     SP_ASSIGN_OR_RETURN(
@@ -307,12 +306,12 @@ absl::StatusOr<PlanValue> ValueFromProto(const pb::PlanValue& message,
 absl::StatusOr<ParallelizePlan> PlanFromProto(
     const pb::ParallelizePlan& message, const FieldPath& field, int depth) {
   if (depth > kMaxPlanDepth) {
-    return InvalidField(field, absl::StrCat("expected plans at most ",
-                                            kMaxPlanDepth,
-                                            " deep, got: deeper ones"));
+    return InvalidField(field,
+                        absl::StrCat("expected plans at most ", kMaxPlanDepth,
+                                     " deep, got: deeper ones"));
   }
-  SP_RETURN_IF_ERROR(CheckCount(field.Member("entries"),
-                                message.entries_size(), kMaxPlanEntries));
+  SP_RETURN_IF_ERROR(CheckCount(field.Member("entries"), message.entries_size(),
+                                kMaxPlanEntries));
   ParallelizePlan plan;
   plan.entries.reserve(message.entries_size());
   for (int i = 0; i < message.entries_size(); ++i) {

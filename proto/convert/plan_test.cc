@@ -46,9 +46,9 @@ TEST(PlanTest, AbsentLayoutsTakeTheDefaultsOfPyTorch) {
             (ColwiseParallel{Replicate{}, Shard{-1}}));
   EXPECT_EQ(OnlyStyle<RowwiseParallel>("rowwise {}"),
             (RowwiseParallel{Shard{-1}, Replicate{}}));
-  EXPECT_EQ(OnlyStyle<ColwiseParallel>(
-                "colwise { output_layouts { replicate {} } }"),
-            (ColwiseParallel{Replicate{}, Replicate{}}));
+  EXPECT_EQ(
+      OnlyStyle<ColwiseParallel>("colwise { output_layouts { replicate {} } }"),
+      (ColwiseParallel{Replicate{}, Replicate{}}));
 }
 
 TEST(PlanTest, NoneInAListOfLayoutsStaysNone) {
@@ -57,8 +57,8 @@ TEST(PlanTest, NoneInAListOfLayoutsStaysNone) {
       "  input_layouts { placement { shard {} } } input_layouts {}"
       "  desired_input_layouts { placement { replicate {} } }"
       "  desired_input_layouts {} }");
-  EXPECT_EQ(style.inputs, (std::vector<LayoutChange>{
-                              {Shard{0}, Replicate{}}, {}}));
+  EXPECT_EQ(style.inputs,
+            (std::vector<LayoutChange>{{Shard{0}, Replicate{}}, {}}));
 }
 
 TEST(PlanTest, KwargsPairByKeyAndCountOnly) {
@@ -87,10 +87,9 @@ TEST(PlanTest, OrderIsTheDictsOrder) {
   ASSERT_TRUE(plan.ok()) << plan.status();
   EXPECT_EQ(plan->entries[0].pattern, "b");
   EXPECT_EQ(plan->entries[1].pattern, "a");
-  EXPECT_EQ(std::get<ParallelizePlan>(plan->entries[2].value)
-                .entries[0]
-                .pattern,
-            "c");
+  EXPECT_EQ(
+      std::get<ParallelizePlan>(plan->entries[2].value).entries[0].pattern,
+      "c");
 }
 
 class BadPlanTest : public testing::TestWithParam<BadMessage> {};
@@ -98,13 +97,13 @@ class BadPlanTest : public testing::TestWithParam<BadMessage> {};
 TEST_P(BadPlanTest, IsRefusedWithItsField) {
   EXPECT_THAT(Plan(GetParam().text).status(),
               IsFieldError(GetParam().code,
-                           absl::StrCat("deployment.plan.",
-                                        GetParam().field)));
+                           absl::StrCat("deployment.plan.", GetParam().field)));
 }
 
 std::string Styled(const std::string& style) {
-  return absl::StrCat("entries { value { none {} } } entries { value { style { ",
-                      style, " } } }");
+  return absl::StrCat(
+      "entries { value { none {} } } entries { value { style { ", style,
+      " } } }");
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -118,8 +117,7 @@ INSTANTIATE_TEST_SUITE_P(
                    "entries[0].value.styles.styles[1]"},
         BadMessage{"EmptyUnknown", Styled("unknown: ''"),
                    "entries[1].value.style.unknown"},
-        BadMessage{"LayoutWithoutKind",
-                   Styled("colwise { output_layouts {} }"),
+        BadMessage{"LayoutWithoutKind", Styled("colwise { output_layouts {} }"),
                    "entries[1].value.style.colwise.output_layouts"},
         BadMessage{"ShardOutOfRange",
                    Styled("rowwise { input_layouts { shard { dim: 99 } } }"),
@@ -176,8 +174,7 @@ TEST(PlanTest, GarbageIsRefusedOrRead) {
   RandomValues random(TestSeed());
   for (int i = 0; i < 2000; ++i) {
     const std::string bytes =
-        Garble(ToProto(random.AnyPlan()).SerializeAsString(),
-               random.engine());
+        Garble(ToProto(random.AnyPlan()).SerializeAsString(), random.engine());
     pb::ParallelizePlan message;
     if (message.ParseFromString(bytes)) {
       const auto plan = FromProto(message, "plan");

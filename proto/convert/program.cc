@@ -52,8 +52,7 @@ class Reader {
   absl::StatusOr<LocalSize> Size(const pb::LocalSize& message,
                                  const FieldPath& field) const;
   absl::StatusOr<ProgramArgument> List(const pb::ProgramArgument::List& message,
-                                       const FieldPath& field,
-                                       int depth) const;
+                                       const FieldPath& field, int depth) const;
   absl::StatusOr<ProgramArgument> Argument(const pb::ProgramArgument& message,
                                            const FieldPath& field,
                                            int depth) const;
@@ -62,8 +61,7 @@ class Reader {
   absl::StatusOr<Op> ReadOp(const pb::ShardedProgram::Op& message,
                             const FieldPath& field) const;
   absl::StatusOr<Segment> ReadSegment(
-      const pb::ShardedProgram::Segment& message,
-      const FieldPath& field) const;
+      const pb::ShardedProgram::Segment& message, const FieldPath& field) const;
   absl::StatusOr<RunSegmentBackward> ReadBackward(
       const pb::ShardedProgram::RunSegmentBackward& message,
       const FieldPath& field) const;
@@ -76,6 +74,9 @@ class Reader {
   absl::StatusOr<Instruction> ReadInstruction(
       const pb::ShardedProgram::Instruction& message,
       const FieldPath& field) const;
+  template <typename Message, typename Binding>
+  absl::Status ReadBinding(const Message& message, const FieldPath& field,
+                           Binding* binding) const;
   absl::Status ReadBindings(const FieldPath& field,
                             ShardedProgram* program) const;
   absl::Status ReadBody(const FieldPath& field, ShardedProgram* program) const;
@@ -95,9 +96,10 @@ absl::StatusOr<int> Reader::Index(int value, int low, int end,
                                           " to ", end - 1, ", got: ", value));
 }
 
-absl::StatusOr<std::vector<int>> Reader::Indices(
-    const Ids& ids, int low, int end, const FieldPath& field,
-    absl::string_view name) const {
+absl::StatusOr<std::vector<int>> Reader::Indices(const Ids& ids, int low,
+                                                 int end,
+                                                 const FieldPath& field,
+                                                 absl::string_view name) const {
   for (int i = 0; i < ids.size(); ++i) {
     SP_RETURN_IF_ERROR(
         Index(ids[i], low, end, field.Element(name, i)).status());
@@ -128,9 +130,9 @@ absl::StatusOr<ProgramArgument> Reader::List(
     const pb::ProgramArgument::List& message, const FieldPath& field,
     int depth) const {
   if (depth >= kMaxArgumentDepth) {
-    return InvalidField(field, absl::StrCat("expected lists at most ",
-                                            kMaxArgumentDepth,
-                                            " deep, got: deeper ones"));
+    return InvalidField(
+        field, absl::StrCat("expected lists at most ", kMaxArgumentDepth,
+                            " deep, got: deeper ones"));
   }
   ProgramArgumentList items;
   items.reserve(message.items_size());
@@ -168,9 +170,8 @@ absl::StatusOr<ProgramArgument> Reader::Argument(
       return ProgramArgument{dtype};
     }
     case pb::ProgramArgument::kLocalSize: {
-      SP_ASSIGN_OR_RETURN(
-          LocalSize size,
-          Size(message.local_size(), field.Member("local_size")));
+      SP_ASSIGN_OR_RETURN(LocalSize size, Size(message.local_size(),
+                                               field.Member("local_size")));
       return ProgramArgument{std::move(size)};
     }
     case pb::ProgramArgument::kList:
@@ -202,9 +203,8 @@ absl::StatusOr<Op> Reader::ReadOp(const pb::ShardedProgram::Op& message,
   }
   op.target = message.target();
   for (int i = 0; i < message.args_size(); ++i) {
-    SP_ASSIGN_OR_RETURN(
-        ProgramArgument argument,
-        Argument(message.args(i), field.Element("args", i), 0));
+    SP_ASSIGN_OR_RETURN(ProgramArgument argument,
+                        Argument(message.args(i), field.Element("args", i), 0));
     op.args.push_back(std::move(argument));
   }
   for (int i = 0; i < message.kwargs_size(); ++i) {
@@ -231,8 +231,7 @@ absl::StatusOr<Segment> Reader::ReadSegment(
   SP_ASSIGN_OR_RETURN(segment.outputs,
                       ValueIds(message.outputs(), field, "outputs"));
   for (int i = 0; i < message.ops_size(); ++i) {
-    SP_ASSIGN_OR_RETURN(Op op,
-                        ReadOp(message.ops(i), field.Element("ops", i)));
+    SP_ASSIGN_OR_RETURN(Op op, ReadOp(message.ops(i), field.Element("ops", i)));
     segment.ops.push_back(std::move(op));
   }
   SP_ASSIGN_OR_RETURN(segment.differentiable_inputs,
@@ -272,9 +271,8 @@ absl::StatusOr<Redistribute> Reader::ReadRedistribute(
   SP_ASSIGN_OR_RETURN(
       step.from_dim,
       Index(message.from_dim(), -1, kMaxTensorRank, field.Member("from_dim")));
-  SP_ASSIGN_OR_RETURN(
-      step.to_dim,
-      Index(message.to_dim(), -1, kMaxTensorRank, field.Member("to_dim")));
+  SP_ASSIGN_OR_RETURN(step.to_dim, Index(message.to_dim(), -1, kMaxTensorRank,
+                                         field.Member("to_dim")));
   SP_ASSIGN_OR_RETURN(step.op, FromProto(message.op(), field.Member("op")));
   SP_ASSIGN_OR_RETURN(step.input, Id(message.input(), field.Member("input")));
   SP_ASSIGN_OR_RETURN(step.output,
@@ -333,30 +331,31 @@ absl::StatusOr<Instruction> Reader::ReadInstruction(
                       "accumulate, ones, free");
 }
 
+template <typename Message, typename Binding>
+absl::Status Reader::ReadBinding(const Message& message, const FieldPath& field,
+                                 Binding* binding) const {
+  SP_ASSIGN_OR_RETURN(binding->value,
+                      Id(message.value(), field.Member("value")));
+  SP_ASSIGN_OR_RETURN(binding->gradient,
+                      OptionalId(message.gradient(), field.Member("gradient")));
+  return absl::OkStatus();
+}
+
 absl::Status Reader::ReadBindings(const FieldPath& field,
                                   ShardedProgram* program) const {
   for (int i = 0; i < message_.parameters_size(); ++i) {
-    const auto& binding = message_.parameters(i);
     const FieldPath element = field.Element("parameters", i);
-    if (binding.fqn().empty()) {
+    ParameterBinding& binding = program->parameters.emplace_back();
+    binding.fqn = message_.parameters(i).fqn();
+    if (binding.fqn.empty()) {
       return MissingField(element.Member("fqn"));
     }
-    SP_ASSIGN_OR_RETURN(const ValueId value,
-                        Id(binding.value(), element.Member("value")));
-    SP_ASSIGN_OR_RETURN(
-        const ValueId gradient,
-        OptionalId(binding.gradient(), element.Member("gradient")));
-    program->parameters.push_back({binding.fqn(), value, gradient});
+    SP_RETURN_IF_ERROR(ReadBinding(message_.parameters(i), element, &binding));
   }
   for (int i = 0; i < message_.inputs_size(); ++i) {
-    const auto& binding = message_.inputs(i);
-    const FieldPath element = field.Element("inputs", i);
-    SP_ASSIGN_OR_RETURN(const ValueId value,
-                        Id(binding.value(), element.Member("value")));
-    SP_ASSIGN_OR_RETURN(
-        const ValueId gradient,
-        OptionalId(binding.gradient(), element.Member("gradient")));
-    program->inputs.push_back({value, gradient});
+    SP_RETURN_IF_ERROR(ReadBinding(message_.inputs(i),
+                                   field.Element("inputs", i),
+                                   &program->inputs.emplace_back()));
   }
   SP_ASSIGN_OR_RETURN(program->outputs,
                       ValueIds(message_.outputs(), field, "outputs"));

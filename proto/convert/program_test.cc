@@ -82,8 +82,8 @@ constexpr char kProgram[] = R"(
 class BadProgramTest : public testing::TestWithParam<BadMessage> {};
 
 TEST_P(BadProgramTest, IsRefusedWithItsField) {
-  const auto message = ParseText<pb::ShardedProgram>(
-      absl::StrCat(kProgram, GetParam().text));
+  const auto message =
+      ParseText<pb::ShardedProgram>(absl::StrCat(kProgram, GetParam().text));
   EXPECT_THAT(
       FromProto(message, "body").status(),
       IsFieldError(GetParam().code, absl::StrCat("body.", GetParam().field)));
@@ -109,8 +109,7 @@ INSTANTIATE_TEST_SUITE_P(
                    "segments[1].outputs[1]"},
         BadMessage{"DifferentiableInput", Segment("differentiable_inputs: 9"),
                    "segments[1].differentiable_inputs[0]"},
-        BadMessage{"DifferentiableOutput",
-                   Segment("differentiable_outputs: 9"),
+        BadMessage{"DifferentiableOutput", Segment("differentiable_outputs: 9"),
                    "segments[1].differentiable_outputs[0]"},
         BadMessage{"OpWithoutTarget", Segment("ops {}"),
                    "segments[1].ops[0].target"},
@@ -164,17 +163,14 @@ INSTANTIATE_TEST_SUITE_P(
         BadMessage{"RedistributeInput",
                    Instruction("redistribute { kind: KIND_ALIAS input: 2 }"),
                    "instructions[0].redistribute.input"},
-        BadMessage{"AccumulateOutput",
-                   Instruction("accumulate { output: 2 }"),
+        BadMessage{"AccumulateOutput", Instruction("accumulate { output: 2 }"),
                    "instructions[0].accumulate.output"},
         BadMessage{"OnesOutput", Instruction("ones { output: 2 }"),
                    "instructions[0].ones.output"},
         BadMessage{"FreeValue", Instruction("free { values: [0, 1, 2] }"),
                    "instructions[0].free.values[2]"},
-        BadMessage{"ParameterWithoutFqn", "parameters {}",
-                   "parameters[0].fqn"},
-        BadMessage{"ParameterGradient",
-                   "parameters { fqn: 'w' gradient: -2 }",
+        BadMessage{"ParameterWithoutFqn", "parameters {}", "parameters[0].fqn"},
+        BadMessage{"ParameterGradient", "parameters { fqn: 'w' gradient: -2 }",
                    "parameters[0].gradient"},
         BadMessage{"InputValue", "inputs { value: 2 }", "inputs[0].value"},
         BadMessage{"Output", "outputs: 2", "outputs[0]"},
@@ -185,9 +181,8 @@ INSTANTIATE_TEST_SUITE_P(
 TEST(ProgramTest, GarbageIsRefusedOrRead) {
   RandomValues random(TestSeed());
   for (int i = 0; i < 1000; ++i) {
-    const std::string bytes =
-        Garble(ToProto(random.AnyProgram()).SerializeAsString(),
-               random.engine());
+    const std::string bytes = Garble(
+        ToProto(random.AnyProgram()).SerializeAsString(), random.engine());
     pb::ShardedProgram message;
     if (message.ParseFromString(bytes)) {
       const auto program = FromProto(message, "body");

@@ -110,9 +110,8 @@ Argument RandomValues::AnyArgument(int depth) {
 Graph RandomValues::AnyGraph() {
   Graph graph;
   for (int i = Below(6); i >= 0; --i) {
-    Node node{.name = Word(),
-              .op = static_cast<NodeOp>(Below(5)),
-              .target = Word()};
+    Node node{
+        .name = Word(), .op = static_cast<NodeOp>(Below(5)), .target = Word()};
     for (int j = Below(4); j > 0; --j) {
       node.args.push_back(AnyArgument());
       node.kwargs[Word()] = AnyArgument();

@@ -34,25 +34,53 @@ TEST(ReportTest, IsWrittenWhole) {
       .program_text = "program"};
   const auto expected = ParseText<pb::Report>(R"pb(
     assignments {
-      fqn: "net1" style: "ColwiseParallel" pattern: "net*"
-      module_type: "torch.nn.Linear" input_layouts: "R" output_layouts: "S(-1)"
+      fqn: "net1"
+      style: "ColwiseParallel"
+      pattern: "net*"
+      module_type: "torch.nn.Linear"
+      input_layouts: "R"
+      output_layouts: "S(-1)"
       parameters {
-        name: "weight" text: "[R, S(0)]"
-        type { dtype: DTYPE_FLOAT32 shape: [16, 8] }
-        spec { placements { replicate {} } placements { shard {} } }
+        name: "weight"
+        text: "[R, S(0)]"
+        type {
+          dtype: DTYPE_FLOAT32
+          shape: [ 16, 8 ]
+        }
+        spec {
+          placements { replicate {} }
+          placements { shard {} }
+        }
       }
     }
-    diagnostics { severity: SEVERITY_WARNING reason: "PATTERN_WITHOUT_MATCH"
-                  message: "no module matches" fqn: "net1" pattern: "x" }
+    diagnostics {
+      severity: SEVERITY_WARNING
+      reason: "PATTERN_WITHOUT_MATCH"
+      message: "no module matches"
+      fqn: "net1"
+      pattern: "x"
+    }
     diagnostics { severity: SEVERITY_NOTE reason: "TIED" message: "tied" }
     collectives { phase: "forward" kind: "all_reduce" count: 1 bytes: 320 }
-    memory { rank: 1 parameter_bytes: 2 gradient_bytes: 3 buffer_bytes: 4
-             peak_activation_bytes: 5 }
+    memory {
+      rank: 1
+      parameter_bytes: 2
+      gradient_bytes: 3
+      buffer_bytes: 4
+      peak_activation_bytes: 5
+    }
     flops_per_rank: 99
     parameters {
-      name: "net1.weight" text: "[R, S(0)]"
-      type { dtype: DTYPE_FLOAT32 shape: [16, 8] }
-      spec { placements { replicate {} } placements { shard {} } }
+      name: "net1.weight"
+      text: "[R, S(0)]"
+      type {
+        dtype: DTYPE_FLOAT32
+        shape: [ 16, 8 ]
+      }
+      spec {
+        placements { replicate {} }
+        placements { shard {} }
+      }
     }
     program_text: "program")pb");
   EXPECT_TRUE(google::protobuf::util::MessageDifferencer::Equals(
@@ -61,8 +89,8 @@ TEST(ReportTest, IsWrittenWhole) {
 }
 
 TEST(ReportTest, CountsComeBack) {
-  const std::vector<CollectiveCount> counts{
-      {"forward", "all_reduce", 1, 320}, {"backward", "all_gather", 2, 0}};
+  const std::vector<CollectiveCount> counts{{"forward", "all_reduce", 1, 320},
+                                            {"backward", "all_gather", 2, 0}};
   const auto back = CountsFromProto(CountsToProto(counts), "collectives");
   ASSERT_TRUE(back.ok()) << back.status();
   EXPECT_EQ(*back, counts);
@@ -79,11 +107,10 @@ TEST(ReportTest, BadCountsAreRefused) {
   };
   for (const BadMessage& bad : table) {
     SCOPED_TRACE(bad.name);
-    EXPECT_THAT(
-        CountsFromProto(ParseText<pb::Report>(bad.text).collectives(),
-                        "collectives")
-            .status(),
-        IsFieldError(bad.code, bad.field));
+    EXPECT_THAT(CountsFromProto(ParseText<pb::Report>(bad.text).collectives(),
+                                "collectives")
+                    .status(),
+                IsFieldError(bad.code, bad.field));
   }
 }
 

@@ -37,8 +37,7 @@ absl::StatusOr<LossKind> LossFromProto(const pb::Loss& message,
                                        const FieldPath& field) {
   switch (message.kind_case()) {
     case pb::Loss::kReduction:
-      return ReductionFromProto(message.reduction(),
-                                field.Member("reduction"));
+      return ReductionFromProto(message.reduction(), field.Member("reduction"));
     case pb::Loss::kGraph: {
       SP_ASSIGN_OR_RETURN(Graph graph,
                           FromProto(message.graph(), field.Member("graph")));

@@ -50,10 +50,10 @@ absl::Status CheckShard(const pb::Shard& shard, const FieldPath& field) {
   if (shard.dim() >= -kMaxTensorRank && shard.dim() < kMaxTensorRank) {
     return absl::OkStatus();
   }
-  return InvalidField(field.Member("dim"),
-                      absl::StrCat("expected a tensor dim from ",
-                                   -kMaxTensorRank, " to ", kMaxTensorRank - 1,
-                                   ", got: ", shard.dim()));
+  return InvalidField(
+      field.Member("dim"),
+      absl::StrCat("expected a tensor dim from ", -kMaxTensorRank, " to ",
+                   kMaxTensorRank - 1, ", got: ", shard.dim()));
 }
 
 absl::Status CheckCutOrder(const DTensorSpec& spec, const FieldPath& field) {
@@ -83,8 +83,7 @@ absl::StatusOr<Initializer> Uniform(const pb::Initializer::Uniform& uniform,
       !std::isfinite(uniform.high() - uniform.low())) {
     return InvalidField(field,
                         absl::StrCat("expected finite low <= high, got: low ",
-                                     uniform.low(), ", high ",
-                                     uniform.high()));
+                                     uniform.low(), ", high ", uniform.high()));
   }
   return Initializer{Initializer::Kind::kUniform, uniform.low(),
                      uniform.high()};
@@ -124,9 +123,8 @@ absl::StatusOr<TensorSource> InlineTensor(const pb::Tensor& message,
     return TooLargeInline(size, field);
   }
   if (static_cast<int64_t>(size) != expected) {
-    return InvalidField(field,
-                        absl::StrCat("expected ", expected, " bytes of ",
-                                     ToString(type), ", got: ", size));
+    return InvalidField(field, absl::StrCat("expected ", expected, " bytes of ",
+                                            ToString(type), ", got: ", size));
   }
   return TensorSource(HostTensor{std::move(type), message.inline_()});
 }
@@ -214,10 +212,9 @@ absl::StatusOr<Placement> FromProto(const v1::Placement& message,
       SP_RETURN_IF_ERROR(CheckShard(message.shard(), field.Member("shard")));
       return Placement(Shard{message.shard().dim()});
     case pb::Placement::kPartial: {
-      SP_ASSIGN_OR_RETURN(
-          const ReduceOp op,
-          FromProto(message.partial().op(),
-                    field.Member("partial").Member("op")));
+      SP_ASSIGN_OR_RETURN(const ReduceOp op,
+                          FromProto(message.partial().op(),
+                                    field.Member("partial").Member("op")));
       return Placement(Partial{op});
     }
     case pb::Placement::KIND_NOT_SET:
@@ -253,8 +250,7 @@ absl::StatusOr<DTensorSpec> FromProto(const v1::DTensorSpec& message,
     }
     spec.placements.push_back(placement);
   }
-  spec.cut_order.assign(message.cut_order().begin(),
-                        message.cut_order().end());
+  spec.cut_order.assign(message.cut_order().begin(), message.cut_order().end());
   SP_RETURN_IF_ERROR(CheckCutOrder(spec, field));
   return spec;
 }

@@ -60,15 +60,14 @@ TEST(TypesTest, TensorsComeBack) {
   const auto uploaded = FromProto(ToProto(upload), "x");
   ASSERT_TRUE(uploaded.ok()) << uploaded.status();
   EXPECT_EQ(std::get<UploadedTensor>(*uploaded), upload);
-  EXPECT_TRUE(FromProto(ToProto(HostTensor{{DType::kInt8, {3, 0}}, ""}), "x")
-                  .ok());
+  EXPECT_TRUE(
+      FromProto(ToProto(HostTensor{{DType::kInt8, {3, 0}}, ""}), "x").ok());
 }
 
 TEST(TypesTest, InlineTensorOverTheLimitSaysToUpload) {
   const int64_t size = kMaxInlineBytes + 1;
   const HostTensor tensor{{DType::kInt8, {size}}, std::string(size, 'x')};
-  const absl::Status status =
-      FromProto(ToProto(tensor), "inputs[1]").status();
+  const absl::Status status = FromProto(ToProto(tensor), "inputs[1]").status();
   EXPECT_THAT(status, IsFieldError(absl::StatusCode::kResourceExhausted,
                                    "inputs[1].inline"));
   EXPECT_THAT(std::string(status.message()),
@@ -104,8 +103,8 @@ TEST(TypesTest, BadTensorTypesAreRefused) {
        "dtype: DTYPE_INT8 "
        "shape: [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]",
        "root.shape"},
-      {"product too large",
-       "dtype: DTYPE_INT8 shape: [4611686018427387904, 2]", "root.shape"},
+      {"product too large", "dtype: DTYPE_INT8 shape: [4611686018427387904, 2]",
+       "root.shape"},
       {"bytes too large", "dtype: DTYPE_FLOAT64 shape: 2305843009213693952",
        "root.shape"},
       {"too large behind a zero",
@@ -122,8 +121,9 @@ TEST(TypesTest, BadPlacementsAreRefused) {
   });
   ExpectRefused<pb::DTensorSpec>({
       {"no kind", "placements {}", "root.placements[0]"},
-      {"negative dim", "placements { replicate {} } placements { shard { dim: "
-                       "-1 } }",
+      {"negative dim",
+       "placements { replicate {} } placements { shard { dim: "
+       "-1 } }",
        "root.placements[1].shard.dim"},
       {"order names no mesh dim", "placements { shard {} } cut_order: 1",
        "root.cut_order[0]"},
