@@ -175,27 +175,50 @@ def RunBounded(command, environment, seconds):
             os.killpg(process.pid, signal.SIGKILL)
 
 
+def PytestCommand(*arguments):
+    command = [sys.executable, "-m", "pytest", "-q", "--rootdir", ROOT,
+               "--import-mode=importlib", "-p", "no:cacheprovider",
+               "-o", "faulthandler_timeout=300", *arguments]
+    return command if HasGpu() else command + ["-m", "not gpu"]
+
+
+def SelectPytests(options, files):
+    """Of these files, the ids that contain the text; None if some don't load."""
+    done = subprocess.run(
+        PytestCommand("--collect-only", *files), cwd=ROOT, text=True,
+        stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, check=False,
+        env=PytestEnvironment(options))
+    if done.returncode not in (0, 5):
+        print(done.stdout)
+        return None
+    lines = done.stdout.splitlines()
+    return [line for line in lines if "::" in line and options.only in line]
+
+
 def RunPytest(options):
     total = Count()
-    files = PythonTests()
-    if not files:
+    tests = PythonTests()
+    if not tests:
         return total, 0
+    if not HasGpu():
+        print("pytest leaves out what is marked gpu: there is no GPU here",
+              flush=True)
+    if options.only:
+        if subprocess.run([LAUNCHER, "_runtime"], check=False).returncode:
+            total.Fail("the binaries that the Python tests need did not build")
+        tests = SelectPytests(options, tests)
+        if tests is None:
+            total.Fail("some Python tests do not load")
+        if not tests:
+            return total, 0
     with tempfile.TemporaryDirectory() as scratch:
         xml = os.path.join(scratch, "pytest.xml")
-        command = [sys.executable, "-m", "pytest", "-q", "--rootdir", ROOT,
-                   "--import-mode=importlib", "-p", "no:cacheprovider",
-                   "-o", "faulthandler_timeout=300",
-                   "--junitxml", xml]
-        if not HasGpu():
-            print("pytest leaves out what is marked gpu: there is no GPU here",
-                  flush=True)
-            command += ["-m", "not gpu"]
-        if options.only:
-            command += ["-k", options.only]
-        code = RunBounded(command + files, PytestEnvironment(options),
+        listed = os.path.join(scratch, "tests")
+        with open(listed, "w", encoding="utf-8") as file:
+            file.write("\n".join(tests))
+        code = RunBounded(PytestCommand("--junitxml", xml, "@" + listed),
+                          PytestEnvironment(options),
                           60 * (PYTEST_MINUTES + options.long))
-        if code == 5 and options.only:
-            return total, 0
         if os.path.exists(xml):
             total.Add(CountXml(xml, "pytest", skips_allowed=False))
     # Exit code 0: all passed, 1: some failed, else not everything was tried.
