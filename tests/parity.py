@@ -52,9 +52,10 @@ def check_gradients(m, reference):
 
 def check_shards(m, reference, cuts):
     """`cuts`: FQN -> tensor dim; every other parameter is whole anywhere."""
-    ranks = len(m.shards(next(iter(dict(reference.named_parameters())))))
+    ranks = m.num_ranks
     for name, value in reference.named_parameters():
         shards = m.shards(name)
+        assert len(shards) == ranks
         if name in cuts:
             expected = chunk(value, cuts[name], ranks)
             if ranks > 1:
@@ -62,7 +63,6 @@ def check_shards(m, reference, cuts):
                            for shard in shards), f"{name} is not cut"
         else:
             expected = [value] * ranks
-        assert len(shards) == ranks
         for rank, (shard, piece) in enumerate(zip(shards, expected)):
             assert_close(shard, piece, f"{name} on rank {rank}")
 

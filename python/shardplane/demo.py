@@ -53,7 +53,7 @@ def cross_entropy(logits, target):
 
 
 def load_digits(seed=0):
-    """(train x, train y, held-out x, held-out y): 1437 and 360 images."""
+    """(train x, train y, held-out x, held-out y): 1438 and 359 images."""
     from sklearn.datasets import load_digits as load
     data = load()
     x = torch.tensor(data.data / 16, dtype=torch.float32)

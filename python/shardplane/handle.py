@@ -32,6 +32,7 @@ class DeployedModule:
             c for c in deployment.report.collectives
             if c.phase == "materialize"]
         self._ran = []          # collectives of the last call
+        self._has_gradients = False
 
     # ---------------------------------------------------------- what it is
 
@@ -48,9 +49,12 @@ class DeployedModule:
         """The number of the last step that took effect."""
         return self._step
 
+    @property
+    def num_ranks(self):
+        return len(self._deployment.workers)
+
     def __repr__(self):
-        workers = len(self._deployment.workers)
-        return f"<DeployedModule {self.name} on {workers} workers>"
+        return f"<DeployedModule {self.name} on {self.num_ranks} workers>"
 
     def comm_counts(self):
         """Phase -> kind of collective -> how often it ran (absent: 0)."""
@@ -98,6 +102,8 @@ class DeployedModule:
     def update(self, optimizer, clip_norm=None):
         """Applies the gradients that are there."""
         _refuse_clip_norm(clip_norm)
+        if not self._has_gradients:
+            raise _no_call("update")
         answer = self._act(update=pb.StepRequest.Update(
             optimizer=to_proto_optimizer(optimizer)))
         self._ran = list(answer.collectives)
@@ -187,7 +193,7 @@ class DeployedModule:
     # --------------------------------------------------------------- within
 
     def _ranks(self):
-        return range(len(self._deployment.workers))
+        return range(self.num_ranks)
 
     def _download(self, ref, rank=None):
         return download(self._rpc, self._deployment, ref, rank)
@@ -240,6 +246,7 @@ class DeployedModule:
 
         answer = self._with_program(call, run)
         self._last, self._ran = call, list(answer.collectives)
+        self._has_gradients = True
         return tensors.from_bytes(answer.loss.type, answer.loss.inline)
 
     def _act(self, **action):
@@ -294,5 +301,6 @@ def _refuse_clip_norm(clip_norm):
 
 def _no_call(method):
     return FailedPreconditionError(
-        f"{method}: expected a call before, got: none",
+        f"{method}: expected a call (forward_backward, for gradients) before, "
+        "got: none",
         {"reason": "NO_CALL"})

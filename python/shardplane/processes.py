@@ -73,7 +73,9 @@ class Launcher:
     def _spawn(self, command, log_file):
         env = {**os.environ, "OMP_NUM_THREADS": "1"}
         setpriv = shutil.which("setpriv")
-        if setpriv:  # no code of ours between fork and exec
+        # No code of ours between fork and exec, where locks of gRPC's threads
+        # may be held. One that dies before setpriv has run leaves an orphan.
+        if setpriv:
             command = [setpriv, "--pdeathsig", "KILL", "--", *command]
         with open(log_file, "w") as log:
             return subprocess.Popen(

@@ -234,7 +234,8 @@ def test_buffers_and_constants(cluster):
             return self.mlp(x) * self.scale + self.shift
 
     x = rand(6, 10)
-    with parallelized(cluster, Scaled(), MESH, {"mlp": PAIR}, x=x) as case:
+    with parallelized(cluster, Scaled(), MESH, {"mlp": PAIR}, x=x, cuts={
+            f"mlp.{name}": dim for name, dim in PAIR_CUTS.items()}) as case:
         case.check_forward(x)
         case.check_step(x)
         assert list(case.m.state_dict()) == list(

@@ -63,8 +63,11 @@ def test_never_ready(launcher, watch):
 
 PARENT = """
 import os, signal, sys
-from shardplane.processes import Launcher
-daemon = Launcher(sys.argv[1]).start("d", [sys.executable, "-c", sys.argv[2]])
+from shardplane.processes import Launcher, ReadyWatch
+watch = ReadyWatch(sys.argv[1])
+launcher = Launcher(sys.argv[1])
+daemon = launcher.start("d", [sys.executable, "-c", sys.argv[2]])
+watch.wait([daemon], 30)
 print(daemon.pid, flush=True)
 signal.pause()
 """

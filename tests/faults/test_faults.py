@@ -178,6 +178,7 @@ def step_request(m, number, **changes):
 
 def test_step_of_a_deployment_that_is_not_there(deployed, cluster):
     request = step_request(deployed, 1, deployment="deployments/nowhere")
+    request.train.program = "deployments/nowhere/programs/p"
     with pytest.raises(sp.NotFoundError, match="deployments/nowhere") as e:
         cluster.rpc.call("Step", request)
     assert e.value.details["resource"]["name"] == "deployments/nowhere"
