@@ -12,11 +12,11 @@
 #include "coordinator/registry_service.h"
 #include "coordinator/rendezvous_service.h"
 #include "coordinator/request_log.h"
-#include "coordinator/rpc_metrics.h"
 #include "coordinator/stream_watch.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/grpcpp.h"
 #include "grpcpp/health_check_service_interface.h"
+#include "telemetry/rpc_metrics.h"
 
 namespace shardplane {
 namespace {

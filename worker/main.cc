@@ -9,6 +9,8 @@
 #include <random>
 #include <string>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
@@ -24,6 +26,7 @@
 #include "grpcpp/health_check_service_interface.h"
 #include "telemetry/http_server.h"
 #include "telemetry/metrics.h"
+#include "telemetry/rpc_metrics.h"
 #include "worker/gang_worker.h"
 #include "worker/membership.h"
 #include "worker/ready_file.h"
@@ -128,6 +131,11 @@ absl::Status Daemon::StartServer() {
                            grpc::InsecureServerCredentials(), &port);
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
   builder.RegisterService(service_.get());
+  std::vector<
+      std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>>
+      interceptors;
+  interceptors.push_back(MakeRpcMetrics(&metrics_));
+  builder.experimental().SetInterceptorCreators(std::move(interceptors));
   server_ = builder.BuildAndStart();
   if (server_ == nullptr || port == 0) {
     return absl::UnavailableError(absl::StrCat(

@@ -1,4 +1,4 @@
-#include "coordinator/rpc_metrics.h"
+#include "telemetry/rpc_metrics.h"
 
 #include <string>
 #include <utility>
@@ -31,8 +31,8 @@ class RpcMetrics : public grpc::experimental::Interceptor {
   void Intercept(grpc::experimental::InterceptorBatchMethods* batch) override {
     if (batch->QueryInterceptionHookPoint(
             InterceptionHookPoints::PRE_SEND_STATUS)) {
-      const auto code = static_cast<absl::StatusCode>(
-          batch->GetSendStatus().error_code());
+      const auto code =
+          static_cast<absl::StatusCode>(batch->GetSendStatus().error_code());
       metrics_->Observe(Histogram::kGrpcServerCallDuration,
                         {method_, absl::StatusCodeToString(code)},
                         absl::Now() - start_);

@@ -1,6 +1,6 @@
 // Metrics of the calls that a server serves (gRPC's proposal A66).
-#ifndef SHARDPLANE_COORDINATOR_RPC_METRICS_H_
-#define SHARDPLANE_COORDINATOR_RPC_METRICS_H_
+#ifndef SHARDPLANE_TELEMETRY_RPC_METRICS_H_
+#define SHARDPLANE_TELEMETRY_RPC_METRICS_H_
 
 #include <memory>
 
@@ -17,4 +17,4 @@ MakeRpcMetrics(Metrics* metrics);
 
 }  // namespace shardplane
 
-#endif  // SHARDPLANE_COORDINATOR_RPC_METRICS_H_
+#endif  // SHARDPLANE_TELEMETRY_RPC_METRICS_H_
