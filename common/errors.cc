@@ -27,8 +27,9 @@ std::optional<std::string> TakeField(absl::string_view* in) {
   const size_t colon = in->find(':');
   if (colon == absl::string_view::npos) return std::nullopt;
   size_t size = 0;
-  for (const char digit : in->substr(0, colon))
-    size = size * 10 + (digit - '0');
+  for (const char digit : in->substr(0, colon)) {
+    size = size * 10 + static_cast<size_t>(digit - '0');
+  }
   in->remove_prefix(colon + 1);
   if (size > in->size()) return std::nullopt;
   std::string field(in->substr(0, size));

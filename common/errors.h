@@ -40,8 +40,8 @@ absl::Status WithMetadata(absl::Status status, absl::string_view key,
 #define SP_CONCAT(a, b) SP_CONCAT_INNER(a, b)
 #define SP_RETURN_IF_ERROR(expr)              \
   do {                                        \
-    if (absl::Status s = (expr); !s.ok()) {   \
-      return s;                               \
+    if (absl::Status sp_status = (expr); !sp_status.ok()) {   \
+      return sp_status;                               \
     }                                         \
   } while (false)
 #define SP_ASSIGN_OR_RETURN(lhs, expr)                       \

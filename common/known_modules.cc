@@ -30,9 +30,9 @@ class Writer {
   int index() const { return index_; }
 
   // The attribute, or `otherwise` where it is left out.
-  Argument Attribute(const std::string& name, Argument otherwise) const {
+  Argument Attribute(const std::string& name, const Argument& otherwise) const {
     const auto it = node_.attributes.find(name);
-    return it == node_.attributes.end() ? std::move(otherwise) : it->second;
+    return it == node_.attributes.end() ? otherwise : it->second;
   }
 
   bool OwnsParameter(absl::string_view name) const {

@@ -27,7 +27,7 @@ absl::Status Bad(absl::string_view message, const DTensorSpec& spec) {
 std::vector<int> CuttingMeshDims(const DTensorSpec& spec) {
   std::vector<int> dims;
   for (size_t i = 0; i < spec.placements.size(); ++i) {
-    if (ShardDim(spec.placements[i]) != -1) dims.push_back(i);
+    if (ShardDim(spec.placements[i]) != -1) dims.push_back(static_cast<int>(i));
   }
   return dims;
 }
@@ -119,7 +119,8 @@ std::vector<Extent> LocalExtents(absl::Span<const int64_t> shape,
                                  const DeviceMesh& mesh,
                                  absl::Span<const int> coordinate) {
   std::vector<Extent> extents;
-  for (size_t dim = 0; dim < shape.size(); ++dim) {
+  const int rank = static_cast<int>(shape.size());
+  for (int dim = 0; dim < rank; ++dim) {
     extents.push_back(
         LocalExtent(shape[dim], CutsOf(spec, dim), mesh, coordinate));
   }
