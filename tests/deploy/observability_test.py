@@ -89,8 +89,11 @@ def test_a_step_shows_in_the_metrics(cluster):
     assert coordinator("shardplane_materialize_duration_seconds_count") == 1
     assert coordinator("shardplane_coordinator_epoch") >= 1
     for name in ("started_total", "duration_seconds_count"):
-        assert coordinator(f"grpc_server_call_{name}", "grpc_method=Step") == 3
-        assert worker(f"grpc_server_call_{name}", "grpc_method=Run") == 3
+        assert coordinator(
+            f"grpc_server_call_{name}",
+            "grpc_method=shardplane.v1.ShardingCoordinator/Step") == 3
+        assert worker(f"grpc_server_call_{name}",
+                      "grpc_method=shardplane.v1.Worker/Run") == 3
     # One all-reduce forward, after the rowwise layer; none backward.
     assert worker("shardplane_collectives_total", "collective=all_reduce",
                   "phase=forward") == 3
@@ -103,8 +106,8 @@ def test_a_step_shows_in_the_metrics(cluster):
 
 def test_workers_are_counted_by_state(cluster):
     metrics = scrape(cluster.coordinator)
-    assert total(metrics, "shardplane_workers", "state=READY") == WORKERS
-    assert total(metrics, "shardplane_workers", "state=LOST") == 0
+    assert total(metrics, "shardplane_workers", "state=ready") == WORKERS
+    assert total(metrics, "shardplane_workers", "state=lost") == 0
 
 
 def test_every_daemon_says_what_it_is(cluster):
@@ -190,6 +193,7 @@ def test_termination_is_drain():
         coordinator, worker = coordinator_and_worker(cluster)
         assert exit_code_after_sigterm(worker) == 0
         metrics = scrape(coordinator)
-        assert total(metrics, "shardplane_workers", "state=READY") == 0
-        assert total(metrics, "shardplane_worker_lost_total") == 0
+        assert total(metrics, "shardplane_workers", "state=ready") == 0
+        assert total(metrics, "shardplane_worker_lost_total",
+                     "reason=lost") == 0
         assert exit_code_after_sigterm(coordinator) == 0
