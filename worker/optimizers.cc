@@ -51,14 +51,15 @@ absl::Status Optimizers::Apply(const OptimizerOptions& options,
                                const NamedTensors& parameters,
                                const NamedTensors& gradients) {
   SP_RETURN_IF_ERROR(Validate(options));
-  std::visit([&](const auto& kind) { Apply(kind, parameters, gradients); },
-             options);
+  std::visit(
+      [&](const auto& kind) { ApplyKind(kind, parameters, gradients); },
+      options);
   return absl::OkStatus();
 }
 
-void Optimizers::Apply(const SgdOptions& options,
-                       const NamedTensors& parameters,
-                       const NamedTensors& gradients) {
+void Optimizers::ApplyKind(const SgdOptions& options,
+                           const NamedTensors& parameters,
+                           const NamedTensors& gradients) {
   const at::AutoGradMode no_grad(false);
   // The kernel takes one element type a call, and one answer to whether the
   // buffers are new.

@@ -25,8 +25,8 @@ class Optimizers {
   void Reset() { momentum_.clear(); }
 
  private:
-  void Apply(const SgdOptions& options, const NamedTensors& parameters,
-             const NamedTensors& gradients);
+  void ApplyKind(const SgdOptions& options, const NamedTensors& parameters,
+                 const NamedTensors& gradients);
 
   // A buffer exists from the first update with momentum on.
   NamedTensors momentum_;

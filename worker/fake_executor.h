@@ -1,0 +1,113 @@
+// An Executor that writes down what it is asked to do.
+#ifndef SHARDPLANE_WORKER_FAKE_EXECUTOR_H_
+#define SHARDPLANE_WORKER_FAKE_EXECUTOR_H_
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/btree_map.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
+#include "worker/executor.h"
+
+namespace shardplane {
+
+// Thread-safe: a test reads what the executor's thread writes.
+class FakeExecutor : public Executor {
+ public:
+  // What the next calls answer.
+  RunResult run_result;
+  absl::Status run_status;
+  absl::Status join_status;
+  ShardedTensor tensor;
+  // Where set, a run waits for it: Abort, or the test, notifies.
+  std::shared_ptr<absl::Notification> block_run;
+  // Where set, notified when a run begins.
+  std::shared_ptr<absl::Notification> run_began;
+
+  std::vector<std::string> calls() const {
+    absl::MutexLock lock(&mutex_);
+    return calls_;
+  }
+  HostTensor staged(const std::string& key) const {
+    absl::MutexLock lock(&mutex_);
+    const auto found = staged_.find(key);
+    return found == staged_.end() ? HostTensor() : found->second;
+  }
+
+  absl::Status JoinGang(const GangSpec& spec,
+                        std::shared_ptr<GangStore>) override {
+    Write(absl::StrCat("join ", spec.epoch, " rank ", spec.rank));
+    return join_status;
+  }
+  absl::Status LeaveGang() override { return Wrote("leave"); }
+  absl::Status Stage(const std::string& key, HostTensor tensor) override {
+    Write(absl::StrCat("stage ", key));
+    absl::MutexLock lock(&mutex_);
+    staged_[key] = std::move(tensor);
+    return absl::OkStatus();
+  }
+  absl::StatusOr<RanCollectives> Materialize(
+      const MaterializeSpec& spec) override {
+    Write(absl::StrCat("materialize ", spec.parameters.size()));
+    return RanCollectives{{{"materialize", "scatter", 1, 8}}, 0};
+  }
+  absl::Status LoadProgram(const std::string& id,
+                           const ShardedProgram&) override {
+    return Wrote(absl::StrCat("load ", id));
+  }
+  absl::StatusOr<RunResult> Run(const RunSpec& spec) override {
+    Write(absl::StrCat("run ", spec.program, " of ",
+                       absl::StrJoin(spec.inputs, ",")));
+    if (run_began != nullptr) run_began->Notify();
+    if (block_run != nullptr) {
+      block_run->WaitForNotification();
+      return absl::UnavailableError("aborted");
+    }
+    if (!run_status.ok()) return run_status;
+    return run_result;
+  }
+  absl::Status Commit(
+      const std::optional<OptimizerOptions>& optimizer) override {
+    return Wrote(optimizer.has_value() ? "commit with optimizer" : "commit");
+  }
+  absl::Status Discard() override { return Wrote("discard"); }
+  absl::Status LoadState(const LoadStateSpec& spec) override {
+    return Wrote(absl::StrCat("load state ", spec.entries.size()));
+  }
+  absl::Status ResetOptimizer() override { return Wrote("reset optimizer"); }
+  absl::StatusOr<ShardedTensor> Read(const TensorKey&) override {
+    Write("read");
+    return tensor;
+  }
+  void Abort(absl::string_view reason) override {
+    Write(absl::StrCat("abort: ", reason));
+    if (block_run != nullptr && !block_run->HasBeenNotified()) {
+      block_run->Notify();
+    }
+  }
+
+ private:
+  void Write(std::string call) {
+    absl::MutexLock lock(&mutex_);
+    calls_.push_back(std::move(call));
+  }
+  absl::Status Wrote(std::string call) {
+    Write(std::move(call));
+    return absl::OkStatus();
+  }
+
+  mutable absl::Mutex mutex_;
+  std::vector<std::string> calls_ ABSL_GUARDED_BY(mutex_);
+  absl::btree_map<std::string, HostTensor> staged_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace shardplane
+
+#endif  // SHARDPLANE_WORKER_FAKE_EXECUTOR_H_

@@ -1,0 +1,363 @@
+#include "worker/segments.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "ATen/ATen.h"
+#include "tests/matchers.h"
+#include "torch/csrc/autograd/autograd.h"
+#include "worker/optimizers.h"
+
+namespace shardplane {
+namespace {
+
+using testing::HasSubstr;
+
+ProgramArgument Ref(ValueId id) { return {ValueRef{id}}; }
+ProgramArgument Int(int64_t i) { return {i}; }
+ProgramArgument Ints(const std::vector<int64_t>& ints) {
+  ProgramArgumentList list;
+  for (const int64_t i : ints) list.push_back(Int(i));
+  return {list};
+}
+
+const DeviceMesh& Mesh() {
+  static const DeviceMesh* mesh =
+      new DeviceMesh(*DeviceMesh::Create({{"tp", 4}}));
+  return *mesh;
+}
+OperatorContext ContextOfRank(int rank) {
+  return {.mesh = &Mesh(), .coordinate = {rank}};
+}
+
+// A segment of one op: inputs 0 … n-1, results after them.
+absl::StatusOr<std::vector<at::Tensor>> CallOp(Op op,
+                                               std::vector<at::Tensor> inputs,
+                                               int results = 1, int rank = 0) {
+  Segment segment;
+  const int n = static_cast<int>(inputs.size());
+  for (int i = 0; i < n; ++i) segment.inputs.push_back(i);
+  for (int i = 0; i < results; ++i) {
+    op.results.push_back(n + i);
+    segment.outputs.push_back(n + i);
+  }
+  segment.ops.push_back(std::move(op));
+  auto prepared = PreparedSegment::Create(segment, ContextOfRank(rank));
+  if (!prepared.ok()) return prepared.status();
+  inputs.resize(n + results);
+  prepared->Forward(absl::MakeSpan(inputs), Recording::kOff);
+  return std::vector<at::Tensor>(inputs.begin() + n, inputs.end());
+}
+
+struct OpCase {
+  const char* name;
+  Op op;
+  std::vector<at::Tensor> inputs;
+  std::vector<at::Tensor> expected;
+};
+
+void PrintTo(const OpCase& c, std::ostream* out) { *out << c.name; }
+
+class OperatorTest : public testing::TestWithParam<OpCase> {};
+
+TEST_P(OperatorTest, CallsTheOperator) {
+  const OpCase& c = GetParam();
+  auto results =
+      CallOp(c.op, c.inputs, static_cast<int>(c.expected.size()), /*rank=*/2);
+  ASSERT_THAT(results, IsOk());
+  for (size_t i = 0; i < c.expected.size(); ++i) {
+    EXPECT_TRUE((*results)[i].equal(c.expected[i]))
+        << (*results)[i] << c.expected[i];
+    EXPECT_EQ((*results)[i].scalar_type(), c.expected[i].scalar_type());
+  }
+}
+
+const at::Tensor& X() {
+  static const at::Tensor* x =
+      new at::Tensor(at::arange(12, at::kFloat).view({3, 4}));
+  return *x;
+}
+
+// What torch.export writes, argument by argument.
+std::vector<OpCase> OpCases() {
+  // 10 rows cut into 4 chunks: rank 2 has 3 of them.
+  const LocalSize rows{{{10, {0}}}};
+  return {
+      {"TensorAndDefault",
+       {.target = "aten.linear.default", .args = {Ref(0), Ref(1)}},
+       {X(), X()},
+       {at::linear(X(), X())}},
+      {"NumberForATensorKeepsTheType",
+       {.target = "aten.add.Tensor", .args = {Ref(0), {0.5}}},
+       {X()},
+       {X() + 0.5}},
+      {"Scalar",
+       {.target = "aten.pow.Tensor_Scalar", .args = {Ref(0), Int(2)}},
+       {X()},
+       {X().pow(2)}},
+      {"IntAsFloat",
+       {.target = "aten.layer_norm.default",
+        .args = {Ref(0), Ints({4}), {}, {}, Int(1)}},
+       {X()},
+       {at::layer_norm(X(), {4}, {}, {}, 1.0)}},
+      {"LocalSizeInAList",
+       {.target = "aten.view.default",
+        .args = {Ref(0), {ProgramArgumentList{{rows}, Int(4)}}}},
+       {X().view({4, 3})},
+       {X().view({3, 4})}},
+      {"OneNumberForAList",
+       {.target = "aten.sum.dim_IntList", .args = {Ref(0), Int(1)}},
+       {X()},
+       {X().sum(1)}},
+      {"ListOfTensors",
+       {.target = "aten.cat.default",
+        .args = {{ProgramArgumentList{Ref(0), Ref(1)}}, Int(1)}},
+       {X(), X()},
+       {at::cat({X(), X()}, 1)}},
+      {"ListOfOptionalTensors",
+       {.target = "aten.index.Tensor",
+        .args = {Ref(0), {ProgramArgumentList{{}, Ref(1)}}}},
+       {X(), at::tensor({2, 0})},
+       {X().index_select(1, at::tensor({2, 0}))}},
+      {"ListOfResults",
+       {.target = "aten.split.Tensor", .args = {Ref(0), Int(3), Int(1)}},
+       {X()},
+       {X().narrow(1, 0, 3), X().narrow(1, 3, 1)}},
+      {"DTypeKeyword",
+       {.target = "aten.sum.default",
+        .args = {Ref(0)},
+        .kwargs = {{"dtype", {DType::kFloat64}}}},
+       {X()},
+       {X().to(at::kDouble).sum()}},
+      {"DeviceLayoutAndString",
+       {.target = "aten.full.default",
+        .args = {Ints({2}), {1.5}},
+        .kwargs = {{"device", {std::string("cuda:7")}},
+                   {"layout", {std::string("torch.strided")}},
+                   {"pin_memory", {false}}}},
+       {},
+       {at::full({2}, 1.5)}},
+      {"StringArgument",
+       {.target = "aten.gelu.default",
+        .args = {Ref(0)},
+        .kwargs = {{"approximate", {std::string("tanh")}}}},
+       {X()},
+       {at::gelu(X(), "tanh")}},
+      {"MemoryFormat",
+       {.target = "aten.clone.default",
+        .args = {Ref(0)},
+        .kwargs = {{"memory_format", {std::string("contiguous_format")}}}},
+       {X()},
+       {X()}},
+  };
+}
+
+INSTANTIATE_TEST_SUITE_P(Arguments, OperatorTest,
+                         testing::ValuesIn(OpCases()),
+                         [](const auto& info) { return info.param.name; });
+
+TEST(OperatorErrorTest, UnknownOperatorIsNotFound) {
+  EXPECT_THAT(CallOp({.target = "aten.linnear.default",
+                      .args = {Ref(0)},
+                      .fqn = "net1"},
+                     {X()}),
+              StatusIs(absl::StatusCode::kNotFound,
+                       HasSubstr("aten.linnear.default in net1")));
+}
+
+TEST(OperatorErrorTest, ArgumentOfAnotherKindNamesIt) {
+  EXPECT_THAT(CallOp({.target = "aten.softmax.int",
+                      .args = {Ref(0), {std::string("last")}},
+                      .fqn = "attn"},
+                     {X()}),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       testing::AllOf(HasSubstr("aten.softmax.int in attn"),
+                                      HasSubstr("argument dim"))));
+}
+
+TEST(OperatorErrorTest, MissingArgument) {
+  EXPECT_THAT(CallOp({.target = "aten.linear.default", .args = {Ref(0)}},
+                     {X()}),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("argument weight")));
+}
+
+TEST(OperatorErrorTest, UnknownKeyword) {
+  EXPECT_THAT(CallOp({.target = "aten.relu.default",
+                      .args = {Ref(0)},
+                      .kwargs = {{"slope", {0.1}}}},
+                     {X()}),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("aten.relu.default")));
+}
+
+TEST(OperatorErrorTest, FailureOfTheOperatorNamesIt) {
+  try {
+    CallOp({.target = "aten.mm.default",
+            .args = {Ref(0), Ref(0)},
+            .fqn = "layers.0"},
+           {X()})
+        .IgnoreError();
+    FAIL() << "expected an exception";
+  } catch (const c10::Error& error) {
+    EXPECT_THAT(std::string(error.what()),
+                HasSubstr("aten.mm.default in layers.0"));
+  }
+}
+
+// tanh(x w^T) * x, which uses x twice, and a second output that nobody needs.
+Segment TwoUses() {
+  return {.inputs = {0, 1},
+          .outputs = {4, 5},
+          .ops = {{"aten.linear.default", {Ref(0), Ref(1)}, {}, {2}, ""},
+                  {"aten.tanh.default", {Ref(2)}, {}, {3}, ""},
+                  {"aten.mul.Tensor", {Ref(3), Ref(0)}, {}, {4}, ""},
+                  {"aten.neg.default", {Ref(2)}, {}, {5}, ""}},
+          .differentiable_inputs = {0, 1},
+          .differentiable_outputs = {4, 5}};
+}
+
+TEST(SegmentTest, GradientsAreThoseOfAutograd) {
+  const at::Tensor x = at::arange(9, at::kDouble).view({3, 3}) / 10;
+  const at::Tensor w = at::arange(9, at::kDouble).view({3, 3}).cos();
+  const at::Tensor seed = at::arange(9, at::kDouble).view({3, 3}).sin();
+  auto segment = PreparedSegment::Create(TwoUses(), ContextOfRank(0));
+  ASSERT_THAT(segment, IsOk());
+  std::vector<at::Tensor> values{x, w, {}, {}, {}, {}};
+  SegmentRecording recording =
+      segment->Forward(absl::MakeSpan(values), Recording::kOn);
+  EXPECT_FALSE(values[4].requires_grad());
+  EXPECT_FALSE(values[2].defined());  // inner values do not leave it
+
+  const at::Tensor x2 = x.clone().requires_grad_();
+  const at::Tensor w2 = w.clone().requires_grad_();
+  const at::Tensor y2 = at::tanh(at::linear(x2, w2)) * x2;
+  EXPECT_TRUE(values[4].equal(y2));
+  const auto expected = torch::autograd::grad({y2}, {x2, w2}, {seed});
+  const std::vector<at::Tensor> gradients = PreparedSegment::Backward(
+      std::move(recording), std::vector<at::Tensor>{seed, {}});
+  ASSERT_EQ(gradients.size(), 2u);
+  EXPECT_TRUE(gradients[0].equal(expected[0]));
+  EXPECT_TRUE(gradients[1].equal(expected[1]));
+}
+
+TEST(SegmentTest, InputThatNothingReachesGetsZeros) {
+  auto segment = PreparedSegment::Create(
+      {.inputs = {0, 1},
+       .outputs = {2, 3},
+       .ops = {{"aten.neg.default", {Ref(0)}, {}, {2}, ""},
+               {"aten.neg.default", {Ref(1)}, {}, {3}, ""}},
+       .differentiable_inputs = {0, 1},
+       .differentiable_outputs = {2, 3}},
+      ContextOfRank(0));
+  std::vector<at::Tensor> values{X(), X(), {}, {}};
+  SegmentRecording recording =
+      segment->Forward(absl::MakeSpan(values), Recording::kOn);
+  const std::vector<at::Tensor> gradients = PreparedSegment::Backward(
+      std::move(recording), std::vector<at::Tensor>{X(), {}});
+  EXPECT_TRUE(gradients[0].equal(-X()));
+  EXPECT_TRUE(gradients[1].equal(at::zeros_like(X())));
+}
+
+TEST(SegmentTest, NothingIsRecordedWhenItIsOff) {
+  auto segment = PreparedSegment::Create(TwoUses(), ContextOfRank(0));
+  const at::Tensor x = at::ones({2, 3});
+  std::vector<at::Tensor> values{x, at::ones({3, 3}), {}, {}, {}, {}};
+  EXPECT_TRUE(
+      segment->Forward(absl::MakeSpan(values), Recording::kOff).empty());
+}
+
+// torch.optim.SGD, as its documentation writes it.
+struct ReferenceSgd {
+  SgdOptions o;
+  at::Tensor parameter;
+  at::Tensor buffer;
+
+  void Step(at::Tensor g) {
+    if (o.maximize) g = -g;
+    if (o.weight_decay != 0) g = g + o.weight_decay * parameter;
+    if (o.momentum != 0) {
+      buffer = buffer.defined()
+                   ? o.momentum * buffer + (1 - o.dampening) * g
+                   : g.clone();
+      g = o.nesterov ? g + o.momentum * buffer : buffer;
+    }
+    parameter = parameter - o.lr * g;
+  }
+};
+
+struct SgdCase {
+  const char* name;
+  SgdOptions options;
+};
+
+class SgdTest : public testing::TestWithParam<SgdCase> {};
+
+TEST_P(SgdTest, UpdatesAsTorchDoes) {
+  for (const auto& [type, tolerance] :
+       {std::pair(at::kDouble, 1e-12), std::pair(at::kFloat, 1e-5),
+        std::pair(at::kBFloat16, 5e-2)}) {
+    const at::Tensor start = at::arange(37, at::kDouble).cos().to(type);
+    ReferenceSgd reference{GetParam().options, start.to(at::kDouble), {}};
+    Optimizers optimizers;
+    Optimizers::NamedTensors parameters{{"w", start.clone()},
+                                        {"empty", at::empty({0}, type)}};
+    for (int step = 0; step < 4; ++step) {
+      const at::Tensor gradient =
+          (at::arange(37, at::kDouble) + step).sin().to(type);
+      reference.Step(gradient.to(at::kDouble));
+      const Optimizers::NamedTensors gradients{
+          {"w", gradient.clone()}, {"empty", at::empty({0}, type)}};
+      ASSERT_THAT(
+          optimizers.Apply(GetParam().options, parameters, gradients), IsOk());
+      EXPECT_TRUE(gradients.at("w").equal(gradient)) << "gradients stay";
+    }
+    EXPECT_TRUE(at::allclose(parameters["w"].to(at::kDouble),
+                             reference.parameter, tolerance, tolerance))
+        << type;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Options, SgdTest,
+    testing::Values(
+        SgdCase{"Plain", {.lr = 0.25}},
+        SgdCase{"Momentum", {.lr = 0.1, .momentum = 0.9}},
+        SgdCase{"Dampening", {.lr = 0.1, .momentum = 0.9, .dampening = 0.3}},
+        SgdCase{"Nesterov", {.lr = 0.1, .momentum = 0.9, .nesterov = true}},
+        SgdCase{"WeightDecay", {.lr = 0.1, .weight_decay = 0.05}},
+        SgdCase{"All",
+                {.lr = 0.1,
+                 .momentum = 0.8,
+                 .weight_decay = 0.05,
+                 .nesterov = true,
+                 .maximize = true}}),
+    [](const auto& info) { return info.param.name; });
+
+TEST(OptimizersTest, ParameterThatJoinsLaterHasItsOwnFirstStep) {
+  const SgdOptions options{.lr = 1, .momentum = 0.5};
+  Optimizers optimizers;
+  Optimizers::NamedTensors parameters{{"a", at::zeros({2})},
+                                      {"b", at::zeros({2})}};
+  const at::Tensor one = at::ones({2});
+  ASSERT_THAT(optimizers.Apply(options, parameters, {{"a", one}}), IsOk());
+  ASSERT_THAT(optimizers.Apply(options, parameters, {{"a", one}, {"b", one}}),
+              IsOk());
+  // a: 1, then 1 + 0.5; b: 1.
+  EXPECT_TRUE(parameters["a"].equal(at::full({2}, -2.5)));
+  EXPECT_TRUE(parameters["b"].equal(at::full({2}, -1.0)));
+  optimizers.Reset();
+  ASSERT_THAT(optimizers.Apply(options, parameters, {{"a", one}}), IsOk());
+  EXPECT_TRUE(parameters["a"].equal(at::full({2}, -3.5)));
+}
+
+TEST(OptimizersTest, RefusesBadOptions) {
+  EXPECT_THAT(Optimizers().Apply(SgdOptions{.lr = -1}, {}, {}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("lr")));
+}
+
+}  // namespace
+}  // namespace shardplane
