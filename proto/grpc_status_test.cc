@@ -193,9 +193,9 @@ TEST(GrpcStatusTest, StatusesOfOthersHaveNoInfo) {
       GetErrorInfo(FromGrpcStatus(grpc::Status(grpc::StatusCode::ABORTED, "m",
                                                other.SerializeAsString())))
           .has_value());
-  EXPECT_EQ(FromGrpcStatus(grpc::Status(static_cast<grpc::StatusCode>(99), "m"))
-                .code(),
-            StatusCode::kUnknown);
+  EXPECT_EQ(
+      FromGrpcStatus(grpc::Status(grpc::StatusCode::DO_NOT_USE, "m")).code(),
+      StatusCode::kUnknown);
 }
 
 TEST(GrpcStatusTest, GarbledDetailsAreIgnoredOrRead) {
