@@ -61,6 +61,19 @@ absl::Status BuildAlongDim(const OpRow& row, const OpCall& call,
 // Every dim whole: the op runs alike on every rank. Results as recorded.
 absl::Status BuildWhole(const OpRow& row, const OpCall& call, OpInstance* op);
 
+// weight [v, e], indices [*] -> [*, e]; the vocabulary whole.
+absl::Status BuildEmbedding(const OpRow& row, const OpCall& call,
+                            OpInstance* op);
+
+inline int Rank(const TensorType& type) {
+  return static_cast<int>(type.shape.size());
+}
+// The index of the new factor.
+inline int AddFactor(OpInstance* op, int64_t size, FactorKind kind) {
+  op->factors.push_back({size, kind});
+  return static_cast<int>(op->factors.size()) - 1;
+}
+
 // Argument `index`, or the keyword `name`; nullptr if absent or None.
 const Argument* FindArgument(const OpCall& call, int index,
                              absl::string_view name);

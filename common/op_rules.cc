@@ -34,6 +34,7 @@ constexpr OpRow kRows[] = {
     {"aten.mv.default", BuildEinsum, "m k, k -> m"},
     {"aten.dot.default", BuildEinsum, "k, k -> "},
     {"aten.matmul.default", BuildMatmul, ""},
+    {"aten.embedding.default", BuildEmbedding, ""},
     // Sums and products by element.
     {"aten.add.Tensor", BuildPointwise, "", kSum},
     {"aten.sub.Tensor", BuildPointwise, "", kSum},
@@ -134,7 +135,7 @@ constexpr absl::string_view kSafeNames[] = {
     "cumprod",
     "diagonal",
     "einsum",
-    "embedding",
+
     "flip",
     "floor_divide",
     "full",

@@ -12,8 +12,6 @@
 namespace shardplane {
 namespace {
 
-int Rank(const TensorType& type) { return static_cast<int>(type.shape.size()); }
-
 int64_t Wrap(int64_t dim, int rank) { return dim < 0 ? dim + rank : dim; }
 
 // The shape that a view asks for, from its arguments; {-2} if they do not say.
