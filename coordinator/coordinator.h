@@ -45,7 +45,7 @@ struct CreateCall {
 
 struct ForwardCall {
   DeploymentId deployment;
-  ProgramId program;
+  ProgramName program;
   GangEpoch epoch;  // 0: whatever the gang's is
   std::vector<TensorSource> inputs;
 };
@@ -60,7 +60,7 @@ struct ForwardAnswer {
 };
 
 struct TrainAction {
-  ProgramId program;
+  ProgramName program;
   std::vector<TensorSource> inputs;
   std::vector<TensorSource> targets;
   std::optional<OptimizerOptions> optimizer;

@@ -97,6 +97,22 @@ absl::Status NoLoss(const DeploymentProgram& program) {
                     {"remedy", "create a program whose signature has a loss"}}});
 }
 
+// The program of a call, which must be one of the deployment's own.
+absl::StatusOr<std::shared_ptr<const DeploymentProgram>> FindProgram(
+    Deployment& deployment, const ProgramName& name, const std::string& field) {
+  if (name.deployment == deployment.id) {
+    return deployment.FindProgram(name.program);
+  }
+  const std::string expected =
+      absl::StrCat("a program of ", ResourceName(deployment.id));
+  return MakeError(
+      absl::StatusCode::kInvalidArgument,
+      absl::StrCat(field, ": expected ", expected, ", got: ",
+                   ResourceName(name.deployment, name.program)),
+      {.reason = "PROGRAM_OF_ANOTHER_DEPLOYMENT",
+       .metadata = {{"field", field}, {"expected", expected}}});
+}
+
 // The global loss of the ranks' local values.
 absl::StatusOr<HostTensor> AssembleLoss(
     const DeploymentProgram& program, const std::vector<RunOutcome>& outcomes) {
@@ -152,7 +168,7 @@ absl::StatusOr<ForwardAnswer> Coordinator::Forward(const ForwardCall& call,
     SP_RETURN_IF_ERROR(deployment.state.CheckReady("forward"));
   }
   SP_ASSIGN_OR_RETURN(const std::shared_ptr<const DeploymentProgram> program,
-                      deployment.FindProgram(call.program));
+                      FindProgram(deployment, call.program, "program"));
   {
     absl::MutexLock lock(&deployment.mu);
     SP_RETURN_IF_ERROR(
@@ -160,10 +176,10 @@ absl::StatusOr<ForwardAnswer> Coordinator::Forward(const ForwardCall& call,
   }
   std::vector<RunOutcome> outcomes;
   const std::optional<CallFailure> failure =
-      RunOnAll(deployment, {.program = call.program, .inputs = call.inputs},
+      RunOnAll(deployment, {.program = program->id, .inputs = call.inputs},
                *program, &outcomes);
   AddMetric(Counter::kSteps,
-            {"forward", failure.has_value() ? "error" : "ok"});
+            {"forward", failure.has_value() ? "failed" : "ok"});
   if (failure.has_value()) {
     return HandleFailure(admitted.deployment, *failure);
   }
@@ -213,7 +229,7 @@ absl::StatusOr<StepAnswer> Coordinator::Step(const StepCall& call,
   absl::StatusOr<StepAnswer> answer =
       NewStep(admitted.deployment, call, digest);
   const std::string phase = PhaseOf(call.action);
-  AddMetric(Counter::kSteps, {phase, answer.ok() ? "ok" : "error"});
+  AddMetric(Counter::kSteps, {phase, answer.ok() ? "ok" : "failed"});
   if (options_.metrics != nullptr && answer.ok()) {
     options_.metrics->Observe(Histogram::kStepDuration, {phase},
                               Now() - start);
@@ -227,7 +243,8 @@ absl::StatusOr<StepAnswer> Coordinator::NewStep(
   const auto* train = std::get_if<TrainAction>(&call.action);
   std::shared_ptr<const DeploymentProgram> program;
   if (train != nullptr) {
-    SP_ASSIGN_OR_RETURN(program, deployment->FindProgram(train->program));
+    SP_ASSIGN_OR_RETURN(
+        program, FindProgram(*deployment, train->program, "train.program"));
     if (program->program.loss < 0) {
       return NoLoss(*program);
     }
@@ -270,7 +287,7 @@ absl::StatusOr<StepAnswer> Coordinator::RunTrain(
     const DeploymentProgram& program) {
   const auto& train = std::get<TrainAction>(call.action);
   RunCall run{.step = call.number,
-              .program = train.program,
+              .program = program.id,
               .train = true,
               .inputs = train.inputs,
               .accumulate = train.accumulate};

@@ -61,26 +61,12 @@ absl::StatusOr<std::vector<TensorSource>> SourcesFromProto(
   return sources;
 }
 
-// The program of a call, which must be the deployment's own.
-absl::StatusOr<ProgramId> ProgramOf(const DeploymentId& deployment,
-                                    const std::string& name,
-                                    const std::string& field) {
-  SP_ASSIGN_OR_RETURN(const ProgramName parsed, ParseProgramName(name, field));
-  if (parsed.deployment != deployment) {
-    return InvalidField(field,
-                        absl::StrCat("expected a program of ",
-                                     ResourceName(deployment), ", got: ",
-                                     name));
-  }
-  return parsed.program;
-}
-
 absl::StatusOr<TrainAction> TrainFromProto(
-    const DeploymentId& deployment, const pb::StepRequest::Train& message) {
+    const pb::StepRequest::Train& message) {
   TrainAction action;
   const FieldPath field("train");
-  SP_ASSIGN_OR_RETURN(action.program, ProgramOf(deployment, message.program(),
-                                                "train.program"));
+  SP_ASSIGN_OR_RETURN(action.program,
+                      ParseProgramName(message.program(), "train.program"));
   SP_ASSIGN_OR_RETURN(action.inputs,
                       SourcesFromProto(message.inputs(), field, "inputs"));
   SP_ASSIGN_OR_RETURN(action.targets,
@@ -93,11 +79,10 @@ absl::StatusOr<TrainAction> TrainFromProto(
   return action;
 }
 
-absl::StatusOr<StepAction> ActionFromProto(const DeploymentId& deployment,
-                                           const pb::StepRequest& request) {
+absl::StatusOr<StepAction> ActionFromProto(const pb::StepRequest& request) {
   switch (request.action_case()) {
     case pb::StepRequest::kTrain:
-      return TrainFromProto(deployment, request.train());
+      return TrainFromProto(request.train());
     case pb::StepRequest::kUpdate: {
       if (!request.update().has_optimizer()) {
         return MissingField("update.optimizer");
@@ -215,8 +200,8 @@ absl::StatusOr<ForwardCall> ForwardCallFromProto(
   ForwardCall call;
   SP_ASSIGN_OR_RETURN(call.deployment, ParseDeploymentName(request.deployment(),
                                                            "deployment"));
-  SP_ASSIGN_OR_RETURN(call.program, ProgramOf(call.deployment,
-                                              request.program(), "program"));
+  SP_ASSIGN_OR_RETURN(call.program,
+                      ParseProgramName(request.program(), "program"));
   call.epoch = GangEpoch{request.epoch()};
   SP_ASSIGN_OR_RETURN(call.inputs,
                       SourcesFromProto(request.inputs(), "", "inputs"));
@@ -229,7 +214,7 @@ absl::StatusOr<StepCall> StepCallFromProto(const pb::StepRequest& request) {
                                                            "deployment"));
   call.number = StepNumber{request.step()};
   call.epoch = GangEpoch{request.epoch()};
-  SP_ASSIGN_OR_RETURN(call.action, ActionFromProto(call.deployment, request));
+  SP_ASSIGN_OR_RETURN(call.action, ActionFromProto(request));
   call.digest = DigestOf(request);
   return call;
 }
