@@ -5,12 +5,23 @@
 
 #include <cstring>
 #include <functional>
+#include <memory>
+#include <optional>
+#include <string>
 #include <thread>
+#include <vector>
 
+#include "tests/matchers.h"
 #include "worker/fake_gang_store.h"
 
 namespace shardplane {
 namespace {
+
+using absl::StatusCode;
+using testing::AllOf;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
 
 HostTensor F32(Shape shape, const std::vector<float>& values) {
   HostTensor tensor{{DType::kFloat32, std::move(shape)}, {}};
@@ -87,6 +98,52 @@ ShardedProgram TwoLinears() {
   return program;
 }
 
+// y = x f32[5, 7], by way of every kind of redistribution on [dp=2, tp=3].
+ShardedProgram RoundTrip(const DeviceMesh& mesh) {
+  struct Step {
+    RedistributeKind kind;
+    int mesh_dim;
+    int from;
+    int to;
+    Placement after;
+  };
+  using enum RedistributeKind;
+  const std::vector<Step> steps = {
+      {kSlice, 1, -1, 0, Shard{0}},        {kSlice, 0, -1, 1, Shard{1}},
+      {kAlias, 1, -1, -1, Shard{0}},       {kAllGather, 0, 1, -1, Replicate{}},
+      {kAllToAll, 1, 0, 1, Shard{1}},      {kAllGather, 1, 1, -1, Replicate{}},
+      {kMask, 1, -1, -1, Partial{}},       {kReduceScatter, 1, -1, 1, Shard{1}},
+      {kAlias, 1, -1, -1, Shard{1}},       {kAllGather, 1, 1, -1, Replicate{}},
+      {kMask, 0, -1, -1, Partial{}},       {kAllReduce, 0, -1, -1, Replicate{}},
+  };
+  ShardedProgram program;
+  program.mesh = mesh;
+  DTensorSpec spec = DTensorSpec::Replicated(2);
+  program.values.push_back({"x", {DType::kFloat32, {5, 7}}, spec});
+  program.inputs = {{.value = 0}};
+  for (const Step& step : steps) {
+    spec.placements[step.mesh_dim] = step.after;
+    const ValueId id = static_cast<ValueId>(program.values.size());
+    program.values.push_back({"x", {DType::kFloat32, {5, 7}}, spec});
+    program.instructions.push_back(Redistribute{.kind = step.kind,
+                                                .mesh_dim = step.mesh_dim,
+                                                .from_dim = step.from,
+                                                .to_dim = step.to,
+                                                .input = id - 1,
+                                                .output = id});
+  }
+  program.outputs = {static_cast<ValueId>(program.values.size()) - 1};
+  program.backward_begin = static_cast<int>(program.instructions.size());
+  return program;
+}
+
+uint64_t HashOf(const ShardedProgram& program,
+                const std::vector<int>& coordinate) {
+  return HashCollectives(
+      Collectives(program, Phase::kBackward, coordinate),
+      HashCollectives(Collectives(program, Phase::kForward, coordinate)));
+}
+
 MaterializeSpec TwoWeights() {
   return {.parameters = {{.fqn = "net1.weight",
                           .type = {DType::kFloat32, {3, 2}},
@@ -102,79 +159,89 @@ MaterializeSpec TwoWeights() {
 // Ranks that are threads, each with an executor of its own.
 class TorchExecutorTest : public testing::Test {
  protected:
-  TorchExecutorTest() {
-    for (int rank = 0; rank < 2; ++rank) {
+  TorchExecutorTest() { Form(*DeviceMesh::Create({{"tp", 2}})); }
+
+  void Form(const DeviceMesh& mesh) {
+    mesh_ = mesh;
+    ++epoch_;
+    auto store = std::make_shared<FakeGangStore>();
+    while (static_cast<int>(executors_.size()) < mesh.size()) {
       executors_.push_back(*MakeTorchExecutor({.threads = 1}));
     }
-    InParallel([&](int rank) {
-      EXPECT_EQ(executors_[rank]->JoinGang(
-                    {.deployment = "deployments/d",
-                     .epoch = 1,
-                     .rank = rank,
-                     .mesh = *DeviceMesh::Create({{"tp", 2}})},
-                    store_),
-                absl::OkStatus());
+    ForEachRank([&](int rank) {
+      EXPECT_THAT(executors_[rank]->JoinGang({.deployment = "deployments/d",
+                                              .epoch = epoch_,
+                                              .rank = rank,
+                                              .mesh = mesh},
+                                             store),
+                  IsOk());
     });
   }
 
-  void InParallel(const std::function<void(int)>& body) {
+  void ForEachRank(const std::function<void(int)>& body) {
     std::vector<std::thread> threads;
-    for (int rank = 0; rank < 2; ++rank) threads.emplace_back(body, rank);
+    for (int rank = 0; rank < mesh_.size(); ++rank) {
+      threads.emplace_back(body, rank);
+    }
     for (std::thread& thread : threads) thread.join();
   }
 
+  // net1 and net2 of TwoLinears, from rank 1.
   void Materialize() {
-    Executor& source = *executors_[1];
-    ASSERT_TRUE(source
-                    .Stage("parameter:net1.weight",
-                           F32({3, 2}, {1, 2, 3, 4, 5, 6}))
-                    .ok());
-    ASSERT_TRUE(source
-                    .Stage("parameter:net2.weight",
-                           F32({2, 3}, {1, 0, 1, 0, 1, 2}))
-                    .ok());
-    InParallel([&](int rank) {
+    StageOn(1, "parameter:net1.weight", F32({3, 2}, {1, 2, 3, 4, 5, 6}));
+    StageOn(1, "parameter:net2.weight", F32({2, 3}, {1, 0, 1, 0, 1, 2}));
+    ForEachRank([&](int rank) {
       const auto ran = executors_[rank]->Materialize(TwoWeights());
-      ASSERT_EQ(ran.status(), absl::OkStatus());
+      ASSERT_THAT(ran, IsOk());
       EXPECT_THAT(ran->counts,
-                  testing::ElementsAre(
+                  ElementsAre(
                       CollectiveCount{"materialize", "scatter", 2, 64}));
     });
   }
 
-  void Load() {
-    InParallel([&](int rank) {
-      EXPECT_EQ(executors_[rank]->LoadProgram("p", TwoLinears()),
-                absl::OkStatus());
+  void Load(const ShardedProgram& program) {
+    ForEachRank([&](int rank) {
+      EXPECT_THAT(executors_[rank]->LoadProgram("p", program), IsOk());
     });
   }
 
-  RunResult Run(RunMode mode, bool accumulate = false) {
-    RunResult results[2];
-    InParallel([&](int rank) {
-      ASSERT_TRUE(
-          executors_[rank]->Stage("upload:x", F32({1, 2}, {1, 10})).ok());
+  void StageOn(int rank, const std::string& key, const HostTensor& tensor) {
+    ASSERT_THAT(executors_[rank]->Stage(key, tensor), IsOk());
+  }
+
+  // Runs "p" on one input, everywhere. Rank 0's result.
+  RunResult Run(RunMode mode, const HostTensor& x, bool accumulate = false) {
+    std::vector<RunResult> results(mesh_.size());
+    ForEachRank([&](int rank) {
+      StageOn(rank, "upload:x", x);
       auto result = executors_[rank]->Run({.program = "p",
                                            .mode = mode,
                                            .inputs = {"upload:x"},
                                            .accumulate = accumulate});
-      ASSERT_EQ(result.status(), absl::OkStatus());
+      ASSERT_THAT(result, IsOk());
       results[rank] = *result;
     });
     return results[0];
   }
+  RunResult Train(bool accumulate = false) {
+    return Run(RunMode::kTrain, F32({1, 2}, {1, 10}), accumulate);
+  }
+  void Commit(const std::optional<OptimizerOptions>& optimizer) {
+    for (const auto& executor : executors_) {
+      ASSERT_THAT(executor->Commit(optimizer), IsOk());
+    }
+  }
 
   std::vector<float> Read(int rank, const TensorKey& key) {
     auto tensor = executors_[rank]->Read(key);
-    EXPECT_EQ(tensor.status(), absl::OkStatus());
+    EXPECT_THAT(tensor, IsOk());
     return tensor.ok() ? Floats(tensor->local) : std::vector<float>();
   }
 
-  std::shared_ptr<FakeGangStore> store_ = std::make_shared<FakeGangStore>();
+  DeviceMesh mesh_;
+  uint64_t epoch_ = 0;
   std::vector<std::unique_ptr<Executor>> executors_;
 };
-
-using testing::ElementsAre;
 
 TEST_F(TorchExecutorTest, ScattersParametersFromTheSourceRank) {
   Materialize();
@@ -184,10 +251,77 @@ TEST_F(TorchExecutorTest, ScattersParametersFromTheSourceRank) {
   EXPECT_THAT(Read(1, ParameterKey{"net2.weight"}), ElementsAre(1, 2));
 }
 
+TEST_F(TorchExecutorTest, WithoutASourceRankEachCutsItsOwn) {
+  MaterializeSpec spec = TwoWeights();
+  spec.src_data_rank.reset();
+  spec.parameters.resize(1);
+  for (int rank = 0; rank < 2; ++rank) {
+    const float base = 10.0f * static_cast<float>(rank);
+    StageOn(rank, "parameter:net1.weight",
+            F32({3, 2}, {base, base, base, base, base + 5, base + 6}));
+    const auto ran = executors_[rank]->Materialize(spec);
+    ASSERT_THAT(ran, IsOk());
+    EXPECT_THAT(ran->counts, IsEmpty());
+  }
+  EXPECT_THAT(Read(0, ParameterKey{"net1.weight"}), ElementsAre(0, 0, 0, 0));
+  EXPECT_THAT(Read(1, ParameterKey{"net1.weight"}), ElementsAre(15, 16));
+}
+
+TEST_F(TorchExecutorTest, MaterializesOverTwoMeshDims) {
+  Form(*DeviceMesh::Create({{"dp", 2}, {"tp", 2}}));
+  // Rank 1 is dp 0, tp 1: it has the data.
+  StageOn(1, "parameter:w", F32({3}, {1, 2, 3}));
+  StageOn(1, "parameter:both", F32({3}, {1, 2, 3}));
+  StageOn(1, "parameter:r", F32({1}, {9}));
+  const MaterializeSpec spec{
+      .parameters = {{.fqn = "w",
+                      .type = {DType::kFloat32, {3}},
+                      .spec = {{Replicate{}, Shard{0}}, {}}},
+                     {.fqn = "both",
+                      .type = {DType::kFloat32, {3}},
+                      .spec = {{Shard{0}, Shard{0}}, {1, 0}}},
+                     {.fqn = "r",
+                      .type = {DType::kFloat32, {1}},
+                      .spec = {{Replicate{}, Replicate{}}, {}}},
+                     {.fqn = "zero",
+                      .type = {DType::kFloat32, {3}},
+                      .spec = {{Replicate{}, Shard{0}}, {}},
+                      .initializer = Initializer{Initializer::Kind::kOnes}}},
+      .plan_mesh_dim = 1,
+      .src_data_rank = 1};
+  ForEachRank([&](int rank) {
+    ASSERT_THAT(executors_[rank]->Materialize(spec), IsOk());
+  });
+  EXPECT_THAT(Read(0, ParameterKey{"w"}), ElementsAre(1, 2));
+  EXPECT_THAT(Read(3, ParameterKey{"w"}), ElementsAre(3));
+  // tp cuts first, into 2 and 1; dp within.
+  EXPECT_THAT(Read(0, ParameterKey{"both"}), ElementsAre(1));
+  EXPECT_THAT(Read(2, ParameterKey{"both"}), ElementsAre(2));
+  EXPECT_THAT(Read(1, ParameterKey{"both"}), ElementsAre(3));
+  EXPECT_THAT(Read(3, ParameterKey{"both"}), IsEmpty());
+  EXPECT_THAT(Read(2, ParameterKey{"r"}), ElementsAre(9));
+  EXPECT_THAT(Read(1, ParameterKey{"zero"}), ElementsAre(1));
+}
+
+TEST_F(TorchExecutorTest, MaterializeErrorsNameTheParameter) {
+  MaterializeSpec spec = TwoWeights();
+  spec.src_data_rank.reset();
+  EXPECT_THAT(executors_[0]->Materialize(spec),
+              StatusIs(StatusCode::kNotFound, HasSubstr("net1.weight")));
+  StageOn(0, "parameter:net1.weight", F32({2, 2}, {1, 2, 3, 4}));
+  EXPECT_THAT(executors_[0]->Materialize(spec),
+              StatusIs(StatusCode::kInvalidArgument,
+                       AllOf(HasSubstr("net1.weight"),
+                             HasSubstr("got: f32[2, 2]"))));
+  spec.src_data_rank = 2;
+  EXPECT_THAT(executors_[0]->Materialize(spec),
+              StatusIs(StatusCode::kInvalidArgument, HasSubstr("got: 2")));
+}
+
 TEST_F(TorchExecutorTest, RunsForwardAndBackward) {
   Materialize();
-  Load();
-  const RunResult result = Run(RunMode::kTrain);
+  Load(TwoLinears());
+  const RunResult result = Train();
   // h = (21, 43, 65); y = (21 + 65, 43 + 130).
   EXPECT_THAT(Read(0, OutputKey{0}), ElementsAre(86, 173));
   EXPECT_THAT(Read(1, OutputKey{0}), ElementsAre(86, 173));
@@ -204,16 +338,184 @@ TEST_F(TorchExecutorTest, RunsForwardAndBackward) {
 
 TEST_F(TorchExecutorTest, RanCollectivesAreThoseOfTheProgram) {
   Materialize();
-  Load();
-  const RunResult result = Run(RunMode::kTrain);
-  const ShardedProgram program = TwoLinears();
-  EXPECT_EQ(result.ran.hash,
-            HashCollectives(Collectives(program, Phase::kBackward, {0}),
-                            HashCollectives(Collectives(
-                                program, Phase::kForward, {0}))));
+  Load(TwoLinears());
+  const RunResult result = Train();
+  EXPECT_EQ(result.ran.hash, HashOf(TwoLinears(), {0}));
   EXPECT_THAT(result.ran.counts,
               ElementsAre(CollectiveCount{"forward", "all_reduce", 1, 8},
                           CollectiveCount{"backward", "all_reduce", 1, 8}));
+}
+
+TEST_F(TorchExecutorTest, ForwardAloneHasNoLossAndLeavesGradients) {
+  Materialize();
+  Load(TwoLinears());
+  Train();
+  Commit(std::nullopt);
+  const RunResult result = Run(RunMode::kForward, F32({1, 2}, {0, 1}));
+  EXPECT_FALSE(result.loss.has_value());
+  EXPECT_THAT(result.ran.counts,
+              ElementsAre(CollectiveCount{"forward", "all_reduce", 1, 8}));
+  EXPECT_THAT(Read(0, OutputKey{0}), ElementsAre(2 + 6, 4 + 12));
+  EXPECT_THAT(Read(1, GradientKey{"net1.weight"}), ElementsAre(3, 30));
+}
+
+TEST_F(TorchExecutorTest, CommitUpdatesAndKeepsTheGradients) {
+  Materialize();
+  Load(TwoLinears());
+  Train();
+  EXPECT_THAT(Read(1, ParameterKey{"net1.weight"}), ElementsAre(5, 6));
+  Commit(SgdOptions{.lr = 0.5});
+  EXPECT_THAT(Read(1, ParameterKey{"net1.weight"}), ElementsAre(3.5, -9));
+  EXPECT_THAT(Read(1, GradientKey{"net1.weight"}), ElementsAre(3, 30));
+  Commit(SgdOptions{.lr = 0.5});  // an update alone: the same gradients
+  EXPECT_THAT(Read(1, ParameterKey{"net1.weight"}), ElementsAre(2, -24));
+}
+
+TEST_F(TorchExecutorTest, AccumulateAddsAtCommit) {
+  Materialize();
+  Load(TwoLinears());
+  Train();
+  Commit(std::nullopt);
+  Train(/*accumulate=*/true);
+  Commit(std::nullopt);
+  EXPECT_THAT(Read(1, GradientKey{"net1.weight"}), ElementsAre(6, 60));
+  Train();
+  Commit(std::nullopt);
+  EXPECT_THAT(Read(1, GradientKey{"net1.weight"}), ElementsAre(3, 30));
+}
+
+TEST_F(TorchExecutorTest, DiscardedGradientsAreGone) {
+  Materialize();
+  Load(TwoLinears());
+  Train();
+  for (const auto& executor : executors_) {
+    ASSERT_THAT(executor->Discard(), IsOk());
+  }
+  EXPECT_THAT(executors_[0]->Read(GradientKey{"net1.weight"}),
+              StatusIs(StatusCode::kNotFound, HasSubstr("net1.weight")));
+  Commit(SgdOptions{.lr = 0.5});
+  EXPECT_THAT(Read(1, ParameterKey{"net1.weight"}), ElementsAre(5, 6));
+}
+
+TEST_F(TorchExecutorTest, LoadsAllOrNothing) {
+  Materialize();
+  Executor& executor = *executors_[1];
+  StageOn(1, "upload:a", F32({3, 2}, {0, 0, 0, 0, 7, 8}));
+  StageOn(1, "upload:b", F32({2, 2}, {0, 0, 0, 0}));
+  EXPECT_THAT(executor.LoadState({{{"net1.weight", "upload:a"},
+                                   {"net2.weight", "upload:b"}}}),
+              StatusIs(StatusCode::kInvalidArgument,
+                       AllOf(HasSubstr("net2.weight"),
+                             HasSubstr("got: f32[2, 2]"))));
+  EXPECT_THAT(Read(1, ParameterKey{"net1.weight"}), ElementsAre(5, 6));
+  StageOn(1, "upload:a", F32({3, 2}, {0, 0, 0, 0, 7, 8}));
+  EXPECT_THAT(executor.LoadState({{{"net1.weight", "upload:a"}}}), IsOk());
+  EXPECT_THAT(Read(1, ParameterKey{"net1.weight"}), ElementsAre(7, 8));
+}
+
+TEST_F(TorchExecutorTest, EveryRedistributionFindsItsWayBack) {
+  Form(*DeviceMesh::Create({{"dp", 2}, {"tp", 3}}));
+  const ShardedProgram program = RoundTrip(mesh_);
+  ForEachRank([&](int rank) {
+    EXPECT_THAT(executors_[rank]->Materialize({}), IsOk());
+  });
+  Load(program);
+  std::vector<float> x(5 * 7);
+  for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i * i);
+  const RunResult result = Run(RunMode::kForward, F32({5, 7}, x));
+  for (int rank = 0; rank < mesh_.size(); ++rank) {
+    EXPECT_EQ(Read(rank, OutputKey{0}), x) << "rank " << rank;
+  }
+  EXPECT_EQ(result.ran.hash, HashOf(program, {0, 0}));
+}
+
+TEST_F(TorchExecutorTest, PartialInputLiesWholeOnTheFirstRank) {
+  ShardedProgram program;
+  program.mesh = mesh_;
+  program.values = {
+      {"x", {DType::kFloat32, {2}}, {{Partial{}}, {}}},
+      {"y", {DType::kFloat32, {2}}, {{Replicate{}}, {}}}};
+  program.inputs = {{.value = 0}};
+  program.outputs = {0, 1};
+  program.instructions = {Redistribute{
+      .kind = RedistributeKind::kAllReduce, .input = 0, .output = 1}};
+  program.backward_begin = 1;
+  ForEachRank([&](int rank) {
+    EXPECT_THAT(executors_[rank]->Materialize({}), IsOk());
+  });
+  Load(program);
+  Run(RunMode::kForward, F32({2}, {3, 4}));
+  EXPECT_THAT(Read(0, OutputKey{0}), ElementsAre(3, 4));
+  EXPECT_THAT(Read(1, OutputKey{0}), ElementsAre(0, 0));
+  EXPECT_THAT(Read(1, OutputKey{1}), ElementsAre(3, 4));
+}
+
+TEST_F(TorchExecutorTest, RunErrorsSayWhatIsMissing) {
+  Executor& executor = *executors_[0];
+  EXPECT_THAT(executor.Run({.program = "p"}), HasReason("NOT_MATERIALIZED"));
+  Materialize();
+  EXPECT_THAT(executor.Run({.program = "p"}),
+              StatusIs(StatusCode::kNotFound, HasSubstr("got: p")));
+  Load(TwoLinears());
+  EXPECT_THAT(executor.Run({.program = "p", .inputs = {"upload:x"}}),
+              StatusIs(StatusCode::kNotFound, HasSubstr("upload:x")));
+  EXPECT_THAT(executor.Run({.program = "p"}),
+              StatusIs(StatusCode::kInvalidArgument, HasSubstr("got: 0")));
+  StageOn(0, "upload:x", F32({2}, {1, 2}));
+  EXPECT_THAT(executor.Run({.program = "p", .inputs = {"upload:x"}}),
+              StatusIs(StatusCode::kInvalidArgument,
+                       HasSubstr("expected f32[1, 2], got: f32[2]")));
+  EXPECT_THAT(executor.Read(OutputKey{3}),
+              StatusIs(StatusCode::kNotFound, HasSubstr("output 3")));
+  EXPECT_THAT(executor.Read(ParameterKey{"nope"}),
+              StatusIs(StatusCode::kNotFound, HasSubstr("nope")));
+}
+
+TEST_F(TorchExecutorTest, ProgramOfAnotherMeshIsRefused) {
+  ShardedProgram program = TwoLinears();
+  program.mesh = *DeviceMesh::Create({{"tp", 4}});
+  EXPECT_THAT(executors_[0]->LoadProgram("p", program),
+              HasReason("MESH_DIFFERS"));
+}
+
+TEST_F(TorchExecutorTest, LostPeerBreaksTheGangUntilItIsFormedAgain) {
+  Materialize();
+  Load(TwoLinears());
+  // Rank 1 is gone in the middle of a step.
+  StageOn(0, "upload:x", F32({1, 2}, {1, 10}));
+  absl::StatusOr<RunResult> result;
+  std::thread survivor([&] {
+    result = executors_[0]->Run({.program = "p", .inputs = {"upload:x"}});
+  });
+  ASSERT_THAT(executors_[1]->LeaveGang(), IsOk());
+  survivor.join();
+  EXPECT_THAT(result, StatusIs(StatusCode::kUnavailable,
+                               HasSubstr("mesh dim tp at rank 0")));
+  EXPECT_THAT(executors_[0]->Run({.program = "p"}), HasReason("GANG_BROKEN"));
+  EXPECT_THAT(Read(0, ParameterKey{"net1.weight"}), ElementsAre(1, 2, 3, 4));
+  EXPECT_THAT(executors_[1]->Read(ParameterKey{"net1.weight"}),
+              HasReason("NO_GANG"));
+  // The survivor keeps its shards in the deployment's next epoch.
+  Form(*DeviceMesh::Create({{"tp", 2}}));
+  EXPECT_THAT(Read(0, ParameterKey{"net1.weight"}), ElementsAre(1, 2, 3, 4));
+}
+
+TEST_F(TorchExecutorTest, AbortEndsARunThatWaits) {
+  Materialize();
+  Load(TwoLinears());
+  StageOn(0, "upload:x", F32({1, 2}, {1, 10}));
+  absl::StatusOr<RunResult> result;
+  std::thread waiting([&] {
+    result = executors_[0]->Run({.program = "p", .inputs = {"upload:x"}});
+  });
+  executors_[0]->Abort("rank 1 is lost");
+  waiting.join();
+  EXPECT_THAT(result, StatusIs(StatusCode::kUnavailable, testing::_));
+}
+
+TEST(MakeTorchExecutorTest, RefusesAnUnknownDevice) {
+  EXPECT_THAT(MakeTorchExecutor({.device = "abacus"}),
+              StatusIs(StatusCode::kInvalidArgument, HasSubstr("abacus")));
 }
 
 }  // namespace
