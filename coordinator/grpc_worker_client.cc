@@ -197,7 +197,8 @@ class GrpcTensorFlow : public TensorFlow {
   }
   absl::StatusOr<LocalTensor> Finish() override {
     absl::StatusOr<LocalTensor> tensor = Receive();
-    if (!tensor.ok()) {
+    // A stream that has ended has a status: to cancel it now may hide that.
+    if (!tensor.ok() && !ended_) {
       context_.TryCancel();
     }
     finished_ = true;
@@ -210,7 +211,7 @@ class GrpcTensorFlow : public TensorFlow {
  private:
   absl::StatusOr<LocalTensor> Receive() {
     pb::ReadTensorResponse first;
-    if (!reader_->Read(&first)) {
+    if (!Read(&first)) {
       return absl::InternalError("header: expected one, got: end of stream");
     }
     SP_RETURN_IF_ERROR(CheckIsHeader(first));
@@ -224,12 +225,18 @@ class GrpcTensorFlow : public TensorFlow {
     SP_ASSIGN_OR_RETURN(
         tensor.local,
         ReceiveChunks<pb::ReadTensorResponse>(
-            type, [this](auto* message) { return reader_->Read(message); }));
+            type, [this](auto* message) { return Read(message); }));
     return tensor;
+  }
+
+  bool Read(pb::ReadTensorResponse* message) {
+    ended_ = !reader_->Read(message);
+    return !ended_;
   }
 
   grpc::ClientContext context_;
   std::unique_ptr<grpc::ClientReader<pb::ReadTensorResponse>> reader_;
+  bool ended_ = false;  // Read has said so
   bool finished_ = false;
   Cancellation::Registration registration_;
 };

@@ -266,29 +266,33 @@ class GraphWriter:
             single = not isinstance(_output_of(callee), (tuple, list))
             return values[0] if single else _Outputs(values)
         self._note_shapes(callee_fqn, node)
+        args, kwargs = call.arguments(args)
         result = body.add(pb.Node.OP_CALL_MODULE, node.name, callee_fqn,
-                          args=call.arguments(args))
+                          args=args, kwargs=kwargs)
         return call.results(result, body)
 
     def _arrange(self, callee, name, node, env):
         signature = self._signatures.get(name)
         return _Call(callee, signature,
-                     self._forward_names(name, signature),
+                     *self._forward_names(name, signature),
                      {n.name: value for n, value in env.items()
                       if isinstance(value, pb.Argument)})
 
     def _forward_names(self, name, signature):
+        """Forward's name for each input, and how many go by position."""
         if signature is None:
-            return []
+            return [], 0
         from shardplane.export import bound_names
         original = self._tree.module.get_submodule(
             self._tree.module_fqn(name))
         args, kwargs = signature.in_spec.children()
-        names = bound_names(original, [None] * args.num_children,
-                            dict.fromkeys(kwargs.context or ()))
-        # Structured inputs have several leaves: no names then, only order.
-        names = [n for n, _ in names]
-        return names if len(names) == len(signature.inputs) else []
+        keywords = list(kwargs.context or ())
+        names = [n for n, _ in bound_names(
+            original, [None] * args.num_children, dict.fromkeys(keywords))]
+        if len(names) != len(signature.inputs):
+            # Structured inputs have several leaves: only the order counts.
+            return [], len(signature.inputs)
+        return names, len(names) - len(keywords)
 
     def _write(self, callee, name, fqn, call):
         """Writes the callee's graph, or checks that it is the one there."""
@@ -380,7 +384,7 @@ class _Call:
     forward returns them, so that layouts by position or name find theirs.
     """
 
-    def __init__(self, callee, signature, names, visible):
+    def __init__(self, callee, signature, names, positional, visible):
         self._nodes = [n for n in callee.graph.nodes if n.op == "placeholder"]
         self._order = None
         self._wanted = None
@@ -388,7 +392,9 @@ class _Call:
         if signature is None:
             self.placeholders = [(n.name, n) for n in self._nodes]
             self._sources = list(range(len(self._nodes)))
+            self._keywords = set()
         else:
+            self._keywords = set(names[positional:])
             self._arrange_inputs(signature, names, visible)
             self._arrange_outputs(signature, callee)
         self.placeholder_names = [name for name, _ in self.placeholders]
@@ -412,8 +418,12 @@ class _Call:
                 self.placeholders.append((name, None))
         for node in self._nodes:
             if node.name not in used:
+                # Reached from within, not passed: by name, as it has no
+                # position among forward's inputs.
+                name = f"captured_{node.name}"
+                self._keywords.add(name)
                 self._sources.append(position[node.name])
-                self.placeholders.append((f"captured_{node.name}", node))
+                self.placeholders.append((name, node))
 
     def _arrange_outputs(self, signature, callee):
         wanted = [getattr(o, "name", None) for o in signature.outputs]
@@ -430,7 +440,15 @@ class _Call:
         self._order = [wanted.index(name) for name in names]
 
     def arguments(self, args):
-        return [args[s] if isinstance(s, int) else s for s in self._sources]
+        """(by position, by name)"""
+        positional, named = [], {}
+        for name, source in zip(self.placeholder_names, self._sources):
+            value = args[source] if isinstance(source, int) else source
+            if name in self._keywords:
+                named[name] = value
+            else:
+                positional.append(value)
+        return positional, named
 
     def outputs(self, output, env, where):
         if self._wanted is not None:

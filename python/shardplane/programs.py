@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import inspect
 import types
 
 import torch
@@ -62,6 +63,14 @@ def _input_spec(tensor, name, requires_grad):
                         name=name, requires_grad=requires_grad)
 
 
+def _takes_targets(loss):
+    try:
+        inspect.signature(loss).bind(None)
+    except (TypeError, ValueError):  # ValueError: it does not say
+        return True
+    return False
+
+
 def check_loss(loss):
     if loss is None or callable(loss):
         return
@@ -107,7 +116,7 @@ class Programs:
         targets = () if targets is None else targets
         targets = (targets,) if isinstance(targets, torch.Tensor) else tuple(
             targets)
-        if callable(loss) and not targets:
+        if callable(loss) and not targets and _takes_targets(loss):
             loss = None  # nothing to call it with: forward only for now
         call = self.call(args, kwargs, loss, targets)
         self._deployed = call.program.exported
