@@ -93,6 +93,14 @@ def assert_at_most(m, **expected):
             assert count <= kinds.get(kind, 0), f"{phase}: {counts}"
 
 
+def assert_no_more(m, **expected):
+    """No more collectives in a phase than said, of whatever kind."""
+    counts = m.comm_counts()
+    for phase, kinds in expected.items():
+        assert total(counts, [phase]) <= sum(kinds.values()), (
+            f"{phase}: {counts}")
+
+
 def assert_bytes(m, **bounds):
     """Upper bounds on the bytes moved in a phase, on one rank."""
     moved = m.comm_bytes()

@@ -10,8 +10,11 @@ import operator
 import torch
 
 from shardplane.errors import invalid, unimplemented
+from shardplane.graph_body import (
+    Body, none, result_types, shape_of, to_argument)
+from shardplane.module_call import Call, Items, Outputs, output_of
 from shardplane.module_tree import join
-from shardplane.tensors import dtype_to_proto, type_of
+from shardplane.tensors import type_of
 from shardplane.v1 import types_pb2 as pb
 
 # Checks of the exporter: every shape is known when a program is compiled.
@@ -23,16 +26,6 @@ _SAME = ("aten.lift_fresh_copy.default", "aten.lift_fresh.default")
 _RENAMED = {"aten.detach_.default": "aten.detach.default"}
 
 
-def none():
-    argument = pb.Argument()
-    argument.none.SetInParent()  # "None" is no attribute name in Python
-    return argument
-
-
-def ref(name):
-    return pb.Argument(node=name)
-
-
 @dataclasses.dataclass
 class Root:
     """What else is known of the root's graph."""
@@ -40,69 +33,6 @@ class Root:
     input_indices: list  # of the flat inputs: which are placeholders
     outputs: list        # per flat output: ("tensor", index), ("value", v)
     output_types: list   # of the tensors among them
-
-
-class _Body:
-    """One graph under construction; names are unique in it."""
-
-    def __init__(self, reserved=()):
-        self.graph = pb.Graph()
-        self._names = set(reserved)
-
-    def unique(self, name):
-        base, count = name, 0
-        while name in self._names:
-            count += 1
-            name = f"{base}_{count}"
-        self._names.add(name)
-        return name
-
-    def add(self, op, name, target="", args=(), kwargs=None, results=(),
-            reserved=False):
-        name = name if reserved else self.unique(name)
-        node = self.graph.nodes.add(op=op, name=name, target=target,
-                                    args=args, results=results)
-        for key, value in (kwargs or {}).items():
-            node.kwargs[key].CopyFrom(value)
-        return ref(name)
-
-
-def result_types(value, where):
-    values = value if isinstance(value, (tuple, list)) else [value]
-    if not all(isinstance(v, torch.Tensor) for v in values):
-        return []
-    return [type_of(v, where) for v in values]
-
-
-def to_argument(value, env, where):
-    """`env`: FX node -> Argument."""
-    if isinstance(value, torch.fx.Node):
-        return env[value]
-    if value is None:
-        return none()
-    if isinstance(value, bool):
-        return pb.Argument(bool_value=value)
-    if isinstance(value, int):
-        return pb.Argument(int_value=value)
-    if isinstance(value, float):
-        return pb.Argument(float_value=value)
-    if isinstance(value, str):
-        return pb.Argument(string_value=value)
-    if isinstance(value, torch.dtype):
-        return pb.Argument(dtype=dtype_to_proto(value, where))
-    if isinstance(value, torch.device):
-        # Meta is where a module was described, not where it runs.
-        text = "cpu" if value.type == "meta" else str(value)
-        return pb.Argument(string_value=text)
-    if isinstance(value, (torch.memory_format, torch.layout)):
-        return pb.Argument(string_value=str(value))
-    if isinstance(value, (tuple, list)):
-        return pb.Argument(list=pb.Argument.List(
-            items=[to_argument(v, env, where) for v in value]))
-    if isinstance(value, torch.Generator):
-        raise unimplemented("a random generator of its own", f"in {where}")
-    raise unimplemented(f"an argument of type {type(value).__name__}",
-                        f"{value!r} in {where}")
 
 
 class GraphWriter:
@@ -129,7 +59,7 @@ class GraphWriter:
             raise invalid(
                 f"the export takes {len(placeholders)} inputs, got: "
                 f"{len(indices)} tensors", reason="EXPORT_FAILED")
-        body = _Body(reserved=[names[i] for i in indices])
+        body = Body(reserved=[names[i] for i in indices])
         env = {}
         for index, node in zip(indices, placeholders):
             env[node] = body.add(pb.Node.OP_PLACEHOLDER, names[index],
@@ -225,7 +155,7 @@ class GraphWriter:
     def _getitem(self, node, fqn, body, env):
         source, index = node.args
         value = env[source]
-        if isinstance(value, (_Outputs, _Items)):
+        if isinstance(value, (Outputs, Items)):
             return value.get(index, body)
         return body.add(pb.Node.OP_CALL_FUNCTION, node.name, "getitem",
                         args=[value, pb.Argument(int_value=index)],
@@ -241,7 +171,7 @@ class GraphWriter:
             values = [body.add(pb.Node.OP_CALL_FUNCTION, f"{node.name}_detach",
                                "aten.detach.default", args=[value])
                       for value in values]
-        return _Outputs(values)
+        return Outputs(values)
 
     def _inline(self, module, name, fqn, body, arguments):
         env = {}
@@ -263,8 +193,8 @@ class GraphWriter:
                                                  callee_fqn, call):
             values = self._inline(callee, callee_name, callee_fqn or fqn,
                                   body, args)
-            single = not isinstance(_output_of(callee), (tuple, list))
-            return values[0] if single else _Outputs(values)
+            single = not isinstance(output_of(callee), (tuple, list))
+            return values[0] if single else Outputs(values)
         self._note_shapes(callee_fqn, node)
         args, kwargs = call.arguments(args)
         result = body.add(pb.Node.OP_CALL_MODULE, node.name, callee_fqn,
@@ -273,7 +203,7 @@ class GraphWriter:
 
     def _arrange(self, callee, name, node, env):
         signature = self._signatures.get(name)
-        return _Call(callee, signature,
+        return Call(callee, signature,
                      *self._forward_names(name, signature),
                      {n.name: value for n, value in env.items()
                       if isinstance(value, pb.Argument)})
@@ -299,7 +229,7 @@ class GraphWriter:
         if self._written.setdefault(fqn, callee) is callee and (
                 fqn in self.graphs):
             return True
-        body = _Body(reserved=call.placeholder_names)
+        body = Body(reserved=call.placeholder_names)
         env = {}
         for ph_name, node in call.placeholders:
             value = body.add(pb.Node.OP_PLACEHOLDER, ph_name, reserved=True,
@@ -311,7 +241,7 @@ class GraphWriter:
             self.graphs[fqn] = body.graph  # before its children's
         output = self._emit(callee, name, fqn, body, env)
         self._finish(body, call.outputs(output, env, f"module {fqn!r}"))
-        return present is None or _shape_of(present) == _shape_of(body.graph)
+        return present is None or shape_of(present) == shape_of(body.graph)
 
     def _note_shapes(self, fqn, node):
         """Two calls with other shapes: what was recorded holds for one."""
@@ -323,146 +253,6 @@ class GraphWriter:
             if name == fqn or name.startswith(f"{fqn}."):
                 for n in graph.nodes:
                     del n.results[:]
-
-
-class _Outputs:
-    """Several values that stand for one node's tuple."""
-
-    def __init__(self, values):
-        self._values = values
-
-    def get(self, index, body):
-        del body
-        return self._values[index]
-
-
-class _Items:
-    """A call whose outputs are ordered otherwise than its users think."""
-
-    def __init__(self, result, order):
-        self._result = result
-        self._order = order
-
-    def get(self, index, body):
-        return _item(self._result, self._order[index], body)
-
-
-def _item(result, index, body):
-    return body.add(pb.Node.OP_CALL_FUNCTION, f"{result.node}_item",
-                    "getitem", args=[result, pb.Argument(int_value=index)])
-
-
-def _output_of(module):
-    return next(n.args[0] for n in module.graph.nodes if n.op == "output")
-
-
-def _shape_of(graph):
-    """A graph without its names and results, for comparison."""
-    numbers = {node.name: f"%{i}" for i, node in enumerate(graph.nodes)}
-    twin = pb.Graph()
-    twin.CopyFrom(graph)
-
-    def rename(argument):
-        if argument.HasField("node"):
-            argument.node = numbers[argument.node]
-        for item in argument.list.items:
-            rename(item)
-
-    for node in twin.nodes:
-        node.name = numbers[node.name]
-        del node.results[:]
-        for argument in [*node.args, *node.kwargs.values()]:
-            rename(argument)
-    return twin.SerializeToString(deterministic=True)
-
-
-class _Call:
-    """How one call of a module is written.
-
-    Without a signature: as the exporter has it, inputs in its own order.
-    With one: inputs in forward's order under forward's names, and outputs as
-    forward returns them, so that layouts by position or name find theirs.
-    """
-
-    def __init__(self, callee, signature, names, positional, visible):
-        self._nodes = [n for n in callee.graph.nodes if n.op == "placeholder"]
-        self._order = None
-        self._wanted = None
-        self._old_outputs = None
-        if signature is None:
-            self.placeholders = [(n.name, n) for n in self._nodes]
-            self._sources = list(range(len(self._nodes)))
-            self._keywords = set()
-        else:
-            self._keywords = set(names[positional:])
-            self._arrange_inputs(signature, names, visible)
-            self._arrange_outputs(signature, callee)
-        self.placeholder_names = [name for name, _ in self.placeholders]
-
-    def _arrange_inputs(self, signature, names, visible):
-        position = {n.name: i for i, n in enumerate(self._nodes)}
-        self.placeholders, self._sources, used = [], [], set()
-        for i, argument in enumerate(signature.inputs):
-            source = getattr(argument, "name", None)
-            name = names[i] if names else source
-            if type(argument).__name__ != "TensorArgument":
-                continue
-            if source in position:
-                first = source not in used
-                used.add(source)
-                self._sources.append(position[source])
-                self.placeholders.append(
-                    (name, self._nodes[position[source]] if first else None))
-            elif source in visible:  # taken by forward, used by nothing
-                self._sources.append(visible[source])
-                self.placeholders.append((name, None))
-        for node in self._nodes:
-            if node.name not in used:
-                # Reached from within, not passed: by name, as it has no
-                # position among forward's inputs.
-                name = f"captured_{node.name}"
-                self._keywords.add(name)
-                self._sources.append(position[node.name])
-                self.placeholders.append((name, node))
-
-    def _arrange_outputs(self, signature, callee):
-        wanted = [getattr(o, "name", None) for o in signature.outputs]
-        if len(wanted) < 2:
-            return
-        output = _output_of(callee)
-        self._single = not isinstance(output, (tuple, list))
-        present = [output] if self._single else list(output)
-        names = [getattr(n, "name", None) for n in present]
-        if any(name not in wanted for name in names):
-            return  # passed through under another name: as the exporter has it
-        self._wanted = [present[names.index(name)] if name in names else None
-                        for name in wanted]
-        self._order = [wanted.index(name) for name in names]
-
-    def arguments(self, args):
-        """(by position, by name)"""
-        positional, named = [], {}
-        for name, source in zip(self.placeholder_names, self._sources):
-            value = args[source] if isinstance(source, int) else source
-            if name in self._keywords:
-                named[name] = value
-            else:
-                positional.append(value)
-        return positional, named
-
-    def outputs(self, output, env, where):
-        if self._wanted is not None:
-            output = self._wanted
-        if isinstance(output, (tuple, list)):
-            return [to_argument(value, env, where) for value in output]
-        return to_argument(output, env, where)
-
-    def results(self, result, body):
-        if self._order is None:
-            return result
-        if self._single:
-            return _item(result, self._order[0], body)
-        return _Items(result, self._order)
 
 
 def write_loss(program, inputs):
@@ -481,7 +271,7 @@ def write_loss(program, inputs):
         raise invalid(f"loss: expected {inputs} tensors, got: {len(users)}",
                       reason="EXPORT_FAILED", field="loss")
     held = [n for n in placeholders if n.name in lifted]
-    body, env = _Body(), {}
+    body, env = Body(), {}
     for node in users + held:
         env[node] = body.add(
             pb.Node.OP_PLACEHOLDER, node.name,

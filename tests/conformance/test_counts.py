@@ -10,7 +10,8 @@ from torch.distributed.tensor.parallel import (
 
 from tests.models import DummyModule, MLPModule, linear, rand
 from tests.parity import (
-    assert_at_most, assert_bytes, assert_counts, parallelized)
+    assert_at_most, assert_bytes, assert_counts, assert_no_more,
+    parallelized)
 
 MESH = {"tp": 4}
 F64 = 8
@@ -203,12 +204,31 @@ def test_c74_root_replicate_to_shard(cluster):
           backward_bytes=8 * 10 * F64)
 
 
-def test_c11_colwise_embedding(cluster):
+def embedding():
     torch.manual_seed(0)
-    module = nn.Embedding(12, 16, dtype=torch.float64)
-    x = torch.tensor([[1, 5, 11], [0, 5, 3]])
-    check(cluster, module, ColwiseParallel(), {"weight": 1}, x, forward={},
-          backward={}, forward_bytes=0)
+    return nn.Embedding(12, 16, dtype=torch.float64)
+
+
+def test_c11_colwise_embedding(cluster):
+    check(cluster, embedding(), ColwiseParallel(), {"weight": 1},
+          torch.tensor([[1, 5, 11], [0, 5, 3]]), forward={}, backward={},
+          forward_bytes=0)
+
+
+def test_c27_rowwise_embedding(cluster):
+    check(cluster, embedding(), RowwiseParallel(input_layouts=Replicate()),
+          {"weight": 0}, torch.tensor([[1, 5, 11], [0, 5, 3]]),
+          forward={"all_reduce": 1}, backward={},
+          forward_bytes=12 * 16 * F64, assertion=assert_no_more)
+
+
+def test_c27_rowwise_embedding_output_shard(cluster):
+    check(cluster, embedding(), RowwiseParallel(
+              input_layouts=Replicate(), output_layouts=Shard(1)),
+          {"weight": 0}, torch.tensor([1, 5, 11, 0, 5, 3, 2, 9]),
+          forward={"reduce_scatter": 1}, backward={"all_gather": 1},
+          forward_bytes=12 * 16 * F64, backward_bytes=12 * 16 * F64,
+          assertion=assert_no_more)
 
 
 def test_b6_materialize_by_style(cluster):
