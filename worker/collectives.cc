@@ -80,7 +80,7 @@ Communicator::Communicator(ProcessGroups* groups, DeviceMesh mesh, int rank)
       coordinate_(mesh_.Coordinate(rank)) {}
 
 void Communicator::Record(RedistributeKind kind, int mesh_dim,
-                         const at::Tensor& sent, const at::Tensor& received) {
+                          const at::Tensor& sent, const at::Tensor& received) {
   records_.push_back({.kind = kind,
                       .mesh_dim = mesh_dim,
                       .dtype = FromScalarType(sent.scalar_type()),
@@ -94,9 +94,9 @@ absl::Status Communicator::Guard(const char* what, int mesh_dim, Move&& move) {
     move(groups_->group(mesh_dim));
     return absl::OkStatus();
   } catch (...) {
-    const absl::Status status = CurrentExceptionToStatus(absl::StrCat(
-        what, " on mesh dim ", mesh_.dims()[mesh_dim].name, " at rank ",
-        rank_));
+    const absl::Status status = CurrentExceptionToStatus(
+        absl::StrCat(what, " on mesh dim ", mesh_.dims()[mesh_dim].name,
+                     " at rank ", rank_));
     // The transport is sound: whatever goes wrong here, a peer did it.
     return MakeError(absl::StatusCode::kUnavailable, status.message(),
                      {.reason = "PEER_UNREACHABLE",
@@ -106,8 +106,8 @@ absl::Status Communicator::Guard(const char* what, int mesh_dim, Move&& move) {
 }
 
 absl::Status Communicator::CheckShard(const char* what,
-                                     const at::Tensor& tensor, int mesh_dim,
-                                     int dim, int64_t extent) {
+                                      const at::Tensor& tensor, int mesh_dim,
+                                      int dim, int64_t extent) {
   const int64_t expected =
       Chunk(extent, mesh_.dim_size(mesh_dim), coordinate_[mesh_dim]).size;
   if (tensor.size(dim) == expected) return absl::OkStatus();
@@ -115,13 +115,13 @@ absl::Status Communicator::CheckShard(const char* what,
       absl::StatusCode::kInvalidArgument,
       absl::StrCat(what, " on mesh dim ", mesh_.dims()[mesh_dim].name,
                    " at rank ", rank_, ": expected ", expected, " of ", extent,
-                   " elements of tensor dim ", dim, "; got: ",
-                   ShapeToString(tensor.sizes().vec())),
+                   " elements of tensor dim ", dim,
+                   "; got: ", ShapeToString(tensor.sizes().vec())),
       {.reason = "NOT_THE_SHARD", .metadata = {}});
 }
 
 absl::StatusOr<at::Tensor> Communicator::AllReduce(const at::Tensor& tensor,
-                                                  int mesh_dim, ReduceOp op) {
+                                                   int mesh_dim, ReduceOp op) {
   const int64_t ranks = mesh_.dim_size(mesh_dim);
   if (ranks == 1) return tensor;
   const at::Tensor sent = tensor.contiguous().view({-1});
@@ -147,8 +147,8 @@ absl::StatusOr<at::Tensor> Communicator::AllReduce(const at::Tensor& tensor,
 }
 
 absl::StatusOr<at::Tensor> Communicator::AllGather(const at::Tensor& tensor,
-                                                  int mesh_dim, int dim,
-                                                  int64_t extent) {
+                                                   int mesh_dim, int dim,
+                                                   int64_t extent) {
   const int64_t ranks = mesh_.dim_size(mesh_dim);
   if (ranks == 1) return tensor;
   SP_RETURN_IF_ERROR(CheckShard("all_gather", tensor, mesh_dim, dim, extent));
@@ -163,8 +163,8 @@ absl::StatusOr<at::Tensor> Communicator::AllGather(const at::Tensor& tensor,
 }
 
 absl::StatusOr<at::Tensor> Communicator::ReduceScatter(const at::Tensor& tensor,
-                                                      int mesh_dim, int dim,
-                                                      ReduceOp op) {
+                                                       int mesh_dim, int dim,
+                                                       ReduceOp op) {
   const int64_t ranks = mesh_.dim_size(mesh_dim);
   if (ranks == 1) return tensor;
   const int64_t extent = tensor.size(dim);
@@ -186,8 +186,8 @@ absl::StatusOr<at::Tensor> Communicator::ReduceScatter(const at::Tensor& tensor,
 }
 
 absl::StatusOr<at::Tensor> Communicator::AllToAll(const at::Tensor& tensor,
-                                                 int mesh_dim, int from_dim,
-                                                 int to_dim, int64_t extent) {
+                                                  int mesh_dim, int from_dim,
+                                                  int to_dim, int64_t extent) {
   const int ranks = mesh_.dim_size(mesh_dim);
   if (ranks == 1) return tensor;
   SP_RETURN_IF_ERROR(
@@ -199,8 +199,7 @@ absl::StatusOr<at::Tensor> Communicator::AllToAll(const at::Tensor& tensor,
   std::vector<std::vector<int64_t>> received_shapes;
   for (int i = 0; i < ranks; ++i) {
     const Extent to = Chunk(to_extent, ranks, i);
-    parts.push_back(
-        tensor.narrow(to_dim, to.offset, to.size).reshape({-1}));
+    parts.push_back(tensor.narrow(to_dim, to.offset, to.size).reshape({-1}));
     sent_counts.push_back(parts.back().numel());
     Shape shape = tensor.sizes().vec();
     shape[from_dim] = Chunk(extent, ranks, i).size;
@@ -217,14 +216,15 @@ absl::StatusOr<at::Tensor> Communicator::AllToAll(const at::Tensor& tensor,
   }));
   Record(RedistributeKind::kAllToAll, mesh_dim, sent, received);
   std::vector<at::Tensor> pieces = received.split_with_sizes(received_counts);
-  for (int i = 0; i < ranks; ++i) pieces[i] = pieces[i].view(received_shapes[i]);
+  for (int i = 0; i < ranks; ++i)
+    pieces[i] = pieces[i].view(received_shapes[i]);
   return at::cat(pieces, from_dim);
 }
 
 absl::StatusOr<at::Tensor> Communicator::Scatter(const at::Tensor& full,
-                                                const TensorType& type,
-                                                int mesh_dim, int dim,
-                                                int root) {
+                                                 const TensorType& type,
+                                                 int mesh_dim, int dim,
+                                                 int root) {
   const int ranks = mesh_.dim_size(mesh_dim);
   if (ranks == 1) return full;
   const int64_t extent = type.shape[dim];
@@ -236,8 +236,8 @@ absl::StatusOr<at::Tensor> Communicator::Scatter(const at::Tensor& full,
   Shape shape = type.shape;
   shape.erase(shape.begin() + dim);
   shape.insert(shape.begin(), chunk);
-  at::Tensor received = at::empty(
-      shape, at::dtype(ToScalarType(type.dtype)).device(device_));
+  at::Tensor received =
+      at::empty(shape, at::dtype(ToScalarType(type.dtype)).device(device_));
   SP_RETURN_IF_ERROR(Guard("scatter", mesh_dim, [&](ProcessGroup* group) {
     group->Scatter(received, sent, root);
   }));
@@ -248,8 +248,8 @@ absl::StatusOr<at::Tensor> Communicator::Scatter(const at::Tensor& full,
 }
 
 absl::StatusOr<at::Tensor> Communicator::Broadcast(const at::Tensor& full,
-                                                  const TensorType& type,
-                                                  int mesh_dim, int root) {
+                                                   const TensorType& type,
+                                                   int mesh_dim, int root) {
   if (mesh_.dim_size(mesh_dim) == 1) return full;
   at::Tensor buffer =
       coordinate_[mesh_dim] == root

@@ -41,8 +41,7 @@ class Communicator {
                                            int mesh_dim, int dim, ReduceOp op);
   // S(from_dim) -> S(to_dim); `extent` as in AllGather, of from_dim.
   absl::StatusOr<at::Tensor> AllToAll(const at::Tensor& tensor, int mesh_dim,
-                                      int from_dim, int to_dim,
-                                      int64_t extent);
+                                      int from_dim, int to_dim, int64_t extent);
 
   // Materializing. `full` is defined on group rank `root` alone, `type` (its
   // dtype and shape) everywhere.

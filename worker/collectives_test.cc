@@ -70,10 +70,9 @@ TEST_P(CollectivesTest, AllReduceSumsInRankOrder) {
                                   .send_elements = n,
                                   .recv_elements = n};
     EXPECT_THAT(communicator.TakeRecords(),
-                ranks() == 1
-                    ? testing::Matcher<std::vector<CollectiveRecord>>(
-                          testing::IsEmpty())
-                    : testing::ElementsAre(record));
+                ranks() == 1 ? testing::Matcher<std::vector<CollectiveRecord>>(
+                                   testing::IsEmpty())
+                             : testing::ElementsAre(record));
   });
 }
 
@@ -110,8 +109,7 @@ TEST_P(CollectivesTest, AllToAllMovesTheCut) {
     for (const auto& [from, to] :
          {std::pair(0, 1), std::pair(1, 0), std::pair(2, 1)}) {
       const at::Tensor mine = ChunkOf(full, from, ranks(), rank);
-      auto moved =
-          communicator.AllToAll(mine, 0, from, to, full.size(from));
+      auto moved = communicator.AllToAll(mine, 0, from, to, full.size(from));
       ASSERT_EQ(moved.status(), absl::OkStatus());
       const at::Tensor expected = ChunkOf(full, to, ranks(), rank);
       EXPECT_TRUE(moved->equal(expected)) << from << " to " << to;
@@ -139,8 +137,7 @@ TEST_P(CollectivesTest, ScatterAndBroadcastComeFromTheRoot) {
     auto copy = communicator.Broadcast(source, type, 0, root);
     ASSERT_EQ(copy.status(), absl::OkStatus());
     EXPECT_TRUE(copy->equal(full));
-    EXPECT_EQ(communicator.TakeMaterialized().scatters,
-              ranks() == 1 ? 0 : 3);
+    EXPECT_EQ(communicator.TakeMaterialized().scatters, ranks() == 1 ? 0 : 3);
   });
 }
 
@@ -158,13 +155,14 @@ TEST_P(CollectivesTest, MovesEveryElementType) {
   });
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    RanksAndRows, CollectivesTest,
-    testing::Values(Case{1, 5}, Case{2, 8}, Case{3, 5}, Case{4, 5},
-                    Case{4, 2}, Case{3, 0}, Case{4, 9000}),
-    [](const testing::TestParamInfo<Case>& info) {
-      return absl::StrCat("Ranks", info.param.ranks, "Rows", info.param.rows);
-    });
+INSTANTIATE_TEST_SUITE_P(RanksAndRows, CollectivesTest,
+                         testing::Values(Case{1, 5}, Case{2, 8}, Case{3, 5},
+                                         Case{4, 5}, Case{4, 2}, Case{3, 0},
+                                         Case{4, 9000}),
+                         [](const testing::TestParamInfo<Case>& info) {
+                           return absl::StrCat("Ranks", info.param.ranks,
+                                               "Rows", info.param.rows);
+                         });
 
 TEST(ReduceInRankOrderTest, MaxAndMin) {
   const at::Tensor pieces = at::tensor({1, 5, 3, 2}, at::kFloat).view({2, 2});

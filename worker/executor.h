@@ -38,9 +38,9 @@ class GangStore {
       std::chrono::milliseconds timeout) = 0;
   virtual absl::StatusOr<int64_t> Add(const std::string& key,
                                       int64_t amount) = 0;
-  virtual absl::StatusOr<std::string> CompareSet(const std::string& key,
-                                                 const std::string& expected,
-                                                 const std::string& desired) = 0;
+  virtual absl::StatusOr<std::string> CompareSet(
+      const std::string& key, const std::string& expected,
+      const std::string& desired) = 0;
   virtual absl::StatusOr<bool> Delete(const std::string& key) = 0;
   virtual absl::StatusOr<bool> Check(const std::vector<std::string>& keys) = 0;
   virtual absl::StatusOr<int64_t> NumKeys() = 0;
@@ -97,15 +97,23 @@ struct RunResult {
   double seconds = 0;
 };
 
-struct ParameterKey { std::string fqn; };
-struct GradientKey { std::string fqn; };
-struct OutputKey { int index = 0; };
-struct InputGradientKey { int index = 0; };
+struct ParameterKey {
+  std::string fqn;
+};
+struct GradientKey {
+  std::string fqn;
+};
+struct OutputKey {
+  int index = 0;
+};
+struct InputGradientKey {
+  int index = 0;
+};
 using TensorKey =
     std::variant<ParameterKey, GradientKey, OutputKey, InputGradientKey>;
 
 struct ShardedTensor {
-  HostTensor local;   // this rank's shard
+  HostTensor local;  // this rank's shard
   TensorType global;
   DTensorSpec spec;
 };

@@ -42,8 +42,7 @@ class FakeGangStore : public GangStore {
     return found;
   }
 
-  absl::StatusOr<int64_t> Add(const std::string& key,
-                              int64_t amount) override {
+  absl::StatusOr<int64_t> Add(const std::string& key, int64_t amount) override {
     absl::MutexLock lock(&mutex_);
     const auto found = values_.find(key);
     const int64_t sum =

@@ -174,8 +174,7 @@ std::optional<IValue> FreezeArgument(const ProgramArgument& argument,
     return optional ? std::optional<IValue>(IValue()) : std::nullopt;
   }
   if (type.kind() == TypeKind::ListType) {
-    const c10::Type& element =
-        *type.castRaw<c10::ListType>()->getElementType();
+    const c10::Type& element = *type.castRaw<c10::ListType>()->getElementType();
     return AsList(argument, schema, element, context);
   }
   return AsSingle(argument, type, context);

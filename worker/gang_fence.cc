@@ -9,11 +9,11 @@ namespace {
 
 absl::Status Stale(absl::string_view reason, absl::string_view what,
                    absl::string_view expected, absl::string_view got) {
-  return MakeError(absl::StatusCode::kAborted,
-                   absl::StrCat("expected ", what, " ", expected,
-                                ", got: ", got),
-                   {.reason = std::string(reason),
-                    .metadata = {{"expected", std::string(expected)}}});
+  return MakeError(
+      absl::StatusCode::kAborted,
+      absl::StrCat("expected ", what, " ", expected, ", got: ", got),
+      {.reason = std::string(reason),
+       .metadata = {{"expected", std::string(expected)}}});
 }
 
 }  // namespace
@@ -37,22 +37,22 @@ absl::Status GangFence::CheckNotOlder(const GangCall& call) const {
 absl::Status GangFence::Check(const GangCall& call) const {
   SP_RETURN_IF_ERROR(CheckNotOlder(call));
   if (in_gang_ && call.epoch == epoch_) return absl::OkStatus();
-  return MakeError(absl::StatusCode::kFailedPrecondition,
-                   absl::StrCat("expected a worker in the gang of ",
-                                call.deployment, " with epoch ", call.epoch,
-                                ", got: ",
-                                in_gang_ ? absl::StrCat("one in epoch ", epoch_)
-                                         : std::string("one in no gang")),
-                   {.reason = "NOT_IN_GANG", .metadata = {}});
+  return MakeError(
+      absl::StatusCode::kFailedPrecondition,
+      absl::StrCat("expected a worker in the gang of ", call.deployment,
+                   " with epoch ", call.epoch, ", got: ",
+                   in_gang_ ? absl::StrCat("one in epoch ", epoch_)
+                            : std::string("one in no gang")),
+      {.reason = "NOT_IN_GANG", .metadata = {}});
 }
 
 absl::Status GangFence::CheckJoin(const GangCall& call, Join* join) const {
   SP_RETURN_IF_ERROR(CheckNotOlder(call));
   if (call.epoch == 0) {
-    return MakeError(absl::StatusCode::kInvalidArgument,
-                     "gang.epoch: expected one above 0, got: 0",
-                     {.reason = "FIELD_INVALID",
-                      .metadata = {{"field", "gang.epoch"}}});
+    return MakeError(
+        absl::StatusCode::kInvalidArgument,
+        "gang.epoch: expected one above 0, got: 0",
+        {.reason = "FIELD_INVALID", .metadata = {{"field", "gang.epoch"}}});
   }
   if (call.epoch == epoch_ && !in_gang_) {
     return Stale("STALE_EPOCH", "an epoch above", absl::StrCat(epoch_),

@@ -57,8 +57,8 @@ TEST_F(GangFenceTest, OlderEpochIsAborted) {
 
 TEST_F(GangFenceTest, NewerEpochMustBeJoinedFirst) {
   ASSERT_THAT(Join(Call(3)), IsOk());
-  EXPECT_THAT(fence_.Check(Call(4)), StatusIs(StatusCode::kFailedPrecondition,
-                                              HasSubstr("epoch 3")));
+  EXPECT_THAT(fence_.Check(Call(4)),
+              StatusIs(StatusCode::kFailedPrecondition, HasSubstr("epoch 3")));
   ASSERT_THAT(Join(Call(4)), IsOk());
   EXPECT_EQ(join_, GangFence::Join::kNew);
   EXPECT_THAT(fence_.Check(Call(4)), IsOk());
@@ -92,8 +92,8 @@ TEST_F(GangFenceTest, EpochThatWasLeftIsOver) {
 }
 
 TEST_F(GangFenceTest, EpochZeroIsNone) {
-  EXPECT_THAT(Join(Call(0)), StatusIs(StatusCode::kInvalidArgument,
-                                      HasSubstr("gang.epoch")));
+  EXPECT_THAT(Join(Call(0)),
+              StatusIs(StatusCode::kInvalidArgument, HasSubstr("gang.epoch")));
 }
 
 }  // namespace

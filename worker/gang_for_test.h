@@ -31,13 +31,13 @@ class GangForTest {
       : mesh_(*DeviceMesh::Create(std::move(dims))), groups_(mesh_.size()) {
     auto store = std::make_shared<FakeGangStore>();
     ForEachRank(mesh_.size(), [&](int rank) {
-      groups_[rank] = *ProcessGroups::Create(
-          {.deployment = "deployments/d",
-           .epoch = 1,
-           .rank = rank,
-           .mesh = mesh_,
-           .timeout = std::chrono::seconds(20)},
-          store, {});
+      groups_[rank] =
+          *ProcessGroups::Create({.deployment = "deployments/d",
+                                  .epoch = 1,
+                                  .rank = rank,
+                                  .mesh = mesh_,
+                                  .timeout = std::chrono::seconds(20)},
+                                 store, {});
     });
     for (int rank = 0; rank < mesh_.size(); ++rank) {
       communicators_.push_back(

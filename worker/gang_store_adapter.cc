@@ -23,11 +23,10 @@ void ThrowUnlessOk(const absl::Status& status, const char* call,
   if (status.ok()) return;
   const char* kind =
       status.code() == absl::StatusCode::kDeadlineExceeded ? "timeout: " : "";
-  C10_THROW_ERROR(
-      DistStoreError,
-      std::string(absl::StrCat("gang store, ", call, " of ",
-                               absl::StrJoin(keys, ", "), ": ", kind,
-                               status.ToString())));
+  C10_THROW_ERROR(DistStoreError,
+                  std::string(absl::StrCat("gang store, ", call, " of ",
+                                           absl::StrJoin(keys, ", "), ": ",
+                                           kind, status.ToString())));
 }
 
 template <typename T>

@@ -15,10 +15,10 @@ namespace shardplane {
 namespace {
 
 absl::Status NotThere(absl::string_view what, absl::string_view got) {
-  return MakeError(absl::StatusCode::kNotFound,
-                   absl::StrCat("expected ", what, ", got: ", got),
-                   {.reason = "NOT_FOUND",
-                    .metadata = {{"resource", std::string(got)}}});
+  return MakeError(
+      absl::StatusCode::kNotFound,
+      absl::StrCat("expected ", what, ", got: ", got),
+      {.reason = "NOT_FOUND", .metadata = {{"resource", std::string(got)}}});
 }
 
 std::string SourceKey(const std::string& fqn) {
@@ -28,8 +28,7 @@ std::string SourceKey(const std::string& fqn) {
 RanCollectives CountRan(const ProgramResult& result) {
   RanCollectives ran;
   ran.counts = CountCollectives("forward", result.forward);
-  for (CollectiveCount& count :
-       CountCollectives("backward", result.backward)) {
+  for (CollectiveCount& count : CountCollectives("backward", result.backward)) {
     ran.counts.push_back(std::move(count));
   }
   ran.hash = HashCollectives(result.backward, HashCollectives(result.forward));
@@ -72,15 +71,15 @@ absl::StatusOr<HostTensor> GangTensors::TakeStaged(const std::string& key) {
 }
 
 absl::StatusOr<RanCollectives> GangTensors::Materialize(
-    const MaterializeSpec& spec, Communicator& collectives) {
-  collectives.TakeMaterialized();
-  Materializer materializer(spec, spec_.mesh, spec_.rank, collectives);
+    const MaterializeSpec& spec, Communicator& communicator) {
+  communicator.TakeMaterialized();
+  Materializer materializer(spec, spec_.mesh, spec_.rank, communicator);
   SP_ASSIGN_OR_RETURN(parameters_,
                       materializer.Run([this](const std::string& fqn) {
                         return TakeStaged(SourceKey(fqn));
                       }));
   materialized_ = true;
-  return CountMaterialized(collectives.TakeMaterialized());
+  return CountMaterialized(communicator.TakeMaterialized());
 }
 
 absl::Status GangTensors::LoadProgram(const std::string& id,
@@ -88,15 +87,14 @@ absl::Status GangTensors::LoadProgram(const std::string& id,
   if (program.mesh != spec_.mesh) {
     return MakeError(
         absl::StatusCode::kInvalidArgument,
-        absl::StrCat("program ", id, ": expected mesh ",
-                     spec_.mesh.ToString(), ", got: ",
-                     program.mesh.ToString()),
+        absl::StrCat("program ", id, ": expected mesh ", spec_.mesh.ToString(),
+                     ", got: ", program.mesh.ToString()),
         {.reason = "MESH_DIFFERS", .metadata = {{"resource", id}}});
   }
   SP_ASSIGN_OR_RETURN(
       std::unique_ptr<PreparedProgram> prepared,
-      PreparedProgram::Create(
-          program, {.coordinate = coordinate_, .device = device_}));
+      PreparedProgram::Create(program,
+                              {.coordinate = coordinate_, .device = device_}));
   programs_[id] = std::move(prepared);
   return absl::OkStatus();
 }
@@ -114,12 +112,12 @@ absl::StatusOr<std::vector<at::Tensor>> GangTensors::TakeInputs(
     const TensorType& expected =
         program.program().values[bindings[i].value].type;
     if (global->type != expected) {
-      status = MakeError(
-          absl::StatusCode::kInvalidArgument,
-          absl::StrCat("input ", i, ": expected ", ToString(expected),
-                       ", got: ", ToString(global->type)),
-          {.reason = "INPUT_TYPE_DIFFERS",
-           .metadata = {{"field", absl::StrCat("inputs[", i, "]")}}});
+      status =
+          MakeError(absl::StatusCode::kInvalidArgument,
+                    absl::StrCat("input ", i, ": expected ", ToString(expected),
+                                 ", got: ", ToString(global->type)),
+                    {.reason = "INPUT_TYPE_DIFFERS",
+                     .metadata = {{"field", absl::StrCat("inputs[", i, "]")}}});
       continue;
     }
     const int input = static_cast<int>(i);
@@ -150,7 +148,7 @@ absl::StatusOr<std::vector<at::Tensor>> GangTensors::ParametersOf(
 }
 
 absl::StatusOr<RunResult> GangTensors::Run(const RunSpec& spec,
-                                           Communicator& collectives) {
+                                           Communicator& communicator) {
   const auto start = std::chrono::steady_clock::now();
   pending_.reset();
   if (!materialized_) {
@@ -167,16 +165,16 @@ absl::StatusOr<RunResult> GangTensors::Run(const RunSpec& spec,
                       ParametersOf(*program));
   last_ = ProgramResult();  // room for this run's
   SP_ASSIGN_OR_RETURN(
-      last_, program->Run(spec.mode, parameters, inputs, collectives));
+      last_, program->Run(spec.mode, parameters, inputs, communicator));
   last_program_ = program;
   RunResult result{.ran = CountRan(last_), .loss = {}, .seconds = 0};
   if (spec.mode == RunMode::kTrain) {
     pending_ = Pending{std::exchange(last_.gradients, {}), spec.accumulate};
     result.loss = FromTorch(last_.loss);
   }
-  result.seconds = std::chrono::duration<double>(
-                       std::chrono::steady_clock::now() - start)
-                       .count();
+  result.seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
+          .count();
   return result;
 }
 
@@ -228,8 +226,8 @@ absl::Status GangTensors::LoadState(const LoadStateSpec& spec) {
       status = MakeError(
           absl::StatusCode::kInvalidArgument,
           absl::StrCat("parameter ", fqn, ": expected ",
-                       ToString(parameter.type), ", got: ",
-                       ToString(global->type)),
+                       ToString(parameter.type),
+                       ", got: ", ToString(global->type)),
           {.reason = "PARAMETER_TYPE_DIFFERS", .metadata = {{"fqn", fqn}}});
       continue;
     }
@@ -274,8 +272,7 @@ absl::StatusOr<ShardedTensor> GangTensors::ReadOne(
                        parameter->second.spec};
 }
 
-ShardedTensor GangTensors::ValueOf(const at::Tensor& tensor,
-                                   ValueId id) const {
+ShardedTensor GangTensors::ValueOf(const at::Tensor& tensor, ValueId id) const {
   const Value& value = last_program_->program().values[id];
   return {FromTorch(tensor), value.type, value.spec};
 }

@@ -26,10 +26,11 @@ class GangTensors {
 
   absl::Status Stage(const std::string& key, HostTensor tensor);
   absl::StatusOr<RanCollectives> Materialize(const MaterializeSpec& spec,
-                                             Communicator& collectives);
+                                             Communicator& communicator);
   absl::Status LoadProgram(const std::string& id,
                            const ShardedProgram& program);
-  absl::StatusOr<RunResult> Run(const RunSpec& spec, Communicator& collectives);
+  absl::StatusOr<RunResult> Run(const RunSpec& spec,
+                                Communicator& communicator);
   absl::Status Commit(const std::optional<OptimizerOptions>& optimizer);
   absl::Status Discard();
   absl::Status LoadState(const LoadStateSpec& spec);

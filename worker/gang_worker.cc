@@ -119,8 +119,7 @@ absl::Status GangWorker::Leave(const GangCall& call) {
 
 absl::Status GangWorker::Stage(const GangCall& call, const std::string& key,
                                HostTensor tensor) {
-  return InTurn(call,
-                [&] { return executor_->Stage(key, std::move(tensor)); });
+  return InTurn(call, [&] { return executor_->Stage(key, std::move(tensor)); });
 }
 
 absl::StatusOr<RanCollectives> GangWorker::Materialize(
@@ -189,8 +188,7 @@ absl::StatusOr<ShardedTensor> GangWorker::Read(const GangCall& call,
   return InTurn(call, [&] { return executor_->Read(key); });
 }
 
-absl::Status GangWorker::Abort(const GangCall& call,
-                               absl::string_view reason) {
+absl::Status GangWorker::Abort(const GangCall& call, absl::string_view reason) {
   std::shared_ptr<GangStore> store;
   {
     absl::MutexLock lock(&mutex_);

@@ -31,9 +31,8 @@ class GangWorkerTest : public testing::Test {
             .request_id = std::move(request_id)};
   }
   absl::Status Join(uint64_t epoch) {
-    return worker_.Join(Call(epoch),
-                        {.deployment = "deployments/d", .epoch = epoch},
-                        store_);
+    return worker_.Join(
+        Call(epoch), {.deployment = "deployments/d", .epoch = epoch}, store_);
   }
   GangRun Train(uint64_t step) {
     return {.step = step,
@@ -83,8 +82,9 @@ TEST_F(GangWorkerTest, SameRequestRunsOnce) {
   ASSERT_THAT(again, IsOk());
   EXPECT_EQ(again->seconds, 3);
   EXPECT_THAT(worker_.Run(Call(1, "r2"), Train(1)), IsOk());
-  EXPECT_THAT(executor_.calls(), ElementsAre(HasSubstr("abort"), "join 1 rank 0",
-                                             "run p of ", "run p of "));
+  EXPECT_THAT(executor_.calls(),
+              ElementsAre(HasSubstr("abort"), "join 1 rank 0", "run p of ",
+                          "run p of "));
 }
 
 TEST_F(GangWorkerTest, CollectivesThatDifferFailTheStep) {
@@ -124,9 +124,10 @@ TEST_F(GangWorkerTest, AbandonedStepMayRunAgain) {
 
 TEST_F(GangWorkerTest, CommitDoesWhatItsActionSays) {
   ASSERT_THAT(Join(1), IsOk());
-  EXPECT_THAT(worker_.Commit(Call(1), {.step = 1,
-                                       .load_state = LoadStateSpec{{{"w", "u"}}}}),
-              IsOk());
+  EXPECT_THAT(
+      worker_.Commit(Call(1),
+                     {.step = 1, .load_state = LoadStateSpec{{{"w", "u"}}}}),
+      IsOk());
   EXPECT_EQ(executor_.calls().back(), "load state 1");
   EXPECT_THAT(worker_.Commit(Call(1), {.step = 2, .reset_optimizer = true}),
               IsOk());
@@ -138,8 +139,7 @@ TEST_F(GangWorkerTest, AbortEndsARun) {
   executor_.block_run = std::make_shared<absl::Notification>();
   executor_.run_began = std::make_shared<absl::Notification>();
   absl::Status result;
-  std::thread runner(
-      [&] { result = worker_.Run(Call(1), Train(1)).status(); });
+  std::thread runner([&] { result = worker_.Run(Call(1), Train(1)).status(); });
   executor_.run_began->WaitForNotification();
   EXPECT_THAT(worker_.Abort(Call(1), "a peer is lost"), IsOk());
   runner.join();

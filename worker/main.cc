@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <iostream>
 #include <memory>
@@ -86,9 +87,9 @@ MakeGangStore StoreMaker(std::shared_ptr<grpc::Channel> coordinator) {
     member.set_incarnation(call.incarnation);
     member.set_rank(rank);
     return std::make_shared<RendezvousClient>(
-        address.empty() ? coordinator
-                        : grpc::CreateChannel(
-                              address, grpc::InsecureChannelCredentials()),
+        address.empty()
+            ? coordinator
+            : grpc::CreateChannel(address, grpc::InsecureChannelCredentials()),
         std::move(member));
   };
 }
@@ -101,12 +102,19 @@ class Daemon {
   int Wait(const sigset_t& signals);
 
  private:
+  // The hosts that others reach us by, from the flags.
+  absl::Status FindHosts();
   absl::Status StartServer();
   absl::Status StartHttp();
+  void StartMembership();
   absl::Status CheckRegistered() const;
+  // Writes the ready file once registered, unless `ending` comes first.
+  void Announce(const absl::Notification& ending);
+  void Drain();
 
   const uint64_t incarnation_ = RandomIncarnation();
   std::string host_;
+  std::string collective_host_;
   std::atomic<bool> refused_ = false;
   Metrics metrics_{{.component = "worker"}};
   std::unique_ptr<Executor> executor_;
@@ -121,8 +129,8 @@ class Daemon {
 };
 
 absl::Status Daemon::StartServer() {
-  service_ = std::make_unique<WorkerService>(worker_.get(),
-                                             StoreMaker(coordinator_));
+  service_ =
+      std::make_unique<WorkerService>(worker_.get(), StoreMaker(coordinator_));
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
@@ -138,8 +146,8 @@ absl::Status Daemon::StartServer() {
   builder.experimental().SetInterceptorCreators(std::move(interceptors));
   server_ = builder.BuildAndStart();
   if (server_ == nullptr || port == 0) {
-    return absl::UnavailableError(absl::StrCat(
-        "--listen: cannot bind, got: ", absl::GetFlag(FLAGS_listen)));
+    return absl::UnavailableError(absl::StrCat("--listen: cannot bind, got: ",
+                                               absl::GetFlag(FLAGS_listen)));
   }
   server_->GetHealthCheckService()->SetServingStatus("shardplane.v1.Worker",
                                                      true);
@@ -156,29 +164,50 @@ absl::Status Daemon::CheckRegistered() const {
 absl::Status Daemon::StartHttp() {
   HttpServer::Options options{.listen = absl::GetFlag(FLAGS_http_listen),
                               .metrics = &metrics_};
-  options.ready.push_back(
-      {"registered", [this] { return CheckRegistered(); }});
+  options.ready.push_back({"registered", [this] { return CheckRegistered(); }});
   SP_ASSIGN_OR_RETURN(http_, HttpServer::Start(std::move(options)));
   return absl::OkStatus();
 }
 
-absl::Status Daemon::Start() {
-  const std::string listen_host = HostOf(absl::GetFlag(FLAGS_listen));
+absl::Status Daemon::FindHosts() {
   host_ = absl::GetFlag(FLAGS_advertise_host);
-  if (host_.empty()) {
-    if (IsWildcard(listen_host)) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "--advertise_host: expected a host where --listen has none of its "
-          "own, got: --listen=",
-          absl::GetFlag(FLAGS_listen)));
-    }
-    host_ = listen_host;
+  if (host_.empty()) host_ = HostOf(absl::GetFlag(FLAGS_listen));
+  if (IsWildcard(host_)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--advertise_host: expected a host, since --listen has none of its "
+        "own, got: --listen=",
+        absl::GetFlag(FLAGS_listen)));
   }
-  std::string collective_host = absl::GetFlag(FLAGS_collective_host);
-  if (collective_host.empty()) collective_host = host_;
+  collective_host_ = absl::GetFlag(FLAGS_collective_host);
+  if (collective_host_.empty()) collective_host_ = host_;
+  return absl::OkStatus();
+}
+
+void Daemon::StartMembership() {
+  membership_ =
+      Membership::Start({.channel = coordinator_,
+                         .worker_id = absl::GetFlag(FLAGS_id),
+                         .incarnation = incarnation_,
+                         .address = address_,
+                         .http_address = http_->address(),
+                         .device = absl::GetFlag(FLAGS_device),
+                         .on_refused =
+                             [this](const absl::Status& status) {
+                               Log(absl::StrCat("refused by the coordinator: ",
+                                                status.ToString()));
+                               refused_ = true;
+                               kill(getpid(), SIGTERM);
+                             },
+                         .log = Log,
+                         .random_seed = static_cast<uint32_t>(incarnation_)});
+  registered_ = membership_.get();
+}
+
+absl::Status Daemon::Start() {
+  SP_RETURN_IF_ERROR(FindHosts());
   SP_ASSIGN_OR_RETURN(
       executor_, MakeTorchExecutor({.device = absl::GetFlag(FLAGS_device),
-                                    .collective_hostname = collective_host,
+                                    .collective_hostname = collective_host_,
                                     .threads = absl::GetFlag(FLAGS_threads)}));
   worker_ =
       std::make_unique<GangWorker>(incarnation_, executor_.get(), &metrics_);
@@ -186,47 +215,23 @@ absl::Status Daemon::Start() {
                                      grpc::InsecureChannelCredentials());
   SP_RETURN_IF_ERROR(StartServer());
   SP_RETURN_IF_ERROR(StartHttp());
-  membership_ = Membership::Start(
-      {.channel = coordinator_,
-       .worker_id = absl::GetFlag(FLAGS_id),
-       .incarnation = incarnation_,
-       .address = address_,
-       .http_address = http_->address(),
-       .device = absl::GetFlag(FLAGS_device),
-       .on_refused =
-           [this](const absl::Status& status) {
-             Log(absl::StrCat("refused by the coordinator: ",
-                              status.ToString()));
-             refused_ = true;
-             kill(getpid(), SIGTERM);
-           },
-       .log = Log,
-       .random_seed = static_cast<uint32_t>(incarnation_)});
-  registered_ = membership_.get();
+  StartMembership();
   return absl::OkStatus();
 }
 
-int Daemon::Wait(const sigset_t& signals) {
-  // The ready file comes from a thread of its own: registering may take as
-  // long as the coordinator likes, and SIGTERM must work meanwhile.
-  absl::Notification ending;
-  std::thread announcer([&] {
-    const std::string path = absl::GetFlag(FLAGS_ready_file);
-    while (!ending.HasBeenNotified()) {
-      if (!membership_->WaitRegistered(absl::Milliseconds(200)).ok()) continue;
-      Log(absl::StrCat("serving on ", address_, ", http ", http_->address()));
-      const absl::Status status =
-          path.empty() ? absl::OkStatus()
-                       : WriteReadyFile(
-                             path, {address_, http_->address(), getpid()});
-      if (!status.ok()) Log(status.ToString());
-      return;
-    }
-  });
-  int signal = 0;
-  sigwait(&signals, &signal);
-  ending.Notify();
-  announcer.join();
+void Daemon::Announce(const absl::Notification& ending) {
+  while (!membership_->WaitRegistered(absl::Milliseconds(200)).ok()) {
+    if (ending.HasBeenNotified()) return;
+  }
+  Log(absl::StrCat("serving on ", address_, ", http ", http_->address()));
+  const std::string path = absl::GetFlag(FLAGS_ready_file);
+  if (path.empty()) return;
+  const absl::Status status =
+      WriteReadyFile(path, {address_, http_->address(), getpid()});
+  if (!status.ok()) Log(status.ToString());
+}
+
+void Daemon::Drain() {
   Log("draining");
   membership_->Drain();
   absl::Notification drained;
@@ -239,6 +244,18 @@ int Daemon::Wait(const sigset_t& signals) {
   worker_->Drain();
   drained.Notify();
   deadline.join();
+}
+
+int Daemon::Wait(const sigset_t& signals) {
+  // Registering may take as long as the coordinator likes, and SIGTERM must
+  // work meanwhile.
+  absl::Notification ending;
+  std::thread announcer([&] { Announce(ending); });
+  int signal = 0;
+  sigwait(&signals, &signal);
+  ending.Notify();
+  announcer.join();
+  Drain();
   if (!refused_) {
     const absl::Status retired = membership_->Retire();
     if (!retired.ok()) Log(absl::StrCat("retiring: ", retired.ToString()));

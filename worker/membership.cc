@@ -81,10 +81,9 @@ absl::Status Membership::WaitRegistered(absl::Duration timeout) {
   if (mutex_.AwaitWithTimeout(absl::Condition(&decided), timeout)) {
     return state_;
   }
-  return absl::DeadlineExceededError(
-      absl::StrCat("expected to be registered within ",
-                   absl::FormatDuration(timeout), ", got: ",
-                   state_.ToString()));
+  return absl::DeadlineExceededError(absl::StrCat(
+      "expected to be registered within ", absl::FormatDuration(timeout),
+      ", got: ", state_.ToString()));
 }
 
 void Membership::Drain() {
@@ -200,8 +199,7 @@ std::string Membership::Uuid() {
   const uint64_t low = (uint64_t{random_()} << 32 | random_());
   return absl::StrFormat("%08x-%04x-4%03x-%04x-%012x", high >> 32,
                          high >> 16 & 0xffff, high & 0xfff,
-                         0x8000 | (low >> 48 & 0x3fff),
-                         low & 0xffffffffffff);
+                         0x8000 | (low >> 48 & 0x3fff), low & 0xffffffffffff);
 }
 
 double Membership::Uniform() {

@@ -50,9 +50,9 @@ class FakeRegistry : public pb::WorkerRegistry::Service {
     renew_status_ = std::move(to_renew);
   }
   // Waits until `reached` holds of the registrations and renewals so far.
-  using Reached = std::function<bool(
-      const std::vector<pb::RegisterWorkerRequest>&,
-      const std::vector<pb::RenewLeaseRequest>&)>;
+  using Reached =
+      std::function<bool(const std::vector<pb::RegisterWorkerRequest>&,
+                         const std::vector<pb::RenewLeaseRequest>&)>;
   bool Wait(const Reached& reached) {
     absl::MutexLock lock(&mutex_);
     const auto holds = [&] {
@@ -66,8 +66,7 @@ class FakeRegistry : public pb::WorkerRegistry::Service {
   absl::Mutex mutex_;
   absl::Status register_status_ ABSL_GUARDED_BY(mutex_);
   absl::Status renew_status_ ABSL_GUARDED_BY(mutex_);
-  std::vector<pb::RegisterWorkerRequest> registrations_
-      ABSL_GUARDED_BY(mutex_);
+  std::vector<pb::RegisterWorkerRequest> registrations_ ABSL_GUARDED_BY(mutex_);
   std::vector<pb::RenewLeaseRequest> renewals_ ABSL_GUARDED_BY(mutex_);
 };
 
@@ -112,8 +111,7 @@ TEST_F(MembershipTest, RegistersAndRenews) {
   EXPECT_THAT(membership_->WaitRegistered(kLong), IsOk());
   EXPECT_TRUE(registry_.Wait([](const auto& registrations,
                                 const auto& renewals) {
-    return registrations.size() == 1 &&
-           registrations[0].worker_id() == "w1" &&
+    return registrations.size() == 1 && registrations[0].worker_id() == "w1" &&
            registrations[0].address() == "127.0.0.1:1" &&
            renewals.size() >= 2 && renewals[1].incarnation() == 7;
   }));

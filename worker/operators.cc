@@ -38,6 +38,14 @@ const ProgramArgument* FindArgument(const Op& op, size_t position,
   return nullptr;
 }
 
+// Of a list, or an optional one, the type of its elements; nullptr: it is none.
+const c10::Type* ElementOf(const c10::Type& type) {
+  const c10::Type& bare = WithoutOptional(type);
+  return bare.kind() == c10::TypeKind::ListType
+             ? bare.castRaw<c10::ListType>()->getElementType().get()
+             : nullptr;
+}
+
 // The values of an argument for a list of tensors; nullopt: it is not one.
 std::optional<std::vector<const ProgramArgument*>> TensorItems(
     const ProgramArgument& argument) {
@@ -56,52 +64,58 @@ std::optional<std::vector<const ProgramArgument*>> TensorItems(
 
 }  // namespace
 
-absl::StatusOr<PreparedOp::ArgumentTemplate> PreparedOp::Freeze(
-    const ProgramArgument& argument, const c10::Argument& schema,
-    const OperatorContext& context, absl::FunctionRef<Slot(ValueId)> slot_of) {
-  const auto slot = [&](const ProgramArgument& item) -> absl::StatusOr<Slot> {
-    const auto* ref = std::get_if<ValueRef>(&item.value);
-    if (ref == nullptr) return kNoSlot;
-    const Slot found = slot_of(ref->id);
-    if (found != kNoSlot) {
-      inputs_.push_back(found);
-      return found;
-    }
+absl::StatusOr<Slot> PreparedOp::Read(
+    const ProgramArgument& item, const c10::Argument& schema,
+    absl::FunctionRef<Slot(ValueId)> slot_of) {
+  const auto* ref = std::get_if<ValueRef>(&item.value);
+  if (ref == nullptr) return kNoSlot;
+  const Slot slot = slot_of(ref->id);
+  if (slot == kNoSlot) {
     return Bad(name_, absl::StrCat("argument ", schema.name(),
                                    ": expected a value that lies in its "
                                    "segment, got: %",
                                    ref->id));
-  };
+  }
+  inputs_.push_back(slot);
+  return slot;
+}
+
+absl::StatusOr<PreparedOp::TensorListArgument> PreparedOp::FreezeTensors(
+    const std::vector<const ProgramArgument*>& items,
+    const c10::Argument& schema, absl::FunctionRef<Slot(ValueId)> slot_of) {
+  TensorListArgument list;
+  list.optional_elements =
+      ElementOf(*schema.real_type())->kind() == c10::TypeKind::OptionalType;
+  for (const ProgramArgument* item : items) {
+    SP_ASSIGN_OR_RETURN(const Slot slot, Read(*item, schema, slot_of));
+    list.slots.push_back(slot);
+  }
+  return list;
+}
+
+absl::StatusOr<PreparedOp::ArgumentTemplate> PreparedOp::Freeze(
+    const ProgramArgument& argument, const c10::Argument& schema,
+    const OperatorContext& context, absl::FunctionRef<Slot(ValueId)> slot_of) {
   const c10::Type& type = WithoutOptional(*schema.real_type());
   if (std::holds_alternative<ValueRef>(argument.value)) {
     if (type.kind() != c10::TypeKind::TensorType) {
       return Bad(name_, absl::StrCat("argument ", schema.name(), ": expected ",
                                      type.str(), ", got: a tensor"));
     }
-    SP_ASSIGN_OR_RETURN(const Slot found, slot(argument));
-    return TensorArgument{found};
+    SP_ASSIGN_OR_RETURN(const Slot slot, Read(argument, schema, slot_of));
+    return TensorArgument{slot};
   }
-  if (type.kind() == c10::TypeKind::ListType) {
-    const c10::Type& element =
-        *type.castRaw<c10::ListType>()->getElementType();
-    const auto items = TensorItems(argument);
-    if (WithoutOptional(element).kind() == c10::TypeKind::TensorType &&
-        items.has_value()) {
-      TensorListArgument list;
-      list.optional_elements =
-          element.kind() == c10::TypeKind::OptionalType;
-      for (const ProgramArgument* item : *items) {
-        SP_ASSIGN_OR_RETURN(const Slot found, slot(*item));
-        list.slots.push_back(found);
-      }
-      return list;
-    }
+  const c10::Type* element = ElementOf(*schema.real_type());
+  const auto items = TensorItems(argument);
+  if (element != nullptr && items.has_value() &&
+      WithoutOptional(*element).kind() == c10::TypeKind::TensorType) {
+    return FreezeTensors(*items, schema, slot_of);
   }
   std::optional<c10::IValue> frozen = FreezeArgument(argument, schema, context);
   if (frozen.has_value()) return *std::move(frozen);
-  return Bad(name_, absl::StrCat("argument ", schema.name(), ": expected ",
-                                 schema.real_type()->str(),
-                                 ", got: another kind"));
+  return Bad(name_,
+             absl::StrCat("argument ", schema.name(), ": expected ",
+                          schema.real_type()->str(), ", got: another kind"));
 }
 
 absl::Status PreparedOp::AddArguments(
@@ -111,8 +125,7 @@ absl::Status PreparedOp::AddArguments(
   size_t used = 0;
   for (size_t i = 0; i < schema.size(); ++i) {
     // Keyword-only arguments come after the positional ones in a schema.
-    const ProgramArgument* argument =
-        FindArgument(op, i, schema[i].name());
+    const ProgramArgument* argument = FindArgument(op, i, schema[i].name());
     if (argument != nullptr) {
       SP_ASSIGN_OR_RETURN(ArgumentTemplate frozen,
                           Freeze(*argument, schema[i], context, slot_of));
@@ -138,21 +151,37 @@ absl::Status PreparedOp::AddArguments(
 absl::StatusOr<PreparedOp> PreparedOp::Create(
     const Op& op, const OperatorContext& context,
     absl::FunctionRef<Slot(ValueId)> slot_of) {
-  const std::string name = op.fqn.empty()
-                               ? op.target
-                               : absl::StrCat(op.target, " in ", op.fqn);
+  const std::string name =
+      op.fqn.empty() ? op.target : absl::StrCat(op.target, " in ", op.fqn);
   std::optional<c10::OperatorHandle> handle = FindOperator(op.target);
   if (!handle.has_value()) {
     return MakeError(
         absl::StatusCode::kNotFound,
-        absl::StrCat(name, ": expected an operator of LibTorch, got: ",
-                     op.target),
+        absl::StrCat(name,
+                     ": expected an operator of LibTorch, got: ", op.target),
         {.reason = "OPERATOR_NOT_FOUND", .metadata = {{"op", op.target}}});
   }
   PreparedOp prepared(*handle, name);
   SP_RETURN_IF_ERROR(prepared.AddArguments(op, context, slot_of));
   for (const ValueId id : op.results) prepared.results.push_back(slot_of(id));
   return prepared;
+}
+
+c10::IValue PreparedOp::Gather(const TensorListArgument& list,
+                               absl::Span<const at::Tensor> frame) {
+  c10::List<at::Tensor> tensors;
+  c10::List<std::optional<at::Tensor>> optionals;
+  for (const Slot slot : list.slots) {
+    if (!list.optional_elements) {
+      tensors.push_back(slot == kNoSlot ? at::Tensor() : frame[slot]);
+    } else if (slot == kNoSlot) {
+      optionals.push_back(std::nullopt);
+    } else {
+      optionals.push_back(frame[slot]);
+    }
+  }
+  return list.optional_elements ? c10::IValue(std::move(optionals))
+                                : c10::IValue(std::move(tensors));
 }
 
 void PreparedOp::Call(absl::Span<at::Tensor> frame) const {
@@ -164,23 +193,7 @@ void PreparedOp::Call(absl::Span<at::Tensor> frame) const {
     } else if (const auto* one = std::get_if<TensorArgument>(&argument)) {
       stack.emplace_back(frame[one->slot]);
     } else {
-      const auto& list = std::get<TensorListArgument>(argument);
-      c10::List<at::Tensor> tensors;
-      c10::List<std::optional<at::Tensor>> optionals;
-      for (const Slot slot : list.slots) {
-        if (list.optional_elements) {
-          optionals.push_back(slot == kNoSlot
-                                  ? std::optional<at::Tensor>()
-                                  : std::optional<at::Tensor>(frame[slot]));
-        } else {
-          tensors.push_back(slot == kNoSlot ? at::Tensor() : frame[slot]);
-        }
-      }
-      if (list.optional_elements) {
-        stack.emplace_back(std::move(optionals));
-      } else {
-        stack.emplace_back(std::move(tensors));
-      }
+      stack.push_back(Gather(std::get<TensorListArgument>(argument), frame));
     }
   }
   try {

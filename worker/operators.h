@@ -67,9 +67,18 @@ class PreparedOp {
 
   absl::Status AddArguments(const Op& op, const OperatorContext& context,
                             absl::FunctionRef<Slot(ValueId)> slot_of);
+  // Where an item of an argument lies, and that the op reads it.
+  absl::StatusOr<Slot> Read(const ProgramArgument& item,
+                            const c10::Argument& schema,
+                            absl::FunctionRef<Slot(ValueId)> slot_of);
+  absl::StatusOr<TensorListArgument> FreezeTensors(
+      const std::vector<const ProgramArgument*>& items,
+      const c10::Argument& schema, absl::FunctionRef<Slot(ValueId)> slot_of);
   absl::StatusOr<ArgumentTemplate> Freeze(
       const ProgramArgument& argument, const c10::Argument& schema,
       const OperatorContext& context, absl::FunctionRef<Slot(ValueId)> slot_of);
+  static c10::IValue Gather(const TensorListArgument& list,
+                            absl::Span<const at::Tensor> frame);
   void StoreResults(const std::vector<c10::IValue>& stack,
                     absl::Span<at::Tensor> frame) const;
 

@@ -22,8 +22,7 @@ void FusedSgd(const SgdOptions& options, const Batch& batch, bool first) {
   if (batch.parameters.empty()) return;
   at::_fused_sgd_(batch.parameters, batch.gradients, batch.buffers,
                   options.weight_decay, options.momentum, options.lr,
-                  options.dampening, options.nesterov, options.maximize,
-                  first);
+                  options.dampening, options.nesterov, options.maximize, first);
 }
 
 // torch 2.11's fused CPU kernel is wrong for f16 and bf16: from the 16th
@@ -51,9 +50,8 @@ absl::Status Optimizers::Apply(const OptimizerOptions& options,
                                const NamedTensors& parameters,
                                const NamedTensors& gradients) {
   SP_RETURN_IF_ERROR(Validate(options));
-  std::visit(
-      [&](const auto& kind) { ApplyKind(kind, parameters, gradients); },
-      options);
+  std::visit([&](const auto& kind) { ApplyKind(kind, parameters, gradients); },
+             options);
   return absl::OkStatus();
 }
 

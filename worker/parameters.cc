@@ -15,20 +15,20 @@ namespace {
 
 absl::Status Bad(const ParameterSource& source, absl::string_view reason,
                  absl::string_view what) {
-  return MakeError(absl::StatusCode::kInvalidArgument,
-                   absl::StrCat("parameter ", source.fqn, ": ", what),
-                   {.reason = std::string(reason),
-                    .metadata = {{"fqn", source.fqn}}});
+  return MakeError(
+      absl::StatusCode::kInvalidArgument,
+      absl::StrCat("parameter ", source.fqn, ": ", what),
+      {.reason = std::string(reason), .metadata = {{"fqn", source.fqn}}});
 }
 
 }  // namespace
 
 Materializer::Materializer(const MaterializeSpec& spec, const DeviceMesh& mesh,
-                           int rank, Communicator& collectives)
+                           int rank, Communicator& communicator)
     : spec_(spec),
       mesh_(mesh),
       coordinate_(mesh.Coordinate(rank)),
-      collectives_(collectives) {
+      communicator_(communicator) {
   if (mesh.ndim() > 0) order_.push_back(spec.plan_mesh_dim);
   for (int dim = 0; dim < mesh.ndim(); ++dim) {
     if (dim != spec.plan_mesh_dim) order_.push_back(dim);
@@ -43,15 +43,14 @@ absl::StatusOr<Parameters> Materializer::Run(TakeSource take) {
         absl::StrCat("plan_mesh_dim: expected a dim of ", mesh_.ToString(),
                      ", got: ", spec_.plan_mesh_dim));
   }
-  const int ranks =
-      mesh_.ndim() > 0 ? mesh_.dim_size(spec_.plan_mesh_dim) : 1;
+  const int ranks = mesh_.ndim() > 0 ? mesh_.dim_size(spec_.plan_mesh_dim) : 1;
   if (root.has_value() && (*root < 0 || *root >= ranks)) {
     return MakeError(
         absl::StatusCode::kInvalidArgument,
-        absl::StrCat("src_data_rank: expected a rank of mesh dim ",
-                     mesh_.ndim() > 0 ? mesh_.dims()[spec_.plan_mesh_dim].name
-                                      : "",
-                     ", of size ", ranks, ", got: ", *root),
+        absl::StrCat(
+            "src_data_rank: expected a rank of mesh dim ",
+            mesh_.ndim() > 0 ? mesh_.dims()[spec_.plan_mesh_dim].name : "",
+            ", of size ", ranks, ", got: ", *root),
         {.reason = "SRC_DATA_RANK_OUT_OF_RANGE",
          .metadata = {{"field", "src_data_rank"}}});
   }
@@ -75,18 +74,17 @@ absl::StatusOr<at::Tensor> Materializer::One(const ParameterSource& source,
   const std::vector<Extent> extents =
       LocalExtents(source.type.shape, source.spec, mesh_, coordinate_);
   if (source.initializer.has_value()) {
-    SP_ASSIGN_OR_RETURN(
-        std::string bytes,
-        InitialValues(*source.initializer, spec_.seed, source.fqn, source.type,
-                      extents));
+    SP_ASSIGN_OR_RETURN(std::string bytes,
+                        InitialValues(*source.initializer, spec_.seed,
+                                      source.fqn, source.type, extents));
     TensorType local{source.type.dtype, {}};
     for (const Extent& extent : extents) local.shape.push_back(extent.size);
     return ToTorch({std::move(local), std::move(bytes)},
-                   collectives_.device());
+                   communicator_.device());
   }
   if (spec_.src_data_rank.has_value()) return Distribute(source, take);
   SP_ASSIGN_OR_RETURN(const HostTensor full, Source(source, take));
-  return SliceToTorch(full, extents, collectives_.device());
+  return SliceToTorch(full, extents, communicator_.device());
 }
 
 absl::StatusOr<HostTensor> Materializer::Source(const ParameterSource& source,
@@ -135,7 +133,7 @@ absl::StatusOr<at::Tensor> Materializer::Distribute(
   at::Tensor held;
   if (has_data(0)) {
     SP_ASSIGN_OR_RETURN(const HostTensor full, Source(source, take));
-    held = ToTorch(full, collectives_.device());
+    held = ToTorch(full, communicator_.device());
   }
   TensorType type = source.type;
   for (size_t stage = 0; stage < order_.size(); ++stage) {
@@ -144,10 +142,9 @@ absl::StatusOr<at::Tensor> Materializer::Distribute(
       // Another part of the mesh; only the shape goes on.
       const int dim = ShardDim(source.spec.placements[order_[stage]]);
       if (dim >= 0) {
-        type.shape[dim] =
-            Chunk(type.shape[dim], mesh_.dim_size(order_[stage]),
-                  coordinate_[order_[stage]])
-                .size;
+        type.shape[dim] = Chunk(type.shape[dim], mesh_.dim_size(order_[stage]),
+                                coordinate_[order_[stage]])
+                              .size;
       }
       continue;
     }
@@ -162,12 +159,12 @@ absl::StatusOr<at::Tensor> Materializer::Along(const ParameterSource& source,
                                                const at::Tensor& held,
                                                TensorType& type) {
   const int dim = ShardDim(source.spec.placements[mesh_dim]);
-  if (dim < 0) return collectives_.Broadcast(held, type, mesh_dim, root);
+  if (dim < 0) return communicator_.Broadcast(held, type, mesh_dim, root);
   absl::StatusOr<at::Tensor> part =
-      collectives_.Scatter(held, type, mesh_dim, dim, root);
-  type.shape[dim] = Chunk(type.shape[dim], mesh_.dim_size(mesh_dim),
-                          coordinate_[mesh_dim])
-                        .size;
+      communicator_.Scatter(held, type, mesh_dim, dim, root);
+  type.shape[dim] =
+      Chunk(type.shape[dim], mesh_.dim_size(mesh_dim), coordinate_[mesh_dim])
+          .size;
   return part;
 }
 

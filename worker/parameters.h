@@ -28,8 +28,8 @@ using Parameters = absl::btree_map<std::string, ShardedParameter>;
 
 // Takes a parameter's staged full tensor; NotFound, naming the FQN, if there
 // is none.
-using TakeSource = absl::FunctionRef<absl::StatusOr<HostTensor>(
-    const std::string& fqn)>;
+using TakeSource =
+    absl::FunctionRef<absl::StatusOr<HostTensor>(const std::string& fqn)>;
 
 // Fills a rank's shards. With src_data_rank r the rank that has coordinate r
 // on the plan's mesh dim and 0 elsewhere has the data; they go out along that
@@ -40,7 +40,7 @@ using TakeSource = absl::FunctionRef<absl::StatusOr<HostTensor>(
 class Materializer {
  public:
   Materializer(const MaterializeSpec& spec, const DeviceMesh& mesh, int rank,
-               Communicator& collectives);
+               Communicator& communicator);
 
   absl::StatusOr<Parameters> Run(TakeSource take);
 
@@ -60,7 +60,7 @@ class Materializer {
   const DeviceMesh& mesh_;
   std::vector<int> coordinate_;
   std::vector<int> order_;  // mesh dims, as the data travel
-  Communicator& collectives_;
+  Communicator& communicator_;
 };
 
 }  // namespace shardplane

@@ -16,7 +16,7 @@ struct PreparedProgram::State {
   Recording recording = Recording::kOff;
   std::vector<at::Tensor> values;
   std::vector<SegmentRecording> recordings;  // by segment
-  Communicator* collectives = nullptr;
+  Communicator* communicator = nullptr;
 };
 
 PreparedProgram::PreparedProgram(const ShardedProgram& program,
@@ -31,8 +31,8 @@ PreparedProgram::PreparedProgram(const ShardedProgram& program,
 absl::StatusOr<std::unique_ptr<PreparedProgram>> PreparedProgram::Create(
     const ShardedProgram& program, const OperatorContext& context) {
   SP_RETURN_IF_ERROR(Validate(program));
-  auto prepared = std::unique_ptr<PreparedProgram>(
-      new PreparedProgram(program, context));
+  auto prepared =
+      std::unique_ptr<PreparedProgram>(new PreparedProgram(program, context));
   for (const Segment& segment : prepared->program_.segments) {
     SP_ASSIGN_OR_RETURN(PreparedSegment ready,
                         PreparedSegment::Create(segment, prepared->context_));
@@ -96,8 +96,8 @@ absl::Status PreparedProgram::Execute(const RunSegment& step,
                                       State& state) const {
   const Recording recording =
       has_backward_[step.segment] ? state.recording : Recording::kOff;
-  state.recordings[step.segment] = segments_[step.segment].Forward(
-      absl::MakeSpan(state.values), recording);
+  state.recordings[step.segment] =
+      segments_[step.segment].Forward(absl::MakeSpan(state.values), recording);
   for (const ValueId id : program_.segments[step.segment].outputs) {
     SP_RETURN_IF_ERROR(CheckShape(id, state.values[id]));
   }
@@ -123,24 +123,24 @@ absl::Status PreparedProgram::Execute(const RunSegmentBackward& step,
 
 absl::StatusOr<at::Tensor> PreparedProgram::Communicate(
     const Redistribute& step, const at::Tensor& input,
-    Communicator& collectives) const {
+    Communicator& communicator) const {
   const Shape& out = local_shapes_[step.output];
   switch (step.kind) {
     case RedistributeKind::kAllReduce:
-      return collectives.AllReduce(input, step.mesh_dim, step.op);
+      return communicator.AllReduce(input, step.mesh_dim, step.op);
     case RedistributeKind::kAllGather:
-      return collectives.AllGather(input, step.mesh_dim, step.from_dim,
-                                   out[step.from_dim]);
+      return communicator.AllGather(input, step.mesh_dim, step.from_dim,
+                                    out[step.from_dim]);
     case RedistributeKind::kReduceScatter:
-      return collectives.ReduceScatter(input, step.mesh_dim, step.to_dim,
-                                       step.op);
+      return communicator.ReduceScatter(input, step.mesh_dim, step.to_dim,
+                                        step.op);
     case RedistributeKind::kAllToAll:
-      return collectives.AllToAll(input, step.mesh_dim, step.from_dim,
-                                  step.to_dim, out[step.from_dim]);
+      return communicator.AllToAll(input, step.mesh_dim, step.from_dim,
+                                   step.to_dim, out[step.from_dim]);
     case RedistributeKind::kSlice: {
-      const Extent part = Chunk(input.size(step.to_dim),
-                                program_.mesh.dim_size(step.mesh_dim),
-                                context_.coordinate[step.mesh_dim]);
+      const Extent part =
+          Chunk(input.size(step.to_dim), program_.mesh.dim_size(step.mesh_dim),
+                context_.coordinate[step.mesh_dim]);
       return input.narrow(step.to_dim, part.offset, part.size).contiguous();
     }
     case RedistributeKind::kMask:
@@ -156,7 +156,7 @@ absl::Status PreparedProgram::Execute(const Redistribute& step,
                                       State& state) const {
   SP_ASSIGN_OR_RETURN(
       at::Tensor output,
-      Communicate(step, state.values[step.input], *state.collectives));
+      Communicate(step, state.values[step.input], *state.communicator));
   SP_RETURN_IF_ERROR(CheckShape(step.output, output));
   state.values[step.output] = std::move(output);
   return absl::OkStatus();
@@ -215,22 +215,9 @@ ProgramResult PreparedProgram::Collect(State& state) const {
   return result;
 }
 
-absl::StatusOr<ProgramResult> PreparedProgram::Run(
-    RunMode mode, absl::Span<const at::Tensor> parameters,
-    absl::Span<const at::Tensor> inputs, Communicator& collectives) const {
-  if (mode == RunMode::kTrain && program_.loss < 0) {
-    return MakeError(absl::StatusCode::kFailedPrecondition,
-                     "training: expected a program with a loss, got: one "
-                     "without",
-                     {.reason = "NO_LOSS", .metadata = {}});
-  }
-  const at::AutoGradMode no_grad(false);
-  State state{.recording =
-                  mode == RunMode::kTrain ? Recording::kOn : Recording::kOff,
-              .values = std::vector<at::Tensor>(program_.values.size()),
-              .recordings =
-                  std::vector<SegmentRecording>(program_.segments.size()),
-              .collectives = &collectives};
+absl::Status PreparedProgram::Bind(absl::Span<const at::Tensor> parameters,
+                                   absl::Span<const at::Tensor> inputs,
+                                   State& state) const {
   for (size_t i = 0; i < program_.parameters.size(); ++i) {
     const ValueId id = program_.parameters[i].value;
     SP_RETURN_IF_ERROR(CheckShape(id, parameters[i]));
@@ -241,22 +228,47 @@ absl::StatusOr<ProgramResult> PreparedProgram::Run(
     SP_RETURN_IF_ERROR(CheckShape(id, inputs[i]));
     state.values[id] = inputs[i];
   }
-  collectives.TakeRecords();  // what a failed run left
-  std::vector<CollectiveRecord> forward;
-  const int end = mode == RunMode::kTrain
-                      ? static_cast<int>(program_.instructions.size())
-                      : program_.backward_begin;
-  for (int i = 0; i < end; ++i) {
-    if (i == program_.backward_begin) forward = collectives.TakeRecords();
-    SP_RETURN_IF_ERROR(std::visit(
-        [&](const auto& step) { return Execute(step, state); },
-        program_.instructions[i]));
+  return absl::OkStatus();
+}
+
+absl::Status PreparedProgram::ExecuteRange(int begin, int end,
+                                           State& state) const {
+  for (int i = begin; i < end; ++i) {
+    SP_RETURN_IF_ERROR(
+        std::visit([&](const auto& step) { return Execute(step, state); },
+                   program_.instructions[i]));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ProgramResult> PreparedProgram::Run(
+    RunMode mode, absl::Span<const at::Tensor> parameters,
+    absl::Span<const at::Tensor> inputs, Communicator& communicator) const {
+  if (mode == RunMode::kTrain && program_.loss < 0) {
+    return MakeError(absl::StatusCode::kFailedPrecondition,
+                     "training: expected a program with a loss, got: one "
+                     "without",
+                     {.reason = "NO_LOSS", .metadata = {}});
+  }
+  const at::AutoGradMode no_grad(false);
+  const bool train = mode == RunMode::kTrain;
+  State state{
+      .recording = train ? Recording::kOn : Recording::kOff,
+      .values = std::vector<at::Tensor>(program_.values.size()),
+      .recordings = std::vector<SegmentRecording>(program_.segments.size()),
+      .communicator = &communicator};
+  SP_RETURN_IF_ERROR(Bind(parameters, inputs, state));
+  communicator.TakeRecords();  // what a failed run left
+  const int begin = program_.backward_begin;
+  SP_RETURN_IF_ERROR(ExecuteRange(0, begin, state));
+  std::vector<CollectiveRecord> forward = communicator.TakeRecords();
+  if (train) {
+    const int end = static_cast<int>(program_.instructions.size());
+    SP_RETURN_IF_ERROR(ExecuteRange(begin, end, state));
   }
   ProgramResult result = Collect(state);
-  const bool ran_backward = end > program_.backward_begin;
-  (ran_backward ? result.backward : result.forward) =
-      collectives.TakeRecords();
-  if (ran_backward) result.forward = std::move(forward);
+  result.forward = std::move(forward);
+  result.backward = communicator.TakeRecords();
   return result;
 }
 

@@ -44,7 +44,7 @@ class PreparedProgram {
   absl::StatusOr<ProgramResult> Run(RunMode mode,
                                     absl::Span<const at::Tensor> parameters,
                                     absl::Span<const at::Tensor> inputs,
-                                    Communicator& collectives) const;
+                                    Communicator& communicator) const;
 
   const ShardedProgram& program() const { return program_; }
   // The part of an input that this rank gets. A Partial input lies whole on
@@ -66,16 +66,20 @@ class PreparedProgram {
   absl::Status Execute(const Free& step, State& state) const;
   absl::StatusOr<at::Tensor> Communicate(const Redistribute& step,
                                          const at::Tensor& input,
-                                         Communicator& collectives) const;
+                                         Communicator& communicator) const;
   absl::Status CheckShape(ValueId id, const at::Tensor& tensor) const;
+  // Puts parameters and inputs in their places.
+  absl::Status Bind(absl::Span<const at::Tensor> parameters,
+                    absl::Span<const at::Tensor> inputs, State& state) const;
+  absl::Status ExecuteRange(int begin, int end, State& state) const;
   ProgramResult Collect(State& state) const;
 
   ShardedProgram program_;
-  OperatorContext context_;             // its mesh is program_'s
-  std::vector<Shape> local_shapes_;     // by value
+  OperatorContext context_;          // its mesh is program_'s
+  std::vector<Shape> local_shapes_;  // by value
   std::vector<PreparedSegment> segments_;
-  std::vector<bool> kept_;              // by value: outlives the run
-  std::vector<bool> has_backward_;      // by segment
+  std::vector<bool> kept_;          // by value: outlives the run
+  std::vector<bool> has_backward_;  // by segment
 };
 
 }  // namespace shardplane

@@ -1,6 +1,6 @@
 // The connections of one gang: a process group for each mesh dim that has
-// more than one rank. Torch's Gloo moves the bytes; worker/collectives says what
-// they mean.
+// more than one rank. Torch's Gloo moves the bytes; worker/collectives says
+// what they mean.
 #ifndef SHARDPLANE_WORKER_PROCESS_GROUPS_H_
 #define SHARDPLANE_WORKER_PROCESS_GROUPS_H_
 

@@ -67,8 +67,8 @@ absl::StatusOr<std::vector<std::string>> RendezvousClient::Get(
   }));
   if (response.values_size() != static_cast<int>(keys.size())) {
     return absl::InternalError(
-        absl::StrCat("StoreGet: expected ", keys.size(), " values, got: ",
-                     response.values_size()));
+        absl::StrCat("StoreGet: expected ", keys.size(),
+                     " values, got: ", response.values_size()));
   }
   return std::vector<std::string>(response.values().begin(),
                                   response.values().end());
@@ -100,9 +100,8 @@ absl::StatusOr<std::string> RendezvousClient::CompareSet(
     return stub_->StoreCompareSet(context, request, &response);
   }));
   if (response.values_size() != 1) {
-    return absl::InternalError(
-        absl::StrCat("StoreCompareSet: expected 1 value, got: ",
-                     response.values_size()));
+    return absl::InternalError(absl::StrCat(
+        "StoreCompareSet: expected 1 value, got: ", response.values_size()));
   }
   return response.values(0);
 }

@@ -39,9 +39,8 @@ class RendezvousClient : public GangStore {
 
  private:
   // Makes one call that Cancel can end, with a deadline.
-  absl::Status Call(
-      std::chrono::milliseconds timeout,
-      absl::FunctionRef<grpc::Status(grpc::ClientContext*)> call);
+  absl::Status Call(std::chrono::milliseconds timeout,
+                    absl::FunctionRef<grpc::Status(grpc::ClientContext*)> call);
 
   const std::unique_ptr<v1::Rendezvous::Stub> stub_;
   const v1::GangMember member_;

@@ -32,9 +32,8 @@ class FakeRendezvous : public pb::Rendezvous::Service {
 
   grpc::Status StoreSet(ServerContext*, const pb::StoreSetRequest* request,
                         Empty*) override {
-    return Fenced(request->member(), [&] {
-      return store_.Set(request->key(), request->value());
-    });
+    return Fenced(request->member(),
+                  [&] { return store_.Set(request->key(), request->value()); });
   }
   grpc::Status StoreGet(ServerContext* context,
                         const pb::StoreGetRequest* request,
@@ -88,8 +87,8 @@ class FakeRendezvous : public pb::Rendezvous::Service {
   grpc::Status StoreCheck(ServerContext*, const pb::StoreCheckRequest* request,
                           pb::StoreCheckResponse* response) override {
     return Fenced(request->member(), [&] {
-      auto found = store_.Check({request->keys().begin(),
-                                 request->keys().end()});
+      auto found =
+          store_.Check({request->keys().begin(), request->keys().end()});
       if (found.ok()) response->set_found(*found);
       response->set_total_keys(store_.NumKeys().value_or(-1));
       return found.status();

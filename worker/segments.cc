@@ -33,13 +33,24 @@ void FillLastUses(const std::set<Slot>& kept, std::vector<PreparedOp>& ops) {
 
 }  // namespace
 
+absl::StatusOr<std::vector<Slot>> PreparedSegment::SlotsOf(
+    const std::vector<ValueId>& ids, absl::FunctionRef<Slot(ValueId)> slot_of) {
+  std::vector<Slot> slots;
+  for (const ValueId id : ids) {
+    slots.push_back(slot_of(id));
+    if (slots.back() == kNoSlot) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "a segment: expected a value that lies in it, got: %", id));
+    }
+  }
+  return slots;
+}
+
 absl::StatusOr<PreparedSegment> PreparedSegment::Create(
     const Segment& segment, const OperatorContext& context) {
   PreparedSegment prepared;
   absl::flat_hash_map<ValueId, Slot> slots;
-  const auto add_slot = [&](ValueId id) {
-    slots[id] = prepared.num_slots_++;
-  };
+  const auto add_slot = [&](ValueId id) { slots[id] = prepared.num_slots_++; };
   const auto slot_of = [&](ValueId id) {
     const auto found = slots.find(id);
     return found == slots.end() ? kNoSlot : found->second;
@@ -55,28 +66,18 @@ absl::StatusOr<PreparedSegment> PreparedSegment::Create(
                         PreparedOp::Create(op, context, slot_of));
     prepared.ops_.push_back(std::move(prepared_op));
   }
-  std::set<Slot> kept;
-  const auto keep = [&](const std::vector<ValueId>& ids,
-                        std::vector<Slot>* list) -> absl::Status {
-    for (const ValueId id : ids) {
-      const Slot slot = slot_of(id);
-      if (slot == kNoSlot) {
-        return absl::InvalidArgumentError(absl::StrCat(
-            "a segment's outputs must be made in it, got: %", id));
-      }
-      kept.insert(slot);
-      if (list != nullptr) list->push_back(slot);
-    }
-    return absl::OkStatus();
-  };
-  SP_RETURN_IF_ERROR(keep(segment.outputs, nullptr));
-  SP_RETURN_IF_ERROR(keep(segment.differentiable_outputs,
-                          &prepared.differentiable_outputs_));
-  SP_RETURN_IF_ERROR(keep(segment.differentiable_inputs,
-                          &prepared.differentiable_inputs_));
-  for (const ValueId id : segment.outputs) {
-    prepared.outputs_.emplace_back(id, slot_of(id));
+  SP_ASSIGN_OR_RETURN(const std::vector<Slot> outputs,
+                      SlotsOf(segment.outputs, slot_of));
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    prepared.outputs_.emplace_back(segment.outputs[i], outputs[i]);
   }
+  SP_ASSIGN_OR_RETURN(prepared.differentiable_inputs_,
+                      SlotsOf(segment.differentiable_inputs, slot_of));
+  SP_ASSIGN_OR_RETURN(prepared.differentiable_outputs_,
+                      SlotsOf(segment.differentiable_outputs, slot_of));
+  std::set<Slot> kept(outputs.begin(), outputs.end());
+  kept.insert(prepared.differentiable_inputs_.begin(),
+              prepared.differentiable_inputs_.end());
   FillLastUses(kept, prepared.ops_);
   return prepared;
 }
@@ -112,8 +113,7 @@ SegmentRecording PreparedSegment::Forward(absl::Span<at::Tensor> values,
 }
 
 std::vector<at::Tensor> PreparedSegment::Backward(
-    SegmentRecording recording,
-    absl::Span<const at::Tensor> output_gradients) {
+    SegmentRecording recording, absl::Span<const at::Tensor> output_gradients) {
   TORCH_CHECK(output_gradients.size() == recording.outputs.size(),
               "a segment's backward: expected gradients of ",
               recording.outputs.size(),

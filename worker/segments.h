@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "ATen/core/Tensor.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/sharded_program.h"
@@ -45,6 +46,10 @@ class PreparedSegment {
 
  private:
   PreparedSegment() = default;
+
+  static absl::StatusOr<std::vector<Slot>> SlotsOf(
+      const std::vector<ValueId>& ids,
+      absl::FunctionRef<Slot(ValueId)> slot_of);
 
   struct Input {
     ValueId value = 0;

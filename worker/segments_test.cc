@@ -155,17 +155,16 @@ std::vector<OpCase> OpCases() {
   };
 }
 
-INSTANTIATE_TEST_SUITE_P(Arguments, OperatorTest,
-                         testing::ValuesIn(OpCases()),
+INSTANTIATE_TEST_SUITE_P(Arguments, OperatorTest, testing::ValuesIn(OpCases()),
                          [](const auto& info) { return info.param.name; });
 
 TEST(OperatorErrorTest, UnknownOperatorIsNotFound) {
-  EXPECT_THAT(CallOp({.target = "aten.linnear.default",
-                      .args = {Ref(0)},
-                      .fqn = "net1"},
-                     {X()}),
-              StatusIs(absl::StatusCode::kNotFound,
-                       HasSubstr("aten.linnear.default in net1")));
+  EXPECT_THAT(
+      CallOp(
+          {.target = "aten.linnear.default", .args = {Ref(0)}, .fqn = "net1"},
+          {X()}),
+      StatusIs(absl::StatusCode::kNotFound,
+               HasSubstr("aten.linnear.default in net1")));
 }
 
 TEST(OperatorErrorTest, ArgumentOfAnotherKindNamesIt) {
@@ -179,10 +178,10 @@ TEST(OperatorErrorTest, ArgumentOfAnotherKindNamesIt) {
 }
 
 TEST(OperatorErrorTest, MissingArgument) {
-  EXPECT_THAT(CallOp({.target = "aten.linear.default", .args = {Ref(0)}},
-                     {X()}),
-              StatusIs(absl::StatusCode::kInvalidArgument,
-                       HasSubstr("argument weight")));
+  EXPECT_THAT(
+      CallOp({.target = "aten.linear.default", .args = {Ref(0)}}, {X()}),
+      StatusIs(absl::StatusCode::kInvalidArgument,
+               HasSubstr("argument weight")));
 }
 
 TEST(OperatorErrorTest, UnknownKeyword) {
@@ -280,9 +279,8 @@ struct ReferenceSgd {
     if (o.maximize) g = -g;
     if (o.weight_decay != 0) g = g + o.weight_decay * parameter;
     if (o.momentum != 0) {
-      buffer = buffer.defined()
-                   ? o.momentum * buffer + (1 - o.dampening) * g
-                   : g.clone();
+      buffer = buffer.defined() ? o.momentum * buffer + (1 - o.dampening) * g
+                                : g.clone();
       g = o.nesterov ? g + o.momentum * buffer : buffer;
     }
     parameter = parameter - o.lr * g;
@@ -309,10 +307,10 @@ TEST_P(SgdTest, UpdatesAsTorchDoes) {
       const at::Tensor gradient =
           (at::arange(37, at::kDouble) + step).sin().to(type);
       reference.Step(gradient.to(at::kDouble));
-      const Optimizers::NamedTensors gradients{
-          {"w", gradient.clone()}, {"empty", at::empty({0}, type)}};
-      ASSERT_THAT(
-          optimizers.Apply(GetParam().options, parameters, gradients), IsOk());
+      const Optimizers::NamedTensors gradients{{"w", gradient.clone()},
+                                               {"empty", at::empty({0}, type)}};
+      ASSERT_THAT(optimizers.Apply(GetParam().options, parameters, gradients),
+                  IsOk());
       EXPECT_TRUE(gradients.at("w").equal(gradient)) << "gradients stay";
     }
     EXPECT_TRUE(at::allclose(parameters["w"].to(at::kDouble),

@@ -62,7 +62,7 @@ class TorchExecutor : public Executor {
   const c10::Device device_;
   std::optional<GangSpec> spec_;
   std::unique_ptr<GangTensors> tensors_;
-  std::unique_ptr<Communicator> collectives_;
+  std::unique_ptr<Communicator> communicator_;
 
   absl::Mutex mutex_;
   // Shared with an Abort that runs while the gang is being left.
@@ -73,10 +73,10 @@ class TorchExecutor : public Executor {
 absl::Status TorchExecutor::CheckWhole() {
   absl::MutexLock lock(&mutex_);
   if (broken_.empty()) return absl::OkStatus();
-  return MakeError(absl::StatusCode::kUnavailable,
-                   absl::StrCat("expected a whole gang, got: one that broke: ",
-                                broken_),
-                   {.reason = "GANG_BROKEN", .metadata = {}});
+  return MakeError(
+      absl::StatusCode::kUnavailable,
+      absl::StrCat("expected a whole gang, got: one that broke: ", broken_),
+      {.reason = "GANG_BROKEN", .metadata = {}});
 }
 
 void TorchExecutor::Break(absl::string_view reason) {
@@ -105,8 +105,7 @@ absl::Status TorchExecutor::JoinGang(const GangSpec& spec,
                                      std::shared_ptr<GangStore> store) {
   // Connections anew; tensors stay where the same rank of the same deployment
   // comes back in a new epoch.
-  const bool same = spec_.has_value() &&
-                    spec_->deployment == spec.deployment &&
+  const bool same = spec_.has_value() && spec_->deployment == spec.deployment &&
                     spec_->rank == spec.rank && spec_->mesh == spec.mesh;
   std::unique_ptr<GangTensors> kept = same ? std::move(tensors_) : nullptr;
   SP_RETURN_IF_ERROR(LeaveGang());
@@ -123,9 +122,9 @@ absl::Status TorchExecutor::JoinGang(const GangSpec& spec,
   tensors_ = kept != nullptr ? std::move(kept)
                              : std::make_unique<GangTensors>(spec, device_);
   SP_RETURN_IF_ERROR(tensors_->Discard());
-  collectives_ =
+  communicator_ =
       std::make_unique<Communicator>(groups->get(), spec.mesh, spec.rank);
-  collectives_->set_device(device_);
+  communicator_->set_device(device_);
   absl::MutexLock lock(&mutex_);
   groups_ = *std::move(groups);
   return absl::OkStatus();
@@ -133,7 +132,7 @@ absl::Status TorchExecutor::JoinGang(const GangSpec& spec,
 
 absl::Status TorchExecutor::LeaveGang() {
   return CatchTorch("leaving a gang", [&] {
-    collectives_.reset();
+    communicator_.reset();
     tensors_.reset();
     spec_.reset();
     std::shared_ptr<ProcessGroups> groups;
@@ -158,23 +157,21 @@ absl::Status TorchExecutor::Stage(const std::string& key, HostTensor tensor) {
 absl::StatusOr<RanCollectives> TorchExecutor::Materialize(
     const MaterializeSpec& spec) {
   return Communicating("materializing", [&](GangTensors& tensors) {
-    return tensors.Materialize(spec, *collectives_);
+    return tensors.Materialize(spec, *communicator_);
   });
 }
 
 absl::Status TorchExecutor::LoadProgram(const std::string& id,
                                         const ShardedProgram& program) {
-  return WithTensors(absl::StrCat("loading program ", id),
-                     [&](GangTensors& tensors) {
-                       return tensors.LoadProgram(id, program);
-                     });
+  return WithTensors(
+      absl::StrCat("loading program ", id),
+      [&](GangTensors& tensors) { return tensors.LoadProgram(id, program); });
 }
 
 absl::StatusOr<RunResult> TorchExecutor::Run(const RunSpec& spec) {
-  return Communicating(absl::StrCat("running program ", spec.program),
-                       [&](GangTensors& tensors) {
-                         return tensors.Run(spec, *collectives_);
-                       });
+  return Communicating(
+      absl::StrCat("running program ", spec.program),
+      [&](GangTensors& tensors) { return tensors.Run(spec, *communicator_); });
 }
 
 absl::Status TorchExecutor::Commit(
@@ -185,9 +182,8 @@ absl::Status TorchExecutor::Commit(
 }
 
 absl::Status TorchExecutor::Discard() {
-  return WithTensors("discarding", [](GangTensors& tensors) {
-    return tensors.Discard();
-  });
+  return WithTensors("discarding",
+                     [](GangTensors& tensors) { return tensors.Discard(); });
 }
 
 absl::Status TorchExecutor::LoadState(const LoadStateSpec& spec) {
@@ -203,9 +199,8 @@ absl::Status TorchExecutor::ResetOptimizer() {
 }
 
 absl::StatusOr<ShardedTensor> TorchExecutor::Read(const TensorKey& key) {
-  return WithTensors("reading a tensor", [&](GangTensors& tensors) {
-    return tensors.Read(key);
-  });
+  return WithTensors("reading a tensor",
+                     [&](GangTensors& tensors) { return tensors.Read(key); });
 }
 
 void TorchExecutor::Abort(absl::string_view reason) {

@@ -16,10 +16,14 @@ namespace {
 // version than the wheel's code, so that types do not match. These words are
 // in what it says when a peer is gone.
 constexpr absl::string_view kPeerGone[] = {
-    "Connection closed by peer", "Connection reset by peer",
-    "Connection refused",        "Broken pipe",
-    "Socket closed",             "Aborted",
-    "Timed out waiting",         "[gloo/transport",
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Connection refused",
+    "Broken pipe",
+    "Socket closed",
+    "Aborted",
+    "Timed out waiting",
+    "[gloo/transport",
 };
 
 absl::Status Make(absl::StatusCode code, absl::string_view reason,
@@ -45,8 +49,7 @@ absl::Status FromError(const c10::Error& error, absl::string_view doing) {
   if (absl::StrContains(what, "INTERNAL ASSERT FAILED")) {
     return Make(absl::StatusCode::kInternal, "TORCH_INTERNAL", doing, what);
   }
-  return Make(absl::StatusCode::kInvalidArgument, "TORCH_REFUSED", doing,
-              what);
+  return Make(absl::StatusCode::kInvalidArgument, "TORCH_REFUSED", doing, what);
 }
 
 }  // namespace

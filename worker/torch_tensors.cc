@@ -10,11 +10,11 @@ namespace shardplane {
 namespace {
 
 constexpr std::pair<DType, at::ScalarType> kTypes[] = {
-    {DType::kFloat32, at::kFloat},   {DType::kFloat64, at::kDouble},
-    {DType::kFloat16, at::kHalf},    {DType::kBFloat16, at::kBFloat16},
-    {DType::kInt64, at::kLong},      {DType::kInt32, at::kInt},
-    {DType::kInt16, at::kShort},     {DType::kInt8, at::kChar},
-    {DType::kUInt8, at::kByte},      {DType::kBool, at::kBool},
+    {DType::kFloat32, at::kFloat}, {DType::kFloat64, at::kDouble},
+    {DType::kFloat16, at::kHalf},  {DType::kBFloat16, at::kBFloat16},
+    {DType::kInt64, at::kLong},    {DType::kInt32, at::kInt},
+    {DType::kInt16, at::kShort},   {DType::kInt8, at::kChar},
+    {DType::kUInt8, at::kByte},    {DType::kBool, at::kBool},
 };
 
 // Borrows the bytes of `tensor`; only read from.
@@ -25,8 +25,7 @@ at::Tensor View(const HostTensor& tensor) {
 }
 
 at::Tensor CopyTo(const at::Tensor& tensor, c10::Device device) {
-  at::Tensor copy =
-      at::empty(tensor.sizes(), tensor.options().device(device));
+  at::Tensor copy = at::empty(tensor.sizes(), tensor.options().device(device));
   copy.copy_(tensor);
   return copy;
 }
@@ -45,8 +44,8 @@ DType FromScalarType(at::ScalarType type) {
   for (const auto& [ours, theirs] : kTypes) {
     if (theirs == type) return ours;
   }
-  TORCH_CHECK_TYPE(false, "expected an element type of Shardplane, got: ",
-                   type);
+  TORCH_CHECK_TYPE(false,
+                   "expected an element type of Shardplane, got: ", type);
 }
 
 TensorType TypeOf(const at::Tensor& tensor) {
@@ -77,8 +76,7 @@ HostTensor FromTorch(const at::Tensor& tensor) {
   HostTensor host{TypeOf(local), std::string()};
   host.bytes.resize(local.nbytes());
   if (!host.bytes.empty()) {
-    std::memcpy(host.bytes.data(), local.const_data_ptr(),
-                host.bytes.size());
+    std::memcpy(host.bytes.data(), local.const_data_ptr(), host.bytes.size());
   }
   return host;
 }

@@ -29,8 +29,7 @@ at::Tensor SliceToTorch(const HostTensor& global,
 HostTensor FromTorch(const at::Tensor& tensor);
 
 // The part of `tensor` that the extents name; a view.
-at::Tensor NarrowTo(const at::Tensor& tensor,
-                    absl::Span<const Extent> extents);
+at::Tensor NarrowTo(const at::Tensor& tensor, absl::Span<const Extent> extents);
 
 }  // namespace shardplane
 

@@ -28,9 +28,9 @@ absl::StatusOr<GangSpec> ToGangSpec(const pb::JoinGangRequest& message) {
                 .rank = message.rank()};
   SP_ASSIGN_OR_RETURN(spec.mesh, FromProto(message.mesh(), "mesh"));
   if (spec.rank < 0 || spec.rank >= spec.mesh.size()) {
-    return InvalidField("rank", absl::StrCat("expected a rank of mesh ",
-                                             spec.mesh.ToString(), ", got: ",
-                                             spec.rank));
+    return InvalidField(
+        "rank", absl::StrCat("expected a rank of mesh ", spec.mesh.ToString(),
+                             ", got: ", spec.rank));
   }
   if (message.timeout_ms() < 0) {
     return InvalidField("timeout_ms", absl::StrCat("expected 0 or more, got: ",

@@ -31,16 +31,16 @@ absl::Status WorkerService::DoStage(
   SP_RETURN_IF_ERROR(CheckIsHeader(first));
   SP_ASSIGN_OR_RETURN(const TensorType type,
                       FromProto(first.header().type(), "header.type"));
-  SP_ASSIGN_OR_RETURN(
-      HostTensor tensor,
-      ReceiveChunks<pb::StageTensorRequest>(
-          type, [&](auto* message) { return reader.Read(message); }));
-  return worker_->Stage(ToGangCall(first.header().gang()),
-                        first.header().key(), std::move(tensor));
+  SP_ASSIGN_OR_RETURN(HostTensor tensor, ReceiveChunks<pb::StageTensorRequest>(
+                                             type, [&](auto* message) {
+                                               return reader.Read(message);
+                                             }));
+  return worker_->Stage(ToGangCall(first.header().gang()), first.header().key(),
+                        std::move(tensor));
 }
 
-absl::Status WorkerService::DoMaterialize(
-    const pb::MaterializeRequest& request, pb::MaterializeResponse& response) {
+absl::Status WorkerService::DoMaterialize(const pb::MaterializeRequest& request,
+                                          pb::MaterializeResponse& response) {
   SP_ASSIGN_OR_RETURN(const MaterializeSpec spec, ToMaterializeSpec(request));
   SP_ASSIGN_OR_RETURN(const RanCollectives ran,
                       worker_->Materialize(ToGangCall(request.gang()), spec));
@@ -59,9 +59,8 @@ absl::Status WorkerService::DoLoadProgram(
 absl::Status WorkerService::DoRun(const pb::RunRequest& request,
                                   pb::RunResponse& response) {
   SP_ASSIGN_OR_RETURN(GangRun run, ToGangRun(request));
-  SP_ASSIGN_OR_RETURN(
-      RunResult result,
-      worker_->Run(ToGangCall(request.gang()), std::move(run)));
+  SP_ASSIGN_OR_RETURN(RunResult result,
+                      worker_->Run(ToGangCall(request.gang()), std::move(run)));
   FillResponse(std::move(result), response);
   return absl::OkStatus();
 }

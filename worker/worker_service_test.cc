@@ -193,8 +193,7 @@ TEST_F(WorkerServiceTest, MaterializesWithCounts) {
   *source.mutable_type() = ToProto(TensorType{DType::kFloat32, {2}});
   *source.mutable_spec() = ToProto(DTensorSpec{{Shard{0}}, {}});
   pb::MaterializeResponse response;
-  ASSERT_THAT(Send(&pb::Worker::Stub::Materialize, request, &response),
-              IsOk());
+  ASSERT_THAT(Send(&pb::Worker::Stub::Materialize, request, &response), IsOk());
   EXPECT_EQ(executor_.calls().back(), "materialize 1");
   EXPECT_EQ(response.collectives(0).kind(), "scatter");
 }
@@ -208,9 +207,8 @@ TEST_F(WorkerServiceTest, CommitsAndReadsBack) {
   ASSERT_THAT(Send(&pb::Worker::Stub::Commit, commit, &response), IsOk());
   EXPECT_EQ(executor_.calls().back(), "commit with optimizer");
 
-  executor_.tensor = {{{DType::kUInt8, {2}}, "ab"},
-                      {DType::kUInt8, {4}},
-                      {{Shard{0}}, {}}};
+  executor_.tensor = {
+      {{DType::kUInt8, {2}}, "ab"}, {DType::kUInt8, {4}}, {{Shard{0}}, {}}};
   auto request = For<pb::ReadTensorRequest>(1);
   request.mutable_tensor()->set_parameter("w");
   grpc::ClientContext context;
