@@ -203,7 +203,7 @@ class Compiler {
     }
     SP_ASSIGN_OR_RETURN(
         const ValueId id,
-        builder_.Demand(it->second, plan_.parameter_specs[index_of(*parameter)],
+        builder_.Demand(it->second, plan_.wanted_specs[index_of(*parameter)],
                         {}));
     return Flow{id};
   }

@@ -385,6 +385,25 @@ TEST(CompileTest, TiedWeightIsOneParameterWithOneGradient) {
   EXPECT_EQ(Specs(compiled), "in.weight [S(0)] [S(0)]") << Steps(compiled);
 }
 
+// Stored as the first style says, moved to where the other name is used.
+TEST(CompileTest, TiedWeightCutInTwoWaysIsRedistributed) {
+  Parameter alias = Param("out.weight", {12, 10});
+  alias.alias_of = "in.weight";
+  const GraphModule module = *GraphModule::Create(
+      {Root({Placeholder("x"), Call("a", "in", {Ref("x")}),
+             Call("b", "out", {Ref("x")}),
+             Call("ab", "aten.add.Tensor", {Ref("a"), Ref("b")}),
+             Output(Ref("ab"))}),
+       Mod("in", "Linear"), Mod("out", "Linear")},
+      {Param("in.weight", {12, 10}), alias});
+  const auto compiled =
+      Compile({module, {Entry("out", Rowwise()), Entry("in", Colwise())}});
+  EXPECT_EQ(Specs(compiled), "in.weight [S(1)] [S(1)]");
+  const std::string steps = Steps(compiled);
+  // The weight forward, its gradient backward, and out's sum.
+  EXPECT_EQ(Count(steps, "all_to_all"), 2) << steps;
+}
+
 TEST(CompileTest, CollectivesOfEachPhase) {
   Request request{Mlp(10, 17),
                   {Entry("net1", Colwise(Shard{0})),

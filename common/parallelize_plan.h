@@ -125,9 +125,11 @@ struct Assignment {
 
 struct ResolvedPlan {
   std::vector<Assignment> assignments;
-  // By parameter index of the module; aliases have their canonical's spec
-  // unless the plan gives them another (then a note says so).
+  // By parameter index of the module: how the tensor is stored (all names of
+  // one tensor alike), and how it is wanted where this name is used. They
+  // differ only for tied weights that the plan cuts in two ways; a note says so.
   std::vector<DTensorSpec> parameter_specs;
+  std::vector<DTensorSpec> wanted_specs;
   std::vector<Diagnostic> diagnostics;
   int mesh_dim = 0;  // the plan's
 };

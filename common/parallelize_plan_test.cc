@@ -44,7 +44,8 @@ absl::StatusOr<ResolvedPlan> Resolve(const GraphModule& module,
                      ParallelizePlan{std::move(entries)}, options);
 }
 
-// "net1.weight [S(0)]" a parameter that is not replicated.
+// "net1.weight [S(0)]" a parameter that is not replicated; where its name
+// wants it otherwise than it is stored, "a.weight [S(0)] as [S(1)]".
 std::vector<std::string> CutTexts(const GraphModule& module,
                                   const ResolvedPlan& plan) {
   std::vector<std::string> texts;
@@ -52,6 +53,8 @@ std::vector<std::string> CutTexts(const GraphModule& module,
     if (IsFullyReplicated(plan.parameter_specs[i])) continue;
     texts.push_back(absl::StrCat(module.parameters()[i].fqn, " ",
                                  ToString(plan.parameter_specs[i])));
+    if (plan.wanted_specs[i] == plan.parameter_specs[i]) continue;
+    absl::StrAppend(&texts.back(), " as ", ToString(plan.wanted_specs[i]));
   }
   return texts;
 }
@@ -182,11 +185,13 @@ INSTANTIATE_TEST_SUITE_P(
         CutCase{"tied and wanted otherwise",
                 Blocks,
                 {Entry("tok_embeddings", {kCol}), Entry("output", {kCol})},
-                {"tok_embeddings.weight [S(1)]", "output.weight [S(0)]"}},
+                {"tok_embeddings.weight [S(1)]",
+                 "output.weight [S(1)] as [S(0)]"}},
         CutCase{"tied and the alias first",
                 Blocks,
                 {Entry("output", {kCol}), Entry("tok_embeddings", {kCol})},
-                {"tok_embeddings.weight [S(0)]", "output.weight [S(0)]"}}),
+                {"tok_embeddings.weight [S(0)] as [S(1)]",
+                 "output.weight [S(0)]"}}),
     CaseName<CutCase>);
 
 TEST(ResolvePlan, NotesTiedWeightsThatAreWantedInTwoWays) {

@@ -128,6 +128,7 @@ ValueId ProgramBuilder::EmitMove(ValueId id, const RedistributeStep& step) {
   const ValueId out =
       NewValue(source.name, source.type, step.result, requires_grad(id));
   info_[out].vary = info_[id].vary;
+  info_[out].parameter = info_[id].parameter;
   if (step.kind == RedistributeKind::kAllGather) {
     info_[out].gathered_from = id;
     info_[out].gathered_along = step.mesh_dim;
@@ -144,6 +145,7 @@ ValueId ProgramBuilder::EmitVary(ValueId id, int mesh_dim) {
   const Value source = value(id);
   const ValueId out = NewValue(source.name, source.type, source.spec, true);
   info_[out].vary = info_[id].vary;
+  info_[out].parameter = info_[id].parameter;
   info_[out].vary[mesh_dim] = true;
   const Redistribute instruction{RedistributeKind::kAlias, mesh_dim, -1, -1,
                                  ReduceOp::kSum,           id,       out};

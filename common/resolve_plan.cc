@@ -270,13 +270,12 @@ class Resolver {
       }
     }
     for (int index = 0; index < count; ++index) {
-      const int canonical = CanonicalIndex(index);
-      const std::optional<int> holder = first[canonical];
-      const bool own = index != canonical && wanted_[index].has_value();
+      const std::optional<int> holder = first[CanonicalIndex(index)];
       plan_.parameter_specs.push_back(
-          own                  ? *wanted_[index]
-          : holder.has_value() ? *wanted_[*holder]
-                               : DTensorSpec::Replicated(mesh_.ndim()));
+          holder.has_value() ? *wanted_[*holder]
+                             : DTensorSpec::Replicated(mesh_.ndim()));
+      plan_.wanted_specs.push_back(
+          wanted_[index].value_or(plan_.parameter_specs.back()));
     }
   }
 
