@@ -28,12 +28,19 @@ class Compiler {
         layouts_(module, plan, &builder_, &compiled_.diagnostics) {}
 
   absl::StatusOr<CompiledProgram> Run() {
-    std::vector<Flow> inputs;
+    std::vector<Flow> args;
+    KeywordFlows kwargs;
     for (const InputSpec& input : signature_.inputs) {
-      inputs.push_back(
-          {builder_.AddInput(input.name, input.type, input.requires_grad)});
+      const Flow flow{
+          builder_.AddInput(input.name, input.type, input.requires_grad)};
+      if (layouts_.NamesInput(0, input.name)) {
+        kwargs[input.name] = flow;
+      } else {
+        args.push_back(flow);
+      }
     }
-    SP_ASSIGN_OR_RETURN(Flow output, RunModule(0, std::move(inputs), {}));
+    SP_ASSIGN_OR_RETURN(Flow output,
+                        RunModule(0, std::move(args), std::move(kwargs)));
     std::vector<ValueId> outputs;
     Flatten(output, &outputs);
     for (ValueId& id : outputs) {

@@ -404,6 +404,23 @@ TEST(CompileTest, TiedWeightCutInTwoWaysIsRedistributed) {
   EXPECT_EQ(Count(steps, "all_to_all"), 2) << steps;
 }
 
+TEST(CompileTest, RootInputIsClaimedByItsName) {
+  PrepareModuleInput prepare;
+  prepare.kwargs["x"] = {Shard{0}, Replicate{}};
+  const GraphModule module = *GraphModule::Create(
+      {Root(
+           {Placeholder("x"), Call("y", "proj", {Ref("x")}), Output(Ref("y"))}),
+       Mod("proj", "Linear")},
+      {Param("proj.weight", {12, 10})});
+  const Request request{module,
+                        {{"", std::vector<ParallelStyle>{{prepare, ""}}},
+                         Entry("proj", Colwise())}};
+  const auto compiled = Compile(request);
+  ASSERT_TRUE(compiled.ok()) << compiled.status();
+  EXPECT_EQ(ToString(compiled->program.values[0].spec), "[S(0)]");
+  EXPECT_EQ(Count(Steps(compiled), "= all_gather[tp, from 0]"), 1);
+}
+
 TEST(CompileTest, CollectivesOfEachPhase) {
   Request request{Mlp(10, 17),
                   {Entry("net1", Colwise(Shard{0})),

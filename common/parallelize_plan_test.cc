@@ -415,7 +415,7 @@ TEST(ResolvePlan, StrictMakesWarningsErrors) {
 TEST(ResolvePlan, StrictMakesAMissingPlanAnError) {
   EXPECT_THAT(ResolvePlan(MlpModule(), Mesh({{"tp", 4}}), std::nullopt,
                           {.mesh_dim = "", .strict = true}),
-              AllOf(StatusIs(kInvalid, HasSubstr("No parallelize_plan")),
+              AllOf(StatusIs(kInvalid, HasSubstr("is None: nothing is sharded")),
                     HasReason("NO_PLAN")));
 }
 

@@ -40,9 +40,9 @@ class Matcher {
   void ApplyNone(int module, const std::string& pattern) {
     Warn({.reason = "NO_PLAN",
           .message = absl::StrCat(
-              "No parallelize_plan is provided for module \"", Fqn(module),
-              "\" and auto-parallel is not supported at the moment, so nothing "
-              "is done there."),
+              "The plan for module \"", Fqn(module),
+              "\" is None: nothing is sharded there. Give it a style, or leave "
+              "its key out."),
           .fqn = Fqn(module),
           .pattern = pattern},
          "");

@@ -63,6 +63,16 @@ absl::Status StyleLayouts::ApplyInputs(int index, std::vector<Flow>* args,
   return absl::OkStatus();
 }
 
+bool StyleLayouts::NamesInput(int index, const std::string& name) const {
+  for (const Assignment* a : styles_[index]) {
+    const auto* in = std::get_if<PrepareModuleInput>(&a->style.kind);
+    const auto* both = std::get_if<PrepareModuleInputOutput>(&a->style.kind);
+    if (both != nullptr) in = &both->input;
+    if (in != nullptr && in->kwargs.contains(name)) return true;
+  }
+  return false;
+}
+
 absl::Status StyleLayouts::ApplyOutputs(int index, Flow* output) {
   for (const Assignment* a : styles_[index]) {
     SP_RETURN_IF_ERROR(Outputs(*a, output));

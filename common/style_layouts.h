@@ -42,6 +42,9 @@ class StyleLayouts {
                            KeywordFlows* kwargs);
   absl::Status ApplyOutputs(int index, Flow* output);
 
+  // Whether a style of the module gives a layout to the input by its name.
+  bool NamesInput(int index, const std::string& name) const;
+
  private:
   absl::Status Inputs(const Assignment& a, std::vector<Flow>* args,
                       KeywordFlows* kwargs);

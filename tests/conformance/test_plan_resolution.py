@@ -1,5 +1,6 @@
 """Section A of behaviour.md, which the names give, by dry runs."""
 
+import random
 import warnings
 
 import pytest
@@ -7,7 +8,8 @@ import torch
 from torch import nn
 from torch.distributed.tensor import Replicate, Shard
 from torch.distributed.tensor.parallel import (
-    ColwiseParallel, PrepareModuleInput, RowwiseParallel)
+    ColwiseParallel, ParallelStyle, PrepareModuleInput, RowwiseParallel,
+    parallelize_module)
 
 import shardplane as sp
 from tests.models import MLPModule, MLPStacked, linear, rand
@@ -212,3 +214,52 @@ def test_shard_dim_out_of_range(cluster):
         plan(cluster, MLPModule(), {"net1": ColwiseParallel(
             output_layouts=Shard(7))}, example_inputs=(rand(6, 10),))
     assert "net1" in raised.value.message
+
+
+class Recorder(ParallelStyle):
+    """A style that only says where PyTorch applies it."""
+
+    def __init__(self, found):
+        self.found = found
+
+    def _apply(self, module, device_mesh):
+        self.found.append(module)
+        return module
+
+
+def random_tree(rng, depth):
+    if depth == 0 or rng.random() < 0.3:
+        return nn.Identity()
+    names = rng.sample(["a", "b", "net1", "net2", "q_proj", "0", "layers"],
+                       rng.randint(1, 4))
+    return nn.ModuleDict({n: random_tree(rng, depth - 1) for n in names})
+
+
+def random_pattern(rng):
+    tokens = ["a", "b", "net1", "net?", "net[1-2]", "net[!1]", "*", "**", "?",
+              "*_proj", "[ab]", "layers", "0", "", "x[", "[]a]", "NET1"]
+    return ".".join(rng.choice(tokens) for _ in range(rng.randint(1, 3)))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_patterns_match_what_pytorch_matches(cluster, seed):
+    rng = random.Random(seed)
+    tree = random_tree(rng, 3)
+    patterns = list(dict.fromkeys(random_pattern(rng) for _ in range(8)))
+    names = {module: name for name, module in tree.named_modules()}
+    found, missed = [], 0
+    for pattern in patterns:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            parallelize_module(tree, object(), {pattern: Recorder(found)})
+        missed += len(caught)
+    style = sp.PrepareModuleOutput(output_layouts=Replicate(),
+                                   desired_output_layouts=Replicate())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        report = plan(cluster, tree, {p: style for p in patterns})
+    print(f"seed {seed}: {patterns}")
+    # Styles without parameters stack, so every hit is an assignment.
+    assert [a.fqn for a in report.assignments] == [names[m] for m in found]
+    assert sum(d.reason == "PATTERN_WITHOUT_MATCH"
+               for d in report.proto.diagnostics) == missed
