@@ -1,0 +1,75 @@
+#include "coordinator/upload_book.h"
+
+#include <string>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/matchers.h"
+
+namespace shardplane {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+const TensorType kType{DType::kFloat32, {2, 3}};
+
+TEST(UploadBookTest, ParametersAreKnownByRank) {
+  UploadBook book;
+  book.AddParameter("net1.weight", {0, 2});
+  EXPECT_TRUE(book.HasParameter("net1.weight", 2));
+  EXPECT_FALSE(book.HasParameter("net1.weight", 1));
+  EXPECT_FALSE(book.HasParameter("net1.bias", 0));
+}
+
+TEST(UploadBookTest, UploadIsThereOnce) {
+  UploadBook book;
+  EXPECT_THAT(book.Check("x", kType, "inputs[0]"),
+              AllOf(StatusIs(absl::StatusCode::kNotFound,
+                             HasSubstr("got: \"x\"")),
+                    HasReason("UPLOAD_NOT_FOUND"),
+                    HasMetadata("field", "inputs[0]")));
+  ASSERT_THAT(book.Add("x", kType, 7), IsOk());
+  EXPECT_THAT(book.Check("x", kType, "inputs[0]"), IsOk());
+  book.Use({"x"});
+  EXPECT_THAT(book.Check("x", kType, "inputs[0]"),
+              StatusIs(absl::StatusCode::kNotFound,
+                       HasSubstr("\"x\", which was used")));
+}
+
+TEST(UploadBookTest, TypesMustFit) {
+  UploadBook book;
+  ASSERT_THAT(book.Add("x", kType, 7), IsOk());
+  EXPECT_THAT(
+      book.Check("x", {DType::kFloat32, {3, 2}}, "inputs[0]"),
+      StatusIs(absl::StatusCode::kInvalidArgument,
+               "inputs[0]: expected an upload of f32[3, 2], got: \"x\" of "
+               "f32[2, 3]"));
+}
+
+TEST(UploadBookTest, FingerprintsOutliveUseUntilForgotten) {
+  UploadBook book;
+  ASSERT_THAT(book.Add("x", kType, 7), IsOk());
+  ASSERT_THAT(book.Add("y", kType, 8), IsOk());
+  ASSERT_THAT(book.Add("z", kType, 9), IsOk());
+  book.Use({"x", "y"});
+  EXPECT_EQ(book.Fingerprint("x"), "7");
+  book.ForgetUsed({"y"});
+  EXPECT_EQ(book.Fingerprint("x"), "");
+  EXPECT_EQ(book.Fingerprint("y"), "8");
+  EXPECT_EQ(book.Fingerprint("z"), "9");
+}
+
+TEST(UploadBookTest, IsBounded) {
+  UploadBook book;
+  for (size_t i = 0; i < UploadBook::kMaxUploads; ++i) {
+    ASSERT_THAT(book.Add(std::to_string(i), kType, 0), IsOk());
+  }
+  EXPECT_THAT(book.Add("more", kType, 0),
+              StatusIs(absl::StatusCode::kResourceExhausted,
+                       HasSubstr("\"more\"")));
+  EXPECT_THAT(book.Add("0", kType, 0), IsOk());
+}
+
+}  // namespace
+}  // namespace shardplane
