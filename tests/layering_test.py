@@ -80,7 +80,8 @@ def folder_of(name):
 
 
 def is_test(name):
-    return name.endswith("_test.cc") or "/testing" in name
+    """A test, or what only tests share: fixtures."""
+    return name.endswith(("_test.cc", "_fixture.h", "_fixture.cc"))
 
 
 def is_torch(include):
