@@ -3,9 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
-#include "absl/strings/str_split.h"
+#include "common/compile_fixture.h"
 #include "common/errors.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -14,246 +12,6 @@ namespace shardplane {
 namespace {
 
 using testing::HasSubstr;
-
-ModuleNode Mod(const std::string& fqn, const std::string& type) {
-  ModuleNode node;
-  node.fqn = fqn;
-  node.type = "torch.nn." + type;
-  return node;
-}
-
-Parameter Param(const std::string& fqn, const Shape& shape,
-                bool requires_grad = true) {
-  Parameter parameter;
-  parameter.fqn = fqn;
-  parameter.type = {DType::kFloat64, shape};
-  parameter.requires_grad = requires_grad;
-  return parameter;
-}
-
-Argument Ref(const std::string& name) { return {NodeRef{name}}; }
-
-Node Placeholder(const std::string& name) {
-  Node node;
-  node.name = name;
-  return node;
-}
-Node Call(const std::string& name, const std::string& target,
-          std::vector<Argument> args) {
-  Node node;
-  node.name = name;
-  node.op = target.rfind("aten.", 0) == 0 || target == "getitem"
-                ? NodeOp::kCallFunction
-                : NodeOp::kCallModule;
-  node.target = target;
-  node.args = std::move(args);
-  return node;
-}
-Node Output(Argument value) {
-  Node node;
-  node.name = "output";
-  node.op = NodeOp::kOutput;
-  node.args = {std::move(value)};
-  return node;
-}
-
-ModuleNode Root(std::vector<Node> nodes) {
-  ModuleNode root = Mod("", "Module");
-  root.type = "Model";
-  root.graph = Graph{std::move(nodes)};
-  return root;
-}
-
-// PyTorch's MLPModule: in -> hidden -> in.
-GraphModule Mlp(int64_t in = 10, int64_t hidden = 16) {
-  return *GraphModule::Create(
-      {Mod("", "Sequential"), Mod("net1", "Linear"), Mod("relu", "ReLU"),
-       Mod("net2", "Linear")},
-      {Param("net1.weight", {hidden, in}), Param("net1.bias", {hidden}),
-       Param("net2.weight", {in, hidden}), Param("net2.bias", {in})});
-}
-
-PlanEntry Entry(const std::string& pattern, ParallelStyle style) {
-  return {pattern, std::vector<ParallelStyle>{std::move(style)}};
-}
-ParallelStyle Colwise(Placement in = Replicate{}, Placement out = Shard{-1}) {
-  return {ColwiseParallel{in, out}, ""};
-}
-ParallelStyle Rowwise(Placement in = Shard{-1}, Placement out = Replicate{}) {
-  return {RowwiseParallel{in, out}, ""};
-}
-
-struct Request {
-  GraphModule module;
-  std::vector<PlanEntry> plan;
-  Shape input = {8, 10};
-  bool input_grad = false;
-  bool loss = true;
-  std::vector<MeshDim> mesh = {{"tp", 4}};
-  bool strict = false;
-};
-
-absl::StatusOr<CompiledProgram> Compile(const Request& s) {
-  const DeviceMesh mesh = *DeviceMesh::Create(s.mesh);
-  SP_ASSIGN_OR_RETURN(const ResolvedPlan plan,
-                      ResolvePlan(s.module, mesh, ParallelizePlan{s.plan}, {}));
-  Signature signature;
-  signature.inputs = {{{DType::kFloat64, s.input}, s.input_grad, "x"}};
-  if (s.loss) signature.loss = LossReduction::kSum;
-  return Compile(s.module, mesh, plan, signature, {s.strict});
-}
-
-// The instructions alone, without what frees values.
-std::string Steps(const absl::StatusOr<CompiledProgram>& compiled) {
-  if (!compiled.ok()) return std::string(compiled.status().message());
-  const absl::Status valid = Validate(compiled->program);
-  if (!valid.ok()) return std::string(valid.message());
-  std::string out;
-  bool on = false;
-  for (absl::string_view line :
-       absl::StrSplit(ToString(compiled->program), '\n')) {
-    if (line == "forward") on = true;
-    if (line == "values") break;
-    if (on && line.find("  free ") == absl::string_view::npos) {
-      absl::StrAppend(&out, line, "\n");
-    }
-  }
-  return out;
-}
-
-std::string Specs(const absl::StatusOr<CompiledProgram>& compiled) {
-  std::vector<std::string> specs;
-  for (const ParameterBinding& p : compiled->program.parameters) {
-    specs.push_back(absl::StrCat(
-        p.fqn, " ", ToString(compiled->program.values[p.value].spec), " ",
-        p.gradient < 0 ? "none"
-                       : ToString(compiled->program.values[p.gradient].spec)));
-  }
-  return absl::StrJoin(specs, "; ");
-}
-
-int Count(const std::string& text, const std::string& word) {
-  int count = 0;
-  for (size_t at = text.find(word); at != std::string::npos;
-       at = text.find(word, at + 1)) {
-    ++count;
-  }
-  return count;
-}
-
-TEST(CompileGolden, ColwiseThenRowwise) {
-  const auto compiled =
-      Compile({Mlp(), {Entry("net1", Colwise()), Entry("net2", Rowwise())}});
-  EXPECT_EQ(Steps(compiled), R"(forward
-  segment 0 recording %1, %2, %5
-    %3 = aten.linear.default(%0, %1, %2)  # net1
-    %4 = aten.relu.default(%3)  # relu
-    %7 = aten.linear.default(%4, %5)  # net2
-  %9 = all_reduce[tp, sum] %7
-  segment 1 recording %9, %6
-    %10 = aten.add.Tensor(%9, %6)
-    %11 = aten.sum.default(%10)  # loss
-backward
-  %12 = ones
-  %13, %14 = backward of 1 (%12)
-  %15, %16, %17 = backward of 0 (%13)
-)");
-  EXPECT_EQ(Specs(compiled),
-            "net1.weight [S(0)] [S(0)]; net1.bias [S(0)] [S(0)]; "
-            "net2.weight [S(1)] [S(1)]; net2.bias [R] [R]");
-}
-
-TEST(CompileGolden, InputGradientIsReducedOnce) {
-  Request request{Mlp(), {Entry("net1", Colwise()), Entry("net2", Rowwise())}};
-  request.input_grad = true;
-  EXPECT_EQ(Steps(Compile(request)), R"(forward
-  %3 = alias[tp] %0
-  segment 0 recording %3, %1, %2, %6
-    %4 = aten.linear.default(%3, %1, %2)  # net1
-    %5 = aten.relu.default(%4)  # relu
-    %8 = aten.linear.default(%5, %6)  # net2
-  %10 = all_reduce[tp, sum] %8
-  segment 1 recording %10, %7
-    %11 = aten.add.Tensor(%10, %7)
-    %12 = aten.sum.default(%11)  # loss
-backward
-  %13 = ones
-  %14, %15 = backward of 1 (%13)
-  %16, %17, %18, %19 = backward of 0 (%14)
-  %20 = all_reduce[tp, sum] %16
-)");
-}
-
-// The gather of the output's gradient serves the reduce-scatter's backward and
-// the bias: no collective for the bias.
-TEST(CompileGolden, SequenceParallelMlp) {
-  Request request{Mlp(),
-                  {Entry("net1", Colwise(Shard{0})),
-                   Entry("net2", Rowwise(Shard{-1}, Shard{0}))}};
-  request.input_grad = true;
-  EXPECT_EQ(Steps(Compile(request)), R"(forward
-  %1 = all_gather[tp, from 0] %0
-  %4 = alias[tp] %1
-  segment 0 recording %4, %2, %3, %7
-    %5 = aten.linear.default(%4, %2, %3)  # net1
-    %6 = aten.relu.default(%5)  # relu
-    %9 = aten.linear.default(%6, %7)  # net2
-  %11 = reduce_scatter[tp, to 0, sum] %9
-  segment 1
-    %12 = aten.add.Tensor(%11, %8)
-  segment 2 recording %12
-    %13 = aten.sum.default(%12)  # loss
-backward
-  %14 = ones
-  %15 = backward of 2 (%14)
-  %16 = all_gather[tp, from 0] %15
-  segment 3
-    %17 = aten.sum_to_size.default(%16, [10])
-  %18, %19, %20, %21 = backward of 0 (%16)
-  %22 = reduce_scatter[tp, to 0, sum] %18
-)");
-}
-
-TEST(CompileGolden, RowwiseScatteredAlongTheBias) {
-  Request request{
-      Mlp(),
-      {Entry("net1", Colwise()), Entry("net2", Rowwise(Shard{-1}, Shard{-1}))}};
-  EXPECT_EQ(Steps(Compile(request)), R"(forward
-  segment 0 recording %1, %2, %5
-    %3 = aten.linear.default(%0, %1, %2)  # net1
-    %4 = aten.relu.default(%3)  # relu
-    %7 = aten.linear.default(%4, %5)  # net2
-  %9 = reduce_scatter[tp, to 1, sum] %7
-  %10 = slice[tp, to 0] %6
-  segment 1
-    %11 = aten.add.Tensor(%9, %10)
-  segment 2 recording %11
-    %12 = aten.sum.default(%11)  # loss
-backward
-  %13 = ones
-  %14 = backward of 2 (%13)
-  %15 = all_gather[tp, from 1] %14
-  segment 3
-    %16 = aten.sum_to_size.default(%15, [10])
-  %17, %18, %19 = backward of 0 (%15)
-)");
-}
-
-// Left partial: the bias goes in on one rank alone.
-TEST(CompileGolden, RowwiseLeftPartial) {
-  Request request{
-      Mlp(),
-      {Entry("net1", Colwise()), Entry("net2", Rowwise(Shard{-1}, Partial{}))}};
-  request.loss = false;
-  EXPECT_EQ(Steps(Compile(request)), R"(forward
-  %9 = mask[tp] %6
-  segment 0
-    %3 = aten.linear.default(%0, %1, %2)  # net1
-    %4 = aten.relu.default(%3)  # relu
-    %7 = aten.linear.default(%4, %5)  # net2
-    %10 = aten.add.Tensor(%7, %9)
-)");
-}
 
 TEST(CompileTest, BothColwiseGathersOutputsAndNoWeights) {
   Request request{Mlp(), {Entry("net*", Colwise(Replicate{}, Replicate{}))}};
@@ -371,15 +129,7 @@ TEST(CompileTest, TwoMeshDims) {
 }
 
 TEST(CompileTest, TiedWeightIsOneParameterWithOneGradient) {
-  Parameter alias = Param("out.weight", {12, 10});
-  alias.alias_of = "in.weight";
-  const GraphModule module = *GraphModule::Create(
-      {Root({Placeholder("x"), Call("a", "in", {Ref("x")}),
-             Call("b", "out", {Ref("x")}),
-             Call("ab", "aten.add.Tensor", {Ref("a"), Ref("b")}),
-             Output(Ref("ab"))}),
-       Mod("in", "Linear"), Mod("out", "Linear")},
-      {Param("in.weight", {12, 10}), alias});
+  const GraphModule module = TiedLinears();
   const auto compiled =
       Compile({module, {Entry("in", Colwise()), Entry("out", Colwise())}});
   EXPECT_EQ(Specs(compiled), "in.weight [S(0)] [S(0)]") << Steps(compiled);
@@ -387,15 +137,7 @@ TEST(CompileTest, TiedWeightIsOneParameterWithOneGradient) {
 
 // Stored as the first style says, moved to where the other name is used.
 TEST(CompileTest, TiedWeightCutInTwoWaysIsRedistributed) {
-  Parameter alias = Param("out.weight", {12, 10});
-  alias.alias_of = "in.weight";
-  const GraphModule module = *GraphModule::Create(
-      {Root({Placeholder("x"), Call("a", "in", {Ref("x")}),
-             Call("b", "out", {Ref("x")}),
-             Call("ab", "aten.add.Tensor", {Ref("a"), Ref("b")}),
-             Output(Ref("ab"))}),
-       Mod("in", "Linear"), Mod("out", "Linear")},
-      {Param("in.weight", {12, 10}), alias});
+  const GraphModule module = TiedLinears();
   const auto compiled =
       Compile({module, {Entry("out", Rowwise()), Entry("in", Colwise())}});
   EXPECT_EQ(Specs(compiled), "in.weight [S(1)] [S(1)]");
