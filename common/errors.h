@@ -38,13 +38,13 @@ absl::Status WithMetadata(absl::Status status, absl::string_view key,
 
 #define SP_CONCAT_INNER(a, b) a##b
 #define SP_CONCAT(a, b) SP_CONCAT_INNER(a, b)
-#define SP_RETURN_IF_ERROR(expr)              \
-  do {                                        \
-    if (absl::Status sp_status = (expr); !sp_status.ok()) {   \
-      return sp_status;                               \
-    }                                         \
+#define SP_RETURN_IF_ERROR(expr)                            \
+  do {                                                      \
+    if (absl::Status sp_status = (expr); !sp_status.ok()) { \
+      return sp_status;                                     \
+    }                                                       \
   } while (false)
-#define SP_ASSIGN_OR_RETURN(lhs, expr)                       \
+#define SP_ASSIGN_OR_RETURN(lhs, expr) \
   SP_ASSIGN_OR_RETURN_IMPL(SP_CONCAT(sp_or_, __LINE__), lhs, expr)
 #define SP_ASSIGN_OR_RETURN_IMPL(tmp, lhs, expr) \
   auto tmp = (expr);                             \

@@ -127,7 +127,8 @@ struct ResolvedPlan {
   std::vector<Assignment> assignments;
   // By parameter index of the module: how the tensor is stored (all names of
   // one tensor alike), and how it is wanted where this name is used. They
-  // differ only for tied weights that the plan cuts in two ways; a note says so.
+  // differ only for tied weights that the plan cuts in two ways; a note says
+  // so.
   std::vector<DTensorSpec> parameter_specs;
   std::vector<DTensorSpec> wanted_specs;
   std::vector<Diagnostic> diagnostics;

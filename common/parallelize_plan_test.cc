@@ -182,11 +182,11 @@ INSTANTIATE_TEST_SUITE_P(
                 Blocks,
                 {Entry("tok_embeddings", {kRow}), Entry("output", {kCol})},
                 {"tok_embeddings.weight [S(0)]", "output.weight [S(0)]"}},
-        CutCase{"tied and wanted otherwise",
-                Blocks,
-                {Entry("tok_embeddings", {kCol}), Entry("output", {kCol})},
-                {"tok_embeddings.weight [S(1)]",
-                 "output.weight [S(1)] as [S(0)]"}},
+        CutCase{
+            "tied and wanted otherwise",
+            Blocks,
+            {Entry("tok_embeddings", {kCol}), Entry("output", {kCol})},
+            {"tok_embeddings.weight [S(1)]", "output.weight [S(1)] as [S(0)]"}},
         CutCase{"tied and the alias first",
                 Blocks,
                 {Entry("output", {kCol}), Entry("tok_embeddings", {kCol})},
@@ -413,10 +413,11 @@ TEST(ResolvePlan, StrictMakesWarningsErrors) {
 }
 
 TEST(ResolvePlan, StrictMakesAMissingPlanAnError) {
-  EXPECT_THAT(ResolvePlan(MlpModule(), Mesh({{"tp", 4}}), std::nullopt,
-                          {.mesh_dim = "", .strict = true}),
-              AllOf(StatusIs(kInvalid, HasSubstr("is None: nothing is sharded")),
-                    HasReason("NO_PLAN")));
+  EXPECT_THAT(
+      ResolvePlan(MlpModule(), Mesh({{"tp", 4}}), std::nullopt,
+                  {.mesh_dim = "", .strict = true}),
+      AllOf(StatusIs(kInvalid, HasSubstr("is None: nothing is sharded")),
+            HasReason("NO_PLAN")));
 }
 
 TEST(ResolvePlan, NeedsAMeshDim) {

@@ -23,13 +23,13 @@ enum class DType : uint8_t {
   kBool,
 };
 
-int64_t ByteSize(DType dtype);          // of one element
-bool IsFloatingPoint(DType dtype);      // can carry a gradient
-std::string ToString(DType dtype);      // "f32", "i64", "bool"
+int64_t ByteSize(DType dtype);      // of one element
+bool IsFloatingPoint(DType dtype);  // can carry a gradient
+std::string ToString(DType dtype);  // "f32", "i64", "bool"
 
-using Shape = std::vector<int64_t>;     // in elements, every extent >= 0
+using Shape = std::vector<int64_t>;  // in elements, every extent >= 0
 
-int64_t NumElements(absl::Span<const int64_t> shape);  // 1 for a scalar
+int64_t NumElements(absl::Span<const int64_t> shape);        // 1 for a scalar
 std::string ShapeToString(absl::Span<const int64_t> shape);  // "[8, 10]"
 
 // A tensor's global dtype and shape: `f32[8, 10]`.

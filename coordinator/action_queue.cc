@@ -9,11 +9,12 @@ absl::StatusOr<ActionQueue::Turn> ActionQueue::Wait(
     absl::Time deadline, const std::function<bool()>& cancelled) {
   absl::MutexLock lock(&mu_);
   if (waiting_.size() >= kMaxWaiting) {
-    return MakeError(absl::StatusCode::kResourceExhausted,
-                     absl::StrCat("at most ", kMaxWaiting,
-                                  " calls may wait for one deployment, got: "
-                                  "one more"),
-                     {.reason = "QUEUE_FULL", .metadata = {{"retry_ms", "1000"}}});
+    return MakeError(
+        absl::StatusCode::kResourceExhausted,
+        absl::StrCat("at most ", kMaxWaiting,
+                     " calls may wait for one deployment, got: "
+                     "one more"),
+        {.reason = "QUEUE_FULL", .metadata = {{"retry_ms", "1000"}}});
   }
   const uint64_t ticket = next_ticket_++;
   waiting_.insert(ticket);

@@ -46,8 +46,8 @@ TEST(ActionQueueTest, RefusesTooManyWaiters) {
         [&queue] { EXPECT_THAT(queue.Wait(absl::InfiniteFuture()), IsOk()); });
   }
   // Until all of them wait, there is room, and no turn, for one more.
-  while (!absl::IsResourceExhausted(
-      queue.Wait(absl::InfinitePast()).status())) {
+  while (
+      !absl::IsResourceExhausted(queue.Wait(absl::InfinitePast()).status())) {
     std::this_thread::yield();
   }
   turn.reset();

@@ -102,8 +102,7 @@ absl::StatusOr<Coordinator::DeploymentPtr> Coordinator::Find(
 }
 
 absl::StatusOr<Coordinator::Admitted> Coordinator::Admit(
-    const DeploymentId& id, GangEpoch epoch,
-    const CallContext& context) const {
+    const DeploymentId& id, GangEpoch epoch, const CallContext& context) const {
   SP_ASSIGN_OR_RETURN(DeploymentPtr deployment, Find(id));
   {
     absl::MutexLock lock(&deployment->mu);
@@ -131,10 +130,10 @@ void Coordinator::HandleDepartures(const std::vector<Departure>& departures) {
     absl::StatusOr<std::vector<DeploymentAction>> actions;
     {
       absl::MutexLock lock(&(*deployment)->mu);
-      actions = (*deployment)
-                    ->state.Apply(WorkerGone{departure.seat->rank,
-                                             departure.reason},
-                                  Now());
+      actions =
+          (*deployment)
+              ->state.Apply(WorkerGone{departure.seat->rank, departure.reason},
+                            Now());
     }
     if (actions.ok()) {
       Perform(*deployment, *actions);

@@ -193,8 +193,7 @@ class Coordinator {
                                   const CallContext& context);
 
   // ---- tensors: coordinator_tensors.cc
-  absl::StatusOr<std::unique_ptr<UploadSession>> Upload(
-      const UploadCall& call);
+  absl::StatusOr<std::unique_ptr<UploadSession>> Upload(const UploadCall& call);
   absl::StatusOr<DownloadedTensor> Download(const DownloadCall& call,
                                             const CallContext& context);
 
@@ -247,9 +246,10 @@ class Coordinator {
                           std::shared_ptr<const DeploymentProgram> program);
 
   // coordinator_step.cc
-  std::optional<CallFailure> RunOnAll(
-      Deployment& deployment, const RunCall& call,
-      const DeploymentProgram& program, std::vector<RunOutcome>* outcomes);
+  std::optional<CallFailure> RunOnAll(Deployment& deployment,
+                                      const RunCall& call,
+                                      const DeploymentProgram& program,
+                                      std::vector<RunOutcome>* outcomes);
   absl::StatusOr<StepAnswer> RunTrain(const DeploymentPtr& deployment,
                                       const StepCall& call,
                                       const DeploymentProgram& program);

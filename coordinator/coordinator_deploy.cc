@@ -64,8 +64,8 @@ absl::StatusOr<DeploymentInfo> Coordinator::CreateDeployment(
   SP_RETURN_IF_ERROR(planned.status());
   AddMetric(Counter::kPlanUnmatchedPatterns, {},
             CountUnmatched(planned->report));
-  const auto spec = std::make_shared<const DeploymentSpec>(
-      std::move(call.spec));
+  const auto spec =
+      std::make_shared<const DeploymentSpec>(std::move(call.spec));
   if (call.validate_only) {
     return DeploymentInfo{
         .id = call.id.value_or(DeploymentId()),
@@ -231,14 +231,14 @@ absl::Status Coordinator::DeleteDeployment(const DeleteCall& call) {
     absl::MutexLock lock(&(*deployment)->mu);
     const std::string etag = (*deployment)->state.etag();
     if (!call.etag.empty() && call.etag != etag) {
-      return MakeError(absl::StatusCode::kAborted,
-                       absl::StrCat("etag: ", ResourceName(call.id),
-                                    " has changed; expected: ", etag,
-                                    ", got: ", call.etag),
-                       {.reason = "ETAG_MISMATCH",
-                        .metadata = {{"field", "etag"},
-                                     {"resource", ResourceName(call.id)},
-                                     {"expected", etag}}});
+      return MakeError(
+          absl::StatusCode::kAborted,
+          absl::StrCat("etag: ", ResourceName(call.id),
+                       " has changed; expected: ", etag, ", got: ", call.etag),
+          {.reason = "ETAG_MISMATCH",
+           .metadata = {{"field", "etag"},
+                        {"resource", ResourceName(call.id)},
+                        {"expected", etag}}});
     }
     SP_ASSIGN_OR_RETURN(actions,
                         (*deployment)->state.Apply(DeleteRequested{}, Now()));
@@ -269,9 +269,9 @@ absl::Status Coordinator::CheckDataUploaded(Deployment& deployment) {
     for (const int rank : ranks) {
       if (!deployment.uploads.HasParameter(parameter.fqn, rank)) {
         ++missing;
-        first = first.empty() ? absl::StrCat("\"", parameter.fqn,
-                                             "\" at rank ", rank)
-                              : first;
+        first = first.empty()
+                    ? absl::StrCat("\"", parameter.fqn, "\" at rank ", rank)
+                    : first;
       }
     }
   }

@@ -40,10 +40,11 @@ class CoordinatorTest : public ::testing::Test {
   }
   absl::StatusOr<Coordinator::Lease> Register(const std::string& id,
                                               uint64_t incarnation = 7) {
-    return coordinator_->RegisterWorker({.id = WorkerId{id},
-                                         .incarnation = Incarnation{incarnation},
-                                         .address = id,
-                                         .device = "cpu"});
+    return coordinator_->RegisterWorker(
+        {.id = WorkerId{id},
+         .incarnation = Incarnation{incarnation},
+         .address = id,
+         .device = "cpu"});
   }
   absl::StatusOr<DeploymentInfo> Create(int ranks, bool validate_only = false) {
     return coordinator_->CreateDeployment(
@@ -52,10 +53,8 @@ class CoordinatorTest : public ::testing::Test {
   absl::Status UploadTo(const DeploymentId& id, const std::string& parameter,
                         const TensorType& type,
                         std::optional<int> rank = std::nullopt) {
-    return Send({.deployment = id,
-                 .type = type,
-                 .parameter = parameter,
-                 .rank = rank});
+    return Send(
+        {.deployment = id, .type = type, .parameter = parameter, .rank = rank});
   }
   absl::Status UploadInput(const std::string& upload,
                            const TensorType& type = MlpInput(), char fill = 0) {
@@ -89,8 +88,8 @@ class CoordinatorTest : public ::testing::Test {
     id_ = info->id;
     ASSERT_THAT(UploadAll(id_), IsOk());
     ASSERT_THAT(coordinator_->MaterializeDeployment(id_, {}, {}), IsOk());
-    const auto program =
-        coordinator_->CreateProgram(id_, MlpSignature(WithLoss::kSum), false, {});
+    const auto program = coordinator_->CreateProgram(
+        id_, MlpSignature(WithLoss::kSum), false, {});
     ASSERT_THAT(program, IsOk());
     program_ = (*program)->id;
   }

@@ -20,9 +20,9 @@ Coordinator::CreateProgram(const DeploymentId& id,
   SP_ASSIGN_OR_RETURN(
       PlannedProgram planned,
       PlanProgram(*deployment->spec, deployment->plan, signature));
-  std::shared_ptr<const DeploymentProgram> program = MakeProgram(
-      id, std::move(planned),
-      static_cast<int>(signature.signature.inputs.size()), Now());
+  std::shared_ptr<const DeploymentProgram> program =
+      MakeProgram(id, std::move(planned),
+                  static_cast<int>(signature.signature.inputs.size()), Now());
   if (validate_only) {
     return program;
   }

@@ -103,12 +103,11 @@ absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(
   }
   state->server = builder.BuildAndStart();
   if (state->server == nullptr || port == 0) {
-    return absl::UnavailableError(
-        absl::StrCat("listen: expected an address that is free, got: ",
-                     o.listen));
+    return absl::UnavailableError(absl::StrCat(
+        "listen: expected an address that is free, got: ", o.listen));
   }
   state->address = WithPort(o.listen, port);
-  state->advertised = !o.advertise.empty()          ? o.advertise
+  state->advertised = !o.advertise.empty()         ? o.advertise
                       : IsCallable(state->address) ? state->address
                                                    : "";
   for (const char* service : kServices) {

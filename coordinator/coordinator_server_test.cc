@@ -68,8 +68,8 @@ class CoordinatorServerTest : public ::testing::Test {
   }
   absl::StatusOr<pb::StepResult> Step(const pb::StepRequest& request) {
     pb::StepResult response;
-    const absl::Status status = Call(
-        stub_, &pb::ShardingCoordinator::Stub::Step, request, &response);
+    const absl::Status status =
+        Call(stub_, &pb::ShardingCoordinator::Stub::Step, request, &response);
     return status.ok() ? absl::StatusOr<pb::StepResult>(response) : status;
   }
 
@@ -153,9 +153,8 @@ class CoordinatorServerTest : public ::testing::Test {
     program_ = deployment->programs(0);
     const GraphModule module = SequentialMlp();
     for (const Parameter& parameter : module.parameters()) {
-      ASSERT_THAT(
-          Upload({.parameter = parameter.fqn, .type = parameter.type}),
-          IsOk());
+      ASSERT_THAT(Upload({.parameter = parameter.fqn, .type = parameter.type}),
+                  IsOk());
     }
   }
   void Deploy(int ranks) {
@@ -243,8 +242,7 @@ TEST_F(CoordinatorServerTest, CreateProgramTwiceAndWhileItRuns) {
   pb::CreateProgramRequest request;
   request.set_parent(name_);
   request.set_request_id(NewId());
-  *request.mutable_signature() =
-      ToProto(MlpSignature(WithLoss::kNo).signature);
+  *request.mutable_signature() = ToProto(MlpSignature(WithLoss::kNo).signature);
   const auto create = [&](pb::Program* response) {
     return Call(stub_, &pb::ShardingCoordinator::Stub::CreateProgram, request,
                 response);
@@ -263,9 +261,9 @@ TEST_F(CoordinatorServerTest, CreateProgramTwiceAndWhileItRuns) {
   EXPECT_EQ(worker("w0").calls(Method::kLoadProgram), 2);
   pb::GetProgramRequest get;
   get.set_name(first.name());
-  EXPECT_THAT(Call(stub_, &pb::ShardingCoordinator::Stub::GetProgram, get,
-                   &second),
-              IsOk());
+  EXPECT_THAT(
+      Call(stub_, &pb::ShardingCoordinator::Stub::GetProgram, get, &second),
+      IsOk());
 }
 
 TEST_F(CoordinatorServerTest, StepTwiceAndWhileItRuns) {
@@ -400,9 +398,8 @@ TEST_F(CoordinatorServerTest, MessageOverTheLimitHarmsNothing) {
   pb::StepRequest request = StepRequestOf(1);
   request.mutable_train()->mutable_inputs(0)->set_inline_(
       std::string(5 << 20, '\0'));
-  EXPECT_THAT(Step(request),
-              StatusIs(absl::StatusCode::kResourceExhausted,
-                       HasSubstr("larger than max")));
+  EXPECT_THAT(Step(request), StatusIs(absl::StatusCode::kResourceExhausted,
+                                      HasSubstr("larger than max")));
   EXPECT_THAT(Step(StepRequestOf(1)), IsOk());
 }
 
@@ -430,9 +427,9 @@ TEST_F(CoordinatorServerTest, WaitsDoNotStarveLeases) {
   for (int i = 0; i < kWaiting; ++i) {
     waiters.emplace_back([&] {
       pb::StoreGetResponse response;
-      EXPECT_THAT(Call(rendezvous_, &pb::Rendezvous::Stub::StoreGet, get,
-                       &response),
-                  StatusIs(absl::StatusCode::kAborted, ::testing::_));
+      EXPECT_THAT(
+          Call(rendezvous_, &pb::Rendezvous::Stub::StoreGet, get, &response),
+          StatusIs(absl::StatusCode::kAborted, ::testing::_));
     });
   }
   pb::RenewLeaseRequest renew;
@@ -440,9 +437,9 @@ TEST_F(CoordinatorServerTest, WaitsDoNotStarveLeases) {
   renew.set_incarnation(7);
   pb::RenewLeaseResponse lease;
   for (int i = 0; i < 10; ++i) {
-    EXPECT_THAT(Call(registry_, &pb::WorkerRegistry::Stub::RenewLease, renew,
-                     &lease),
-                IsOk());
+    EXPECT_THAT(
+        Call(registry_, &pb::WorkerRegistry::Stub::RenewLease, renew, &lease),
+        IsOk());
   }
   EXPECT_EQ(lease.lease_ms(), 10'000);
   pb::DeleteDeploymentRequest remove;
@@ -571,9 +568,9 @@ TEST_F(CoordinatorServerTest, ListsAreBriefAndGetsAreNot) {
   pb::GetWorkerRequest get_worker;
   get_worker.set_name("workers/w0");
   pb::WorkerNode node;
-  ASSERT_THAT(Call(stub_, &pb::ShardingCoordinator::Stub::GetWorker,
-                   get_worker, &node),
-              IsOk());
+  ASSERT_THAT(
+      Call(stub_, &pb::ShardingCoordinator::Stub::GetWorker, get_worker, &node),
+      IsOk());
   EXPECT_EQ(node.deployment(), name_);
   EXPECT_EQ(node.state(), pb::WorkerNode::STATE_READY);
 }

@@ -45,8 +45,9 @@ absl::StatusOr<std::string> Relay(
     SP_RETURN_IF_ERROR(session.Write(message.chunk()));
   }
   if (context->IsCancelled()) {
-    return absl::CancelledError("the client went away in the middle of an "
-                                "upload; nothing of it is kept");
+    return absl::CancelledError(
+        "the client went away in the middle of an "
+        "upload; nothing of it is kept");
   }
   SP_ASSIGN_OR_RETURN(const int64_t bytes, session.Finish());
   pb::UploadTensorResponse response;
@@ -63,9 +64,9 @@ grpc::Status CoordinatorService::CreateDeployment(
       log_, context, *request, "CreateDeployment", response,
       [&](const CallContext& call_context) -> absl::StatusOr<pb::Deployment> {
         SP_ASSIGN_OR_RETURN(CreateCall call, CreateCallFromProto(*request));
-        SP_ASSIGN_OR_RETURN(const DeploymentInfo info,
-                            coordinator_->CreateDeployment(std::move(call),
-                                                           call_context));
+        SP_ASSIGN_OR_RETURN(
+            const DeploymentInfo info,
+            coordinator_->CreateDeployment(std::move(call), call_context));
         return ToProto(info, DeploymentView::kWithoutModule);
       });
 }
@@ -115,17 +116,15 @@ grpc::Status CoordinatorService::DeleteDeployment(
 
 grpc::Status CoordinatorService::MaterializeDeployment(
     grpc::ServerContext* context,
-    const pb::MaterializeDeploymentRequest* request,
-    pb::Deployment* response) {
+    const pb::MaterializeDeploymentRequest* request, pb::Deployment* response) {
   return ReplyOnce(
       log_, context, *request, "MaterializeDeployment", response,
       [&](const CallContext& call_context) -> absl::StatusOr<pb::Deployment> {
         SP_ASSIGN_OR_RETURN(const DeploymentId id,
                             ParseDeploymentName(request->name(), "name"));
-        SP_ASSIGN_OR_RETURN(
-            const DeploymentInfo info,
-            coordinator_->MaterializeDeployment(
-                id, GangEpoch{request->epoch()}, call_context));
+        SP_ASSIGN_OR_RETURN(const DeploymentInfo info,
+                            coordinator_->MaterializeDeployment(
+                                id, GangEpoch{request->epoch()}, call_context));
         return ToProto(info, DeploymentView::kWithoutModule);
       });
 }
@@ -142,8 +141,7 @@ grpc::Status CoordinatorService::CreateProgram(
                             SignatureSpecFromProto(request->signature()));
         SP_ASSIGN_OR_RETURN(
             const auto program,
-            coordinator_->CreateProgram(id, signature,
-                                        request->validate_only(),
+            coordinator_->CreateProgram(id, signature, request->validate_only(),
                                         call_context));
         return ToProto(*program);
       });
@@ -155,9 +153,8 @@ grpc::Status CoordinatorService::GetProgram(
   const auto get = [&]() -> absl::StatusOr<pb::Program> {
     SP_ASSIGN_OR_RETURN(const ProgramName name,
                         ParseProgramName(request->name(), "name"));
-    SP_ASSIGN_OR_RETURN(
-        const auto program,
-        coordinator_->GetProgram(name.deployment, name.program));
+    SP_ASSIGN_OR_RETURN(const auto program, coordinator_->GetProgram(
+                                                name.deployment, name.program));
     return ToProto(*program);
   };
   return Reply(get(), response);
@@ -167,12 +164,9 @@ grpc::Status CoordinatorService::Forward(grpc::ServerContext* context,
                                          const pb::ForwardRequest* request,
                                          pb::ForwardResponse* response) {
   const auto run = [&]() -> absl::StatusOr<pb::ForwardResponse> {
-    SP_ASSIGN_OR_RETURN(const ForwardCall call,
-                        ForwardCallFromProto(*request));
-    SP_ASSIGN_OR_RETURN(
-        ForwardAnswer answer,
-        coordinator_->Forward(call,
-                              MakeContext(context)));
+    SP_ASSIGN_OR_RETURN(const ForwardCall call, ForwardCallFromProto(*request));
+    SP_ASSIGN_OR_RETURN(ForwardAnswer answer,
+                        coordinator_->Forward(call, MakeContext(context)));
     return ToProto(std::move(answer));
   };
   return Reply(run(), response);
@@ -207,8 +201,9 @@ grpc::Status CoordinatorService::UploadTensor(
   const CallContext call_context = MakeContext(context);
   first.mutable_header()->clear_request_id();
   const absl::StatusOr<std::string> answer = log_->Run(
-      id, Digest(absl::StrCat("UploadTensor\n",
-                              SerializeDeterministic(first.header()))),
+      id,
+      Digest(absl::StrCat("UploadTensor\n",
+                          SerializeDeterministic(first.header()))),
       call_context.deadline, [&]() -> absl::StatusOr<std::string> {
         SP_ASSIGN_OR_RETURN(const UploadCall call,
                             UploadCallFromProto(first.header()));
@@ -246,8 +241,8 @@ grpc::Status CoordinatorService::DownloadTensor(
   pb::DownloadTensorResponse first;
   *first.mutable_header()->mutable_type() = ToProto(tensor->tensor.type);
   *first.mutable_header()->mutable_spec() = ToProto(tensor->spec);
-  if (!write(first) || !SendChunks<pb::DownloadTensorResponse>(
-                           tensor->tensor.bytes, write)) {
+  if (!write(first) ||
+      !SendChunks<pb::DownloadTensorResponse>(tensor->tensor.bytes, write)) {
     return ToGrpcStatus(absl::CancelledError("the client went away"));
   }
   return grpc::Status::OK;
@@ -275,8 +270,7 @@ grpc::Status CoordinatorService::GetWorker(grpc::ServerContext*,
   const auto get = [&]() -> absl::StatusOr<pb::WorkerNode> {
     SP_ASSIGN_OR_RETURN(const WorkerId id,
                         ParseWorkerName(request->name(), "name"));
-    SP_ASSIGN_OR_RETURN(const WorkerRecord worker,
-                        coordinator_->GetWorker(id));
+    SP_ASSIGN_OR_RETURN(const WorkerRecord worker, coordinator_->GetWorker(id));
     return ToProto(worker);
   };
   return Reply(get(), response);

@@ -47,10 +47,9 @@ class CoordinatorService final : public v1::ShardingCoordinator::Service {
                     const v1::StepRequest* request,
                     v1::StepResult* response) override;
   // Cancelled: the client went away in the middle. DataLoss: bad checksum.
-  grpc::Status UploadTensor(
-      grpc::ServerContext* context,
-      grpc::ServerReader<v1::UploadTensorRequest>* reader,
-      v1::UploadTensorResponse* response) override;
+  grpc::Status UploadTensor(grpc::ServerContext* context,
+                            grpc::ServerReader<v1::UploadTensorRequest>* reader,
+                            v1::UploadTensorResponse* response) override;
   grpc::Status DownloadTensor(
       grpc::ServerContext* context, const v1::DownloadTensorRequest* request,
       grpc::ServerWriter<v1::DownloadTensorResponse>* writer) override;

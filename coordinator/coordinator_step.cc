@@ -68,17 +68,18 @@ absl::Status CheckLoadState(Deployment& deployment,
     SP_ASSIGN_OR_RETURN(const Deployment::CanonicalParameter found,
                         deployment.FindParameter(action.entries[i].fqn,
                                                  absl::StrCat(field, ".fqn")));
-    SP_RETURN_IF_ERROR(WithMetadata(
-        deployment.uploads.Check(action.entries[i].upload,
-                                 found.parameter->type,
-                                 absl::StrCat(field, ".upload")),
-        "fqn", action.entries[i].fqn));
+    SP_RETURN_IF_ERROR(
+        WithMetadata(deployment.uploads.Check(action.entries[i].upload,
+                                              found.parameter->type,
+                                              absl::StrCat(field, ".upload")),
+                     "fqn", action.entries[i].fqn));
   }
   return absl::OkStatus();
 }
 
 // Entries under the canonical names, the last one of a tied weight counts.
-void Canonicalize(const Deployment& deployment, std::vector<LoadEntry>* entries) {
+void Canonicalize(const Deployment& deployment,
+                  std::vector<LoadEntry>* entries) {
   for (LoadEntry& entry : *entries) {
     const auto found = deployment.FindParameter(entry.fqn, "fqn");
     entry.fqn = found.ok() ? found->parameter->fqn : entry.fqn;
@@ -92,9 +93,10 @@ absl::Status NoLoss(const DeploymentProgram& program) {
       absl::StrCat("train.program: expected a program with a loss, got: ",
                    name),
       {.reason = "PROGRAM_WITHOUT_LOSS",
-       .metadata = {{"field", "train.program"},
-                    {"subject", name},
-                    {"remedy", "create a program whose signature has a loss"}}});
+       .metadata = {
+           {"field", "train.program"},
+           {"subject", name},
+           {"remedy", "create a program whose signature has a loss"}}});
 }
 
 // The program of a call, which must be one of the deployment's own.
@@ -105,12 +107,11 @@ absl::StatusOr<std::shared_ptr<const DeploymentProgram>> FindProgram(
   }
   const std::string expected =
       absl::StrCat("a program of ", ResourceName(deployment.id));
-  return MakeError(
-      absl::StatusCode::kInvalidArgument,
-      absl::StrCat(field, ": expected ", expected, ", got: ",
-                   ResourceName(name.deployment, name.program)),
-      {.reason = "PROGRAM_OF_ANOTHER_DEPLOYMENT",
-       .metadata = {{"field", field}, {"expected", expected}}});
+  return MakeError(absl::StatusCode::kInvalidArgument,
+                   absl::StrCat(field, ": expected ", expected, ", got: ",
+                                ResourceName(name.deployment, name.program)),
+                   {.reason = "PROGRAM_OF_ANOTHER_DEPLOYMENT",
+                    .metadata = {{"field", field}, {"expected", expected}}});
 }
 
 // The global loss of the ranks' local values.
@@ -144,8 +145,8 @@ std::optional<CallFailure> Coordinator::RunOnAll(
       [&](int rank, WorkerClient& client, const GangRef& ref,
           const CallOptions& options, WorkerClient::Done done) {
         RunCall mine = call;
-        mine.expected_hash = call.train ? program.train_hash[rank]
-                                        : program.forward_hash[rank];
+        mine.expected_hash =
+            call.train ? program.train_hash[rank] : program.forward_hash[rank];
         client.Run(ref, mine, options,
                    [outcomes, rank, done](absl::StatusOr<RunOutcome> outcome) {
                      const absl::Status status = outcome.status();
@@ -231,15 +232,14 @@ absl::StatusOr<StepAnswer> Coordinator::Step(const StepCall& call,
   const std::string phase = PhaseOf(call.action);
   AddMetric(Counter::kSteps, {phase, answer.ok() ? "ok" : "failed"});
   if (options_.metrics != nullptr && answer.ok()) {
-    options_.metrics->Observe(Histogram::kStepDuration, {phase},
-                              Now() - start);
+    options_.metrics->Observe(Histogram::kStepDuration, {phase}, Now() - start);
   }
   return answer;
 }
 
-absl::StatusOr<StepAnswer> Coordinator::NewStep(
-    const DeploymentPtr& deployment, const StepCall& call,
-    const std::string& digest) {
+absl::StatusOr<StepAnswer> Coordinator::NewStep(const DeploymentPtr& deployment,
+                                                const StepCall& call,
+                                                const std::string& digest) {
   const auto* train = std::get_if<TrainAction>(&call.action);
   std::shared_ptr<const DeploymentProgram> program;
   if (train != nullptr) {
@@ -258,15 +258,13 @@ absl::StatusOr<StepAnswer> Coordinator::NewStep(
     if (const auto* load = std::get_if<LoadStateAction>(&call.action)) {
       SP_RETURN_IF_ERROR(CheckLoadState(*deployment, *load));
     }
-    SP_RETURN_IF_ERROR(deployment->state
-                           .Apply(StepRequested{call.number, digest,
-                                                train != nullptr},
-                                  Now())
-                           .status());
+    SP_RETURN_IF_ERROR(
+        deployment->state
+            .Apply(StepRequested{call.number, digest, train != nullptr}, Now())
+            .status());
   }
   const absl::Time start = Now();
-  StepAnswer answer{.number = call.number,
-                    .epoch = deployment->gang->epoch()};
+  StepAnswer answer{.number = call.number, .epoch = deployment->gang->epoch()};
   if (train != nullptr) {
     SP_ASSIGN_OR_RETURN(answer, RunTrain(deployment, call, *program));
   }

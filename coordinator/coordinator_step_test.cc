@@ -52,9 +52,8 @@ TEST_F(CoordinatorTest, RepeatedStepIsAnsweredNotRepeated) {
   const auto first = Train(1);
   EXPECT_THAT(Train(1), IsOkAndHolds(*first));
   EXPECT_EQ(cluster_.worker("w0").calls(Method::kRun), 1);
-  EXPECT_THAT(Train(1, "another body"),
-              AllOf(HasReason("STEP_OUT_OF_TURN"),
-                    HasMetadata("expected", "2")));
+  EXPECT_THAT(Train(1, "another body"), AllOf(HasReason("STEP_OUT_OF_TURN"),
+                                              HasMetadata("expected", "2")));
   EXPECT_THAT(Train(3), HasMetadata("expected", "2"));
   EXPECT_THAT(Train(2), IsOk());
 }
@@ -68,10 +67,10 @@ TEST_F(CoordinatorTest, RepeatedStepWaitsForTheFirst) {
   std::thread a([&] { first = Train(1); });
   cluster_.worker("w0").WaitUntilHeld(Method::kRun);
   std::thread b([&] { second = Train(1); });
-  EXPECT_THAT(coordinator_->Step(TrainCall(1),
-                                 {.deadline = absl::InfinitePast()}),
-              StatusIs(absl::StatusCode::kDeadlineExceeded,
-                       HasSubstr("still running")));
+  EXPECT_THAT(
+      coordinator_->Step(TrainCall(1), {.deadline = absl::InfinitePast()}),
+      StatusIs(absl::StatusCode::kDeadlineExceeded,
+               HasSubstr("still running")));
   cluster_.worker("w0").Release(Method::kRun);
   a.join();
   b.join();
@@ -189,10 +188,10 @@ TEST_F(CoordinatorTest, TrainNeedsAProgramWithALossOfItsOwn) {
   std::get<TrainAction>(call.action).program.program = (*plain)->id;
   EXPECT_THAT(coordinator_->Step(call, {}), HasReason("PROGRAM_WITHOUT_LOSS"));
   std::get<TrainAction>(call.action).program.program = ProgramId{"p9"};
-  EXPECT_THAT(coordinator_->Step(call, {}),
-              AllOf(StatusIs(absl::StatusCode::kNotFound,
-                             HasSubstr("/programs/p9")),
-                    HasReason("PROGRAM_NOT_FOUND")));
+  EXPECT_THAT(
+      coordinator_->Step(call, {}),
+      AllOf(StatusIs(absl::StatusCode::kNotFound, HasSubstr("/programs/p9")),
+            HasReason("PROGRAM_NOT_FOUND")));
   std::get<TrainAction>(call.action).program.deployment = DeploymentId{"e"};
   EXPECT_THAT(coordinator_->Step(call, {}),
               AllOf(StatusIs(absl::StatusCode::kInvalidArgument,
@@ -216,28 +215,35 @@ TEST_P(BadInputsTest, AreRefusedAndHarmNothing) {
               StatusIs(GetParam().code, HasSubstr(GetParam().message)));
   StepCall call = TrainCall(1);
   std::get<TrainAction>(call.action).inputs = GetParam().inputs;
-  EXPECT_THAT(coordinator_->Step(call, {}),
-              StatusIs(GetParam().code,
-                       HasSubstr("train." + GetParam().message)));
+  EXPECT_THAT(
+      coordinator_->Step(call, {}),
+      StatusIs(GetParam().code, HasSubstr("train." + GetParam().message)));
   EXPECT_EQ(cluster_.worker("w0").calls(Method::kRun), 0);
   EXPECT_THAT(Train(1), IsOk());
 }
 INSTANTIATE_TEST_SUITE_P(
     All, BadInputsTest,
     ::testing::Values(
-        BadInputs{"none", {}, absl::StatusCode::kInvalidArgument,
+        BadInputs{"none",
+                  {},
+                  absl::StatusCode::kInvalidArgument,
                   "inputs: expected 1 tensors, got: 0"},
-        BadInputs{"two", {Zeros(MlpInput()), Zeros(MlpInput())},
+        BadInputs{"two",
+                  {Zeros(MlpInput()), Zeros(MlpInput())},
                   absl::StatusCode::kInvalidArgument,
                   "inputs: expected 1 tensors, got: 2"},
-        BadInputs{"shape", {Zeros({DType::kFloat32, {6, 11}})},
+        BadInputs{"shape",
+                  {Zeros({DType::kFloat32, {6, 11}})},
                   absl::StatusCode::kInvalidArgument,
                   "inputs[0]: expected f32[6, 10], got: f32[6, 11]"},
-        BadInputs{"dtype", {Zeros({DType::kInt64, {6, 10}})},
+        BadInputs{"dtype",
+                  {Zeros({DType::kInt64, {6, 10}})},
                   absl::StatusCode::kInvalidArgument,
                   "inputs[0]: expected f32[6, 10], got: i64[6, 10]"},
-        BadInputs{"no upload", {UploadedTensor{MlpInput(), "x"}},
-                  absl::StatusCode::kNotFound, "inputs[0]: expected an upload"}),
+        BadInputs{"no upload",
+                  {UploadedTensor{MlpInput(), "x"}},
+                  absl::StatusCode::kNotFound,
+                  "inputs[0]: expected an upload"}),
     CaseName<BadInputs>);
 
 TEST_F(CoordinatorTest, ForwardGivesSmallOutputs) {
@@ -326,8 +332,7 @@ TEST_F(CoordinatorTest, WorkerThatDiesInAStepIsNamedAndReplaced) {
   EXPECT_THAT(Train(1), AllOf(StatusIs(absl::StatusCode::kUnavailable,
                                        HasSubstr("worker w1 (rank 1) is gone")),
                               HasReason("WORKER_LOST")));
-  EXPECT_EQ(coordinator_->GetWorker(WorkerId{"w1"})->state,
-            WorkerState::kLost);
+  EXPECT_EQ(coordinator_->GetWorker(WorkerId{"w1"})->state, WorkerState::kLost);
   EXPECT_THAT(Train(1), StatusIs(absl::StatusCode::kFailedPrecondition,
                                  HasSubstr("worker w1 is LOST: its connection "
                                            "broke (rank 1)")));

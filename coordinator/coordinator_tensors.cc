@@ -13,10 +13,10 @@ constexpr int kMaxUploadIdBytes = 256;
 
 absl::Status BadField(const std::string& field, const std::string& reason,
                       const std::string& expected, const std::string& got) {
-  return MakeError(
-      absl::StatusCode::kInvalidArgument,
-      absl::StrCat(field, ": expected ", expected, ", got: ", got),
-      {.reason = reason, .metadata = {{"field", field}, {"expected", expected}}});
+  return MakeError(absl::StatusCode::kInvalidArgument,
+                   absl::StrCat(field, ": expected ", expected, ", got: ", got),
+                   {.reason = reason,
+                    .metadata = {{"field", field}, {"expected", expected}}});
 }
 
 absl::Status CheckUploadId(const std::string& id) {
@@ -39,8 +39,8 @@ absl::StatusOr<TensorPlace> PlaceOf(Deployment& deployment,
                                     const ParameterKey& key) {
   SP_ASSIGN_OR_RETURN(const Deployment::CanonicalParameter found,
                       deployment.FindParameter(key.fqn, "tensor.parameter"));
-  return TensorPlace{ParameterKey{found.parameter->fqn},
-                     found.parameter->type, *found.spec};
+  return TensorPlace{ParameterKey{found.parameter->fqn}, found.parameter->type,
+                     *found.spec};
 }
 
 absl::StatusOr<TensorPlace> PlaceOf(Deployment& deployment,
@@ -99,13 +99,13 @@ absl::StatusOr<TensorPlace> PlaceOf(Deployment& deployment,
                                     const InputGradientKey& key) {
   const std::string field = "tensor.input_gradient";
   SP_ASSIGN_OR_RETURN(const auto run, LastRun(deployment, field));
-  SP_RETURN_IF_ERROR(
-      CheckIndex(field, key.index, run->program.inputs.size()));
+  SP_RETURN_IF_ERROR(CheckIndex(field, key.index, run->program.inputs.size()));
   const InputBinding& input = run->program.inputs[key.index];
   if (input.gradient < 0) {
     return MakeError(
         absl::StatusCode::kNotFound,
-        absl::StrCat(field, ": expected an input with requires_grad of a "
+        absl::StrCat(field,
+                     ": expected an input with requires_grad of a "
                      "program with a loss, got: input ",
                      key.index),
         {.reason = "GRADIENT_NOT_FOUND",
@@ -122,9 +122,8 @@ absl::StatusOr<TensorPlace> PlaceOf(Deployment& deployment,
 // Writes each chunk to all its workers as it comes.
 class RelayedUpload : public UploadSession {
  public:
-  RelayedUpload(Coordinator* coordinator,
-                Coordinator::DeploymentPtr deployment, UploadCall call,
-                std::vector<int> ranks,
+  RelayedUpload(Coordinator* coordinator, Coordinator::DeploymentPtr deployment,
+                UploadCall call, std::vector<int> ranks,
                 std::vector<std::unique_ptr<TensorSink>> sinks)
       : coordinator_(coordinator),
         deployment_(std::move(deployment)),
@@ -239,8 +238,7 @@ absl::StatusOr<HostTensor> Coordinator::ReadGlobal(
   const DeviceMesh& mesh = deployment->spec->mesh;
   std::vector<LocalTensor> shards;
   const std::optional<CallFailure> failure = deployment->gang->Read(
-      Spec(options_.run_timeout), RanksToAssemble(spec, mesh), key,
-      &shards);
+      Spec(options_.run_timeout), RanksToAssemble(spec, mesh), key, &shards);
   if (failure.has_value()) {
     return HandleFailure(deployment, *failure);
   }
@@ -265,16 +263,15 @@ absl::StatusOr<DownloadedTensor> Coordinator::Download(
       std::visit([&](const auto& key) { return PlaceOf(deployment, key); },
                  call.tensor));
   if (!call.rank.has_value()) {
-    SP_ASSIGN_OR_RETURN(HostTensor tensor,
-                        ReadGlobal(admitted.deployment, place.key, place.type,
-                                   place.spec));
+    SP_ASSIGN_OR_RETURN(
+        HostTensor tensor,
+        ReadGlobal(admitted.deployment, place.key, place.type, place.spec));
     return DownloadedTensor{std::move(tensor), place.spec};
   }
   SP_RETURN_IF_ERROR(CheckIndex("rank", *call.rank, deployment.gang->size()));
   std::vector<LocalTensor> shards;
-  const std::optional<CallFailure> failure =
-      deployment.gang->Read(Spec(options_.run_timeout), {*call.rank},
-                            place.key, &shards);
+  const std::optional<CallFailure> failure = deployment.gang->Read(
+      Spec(options_.run_timeout), {*call.rank}, place.key, &shards);
   if (failure.has_value()) {
     return HandleFailure(admitted.deployment, *failure);
   }

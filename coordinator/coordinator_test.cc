@@ -46,19 +46,20 @@ TEST_F(CoordinatorTest, DryRunTouchesNoWorker) {
 }
 
 TEST_F(CoordinatorTest, DryRunPlansTheProgramToo) {
-  const auto info = coordinator_->CreateDeployment(
-      {.spec = MlpSpec(4), .signature = MlpSignature(WithLoss::kSum), .validate_only = true},
-      {});
+  const auto info =
+      coordinator_->CreateDeployment({.spec = MlpSpec(4),
+                                      .signature = MlpSignature(WithLoss::kSum),
+                                      .validate_only = true},
+                                     {});
   ASSERT_THAT(info, IsOk());
   EXPECT_THAT(info->report->program_text, HasSubstr("all_reduce"));
 }
 
 TEST_F(CoordinatorTest, MeshLargerThanTheWorkersHarmsNothing) {
   AddWorkers(2);
-  EXPECT_THAT(Create(3),
-              AllOf(StatusIs(absl::StatusCode::kFailedPrecondition,
-                             HasSubstr("needs 3 workers")),
-                    HasReason("TOO_FEW_WORKERS")));
+  EXPECT_THAT(Create(3), AllOf(StatusIs(absl::StatusCode::kFailedPrecondition,
+                                        HasSubstr("needs 3 workers")),
+                               HasReason("TOO_FEW_WORKERS")));
   EXPECT_THAT(coordinator_->ListDeployments(), IsEmpty());
   Deploy(2);
   EXPECT_THAT(Train(1), IsOk());
@@ -94,8 +95,7 @@ TEST_F(CoordinatorTest, DeadWorkerIsReplacedWhenAGangForms) {
   const auto info = Create(2);
   ASSERT_THAT(info, IsOk());
   EXPECT_THAT(info->workers, ElementsAre(WorkerId{"w1"}, WorkerId{"w2"}));
-  EXPECT_EQ(coordinator_->GetWorker(WorkerId{"w0"})->state,
-            WorkerState::kLost);
+  EXPECT_EQ(coordinator_->GetWorker(WorkerId{"w0"})->state, WorkerState::kLost);
 }
 
 TEST_F(CoordinatorTest, WorkerThatCannotJoinIsNamed) {
@@ -113,10 +113,10 @@ TEST_F(CoordinatorTest, DeleteFreesTheWorkers) {
   EXPECT_THAT(coordinator_->DeleteDeployment({.id = id_}), IsOk());
   EXPECT_EQ(cluster_.worker("w1").calls(Method::kLeaveGang), 1);
   EXPECT_THAT(FreeWorkers(), SizeIs(2));
-  EXPECT_THAT(coordinator_->DeleteDeployment({.id = id_}),
-              AllOf(StatusIs(absl::StatusCode::kNotFound,
-                             HasSubstr(ResourceName(id_))),
-                    HasMetadata("resource", ResourceName(id_))));
+  EXPECT_THAT(
+      coordinator_->DeleteDeployment({.id = id_}),
+      AllOf(StatusIs(absl::StatusCode::kNotFound, HasSubstr(ResourceName(id_))),
+            HasMetadata("resource", ResourceName(id_))));
   EXPECT_THAT(
       coordinator_->DeleteDeployment({.id = id_, .allow_missing = true}),
       IsOk());
@@ -128,17 +128,15 @@ TEST_F(CoordinatorTest, DeleteWithAStaleEtagIsAborted) {
   const auto created = Create(1);
   ASSERT_THAT(created, IsOk());
   ASSERT_THAT(UploadAll(created->id), IsOk());
-  ASSERT_THAT(coordinator_->MaterializeDeployment(created->id, {}, {}),
-              IsOk());
+  ASSERT_THAT(coordinator_->MaterializeDeployment(created->id, {}, {}), IsOk());
   EXPECT_THAT(coordinator_->DeleteDeployment(
                   {.id = created->id, .etag = created->etag}),
               AllOf(StatusIs(absl::StatusCode::kAborted,
                              HasSubstr("got: " + created->etag)),
                     HasReason("ETAG_MISMATCH")));
   const std::string etag = coordinator_->GetDeployment(created->id)->etag;
-  EXPECT_THAT(
-      coordinator_->DeleteDeployment({.id = created->id, .etag = etag}),
-      IsOk());
+  EXPECT_THAT(coordinator_->DeleteDeployment({.id = created->id, .etag = etag}),
+              IsOk());
 }
 
 // -------------------------------------------------------------- materialize
@@ -236,10 +234,14 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         BadUpload{"unknown", "net9.weight", MlpInput(),
                   absl::StatusCode::kNotFound, "got: \"net9.weight\""},
-        BadUpload{"shape", "net1.bias", {DType::kFloat32, {17}},
+        BadUpload{"shape",
+                  "net1.bias",
+                  {DType::kFloat32, {17}},
                   absl::StatusCode::kInvalidArgument,
                   "expected f32[16] for \"net1.bias\", got: f32[17]"},
-        BadUpload{"dtype", "net1.bias", {DType::kFloat64, {16}},
+        BadUpload{"dtype",
+                  "net1.bias",
+                  {DType::kFloat64, {16}},
                   absl::StatusCode::kInvalidArgument,
                   "expected f32[16] for \"net1.bias\", got: f64[16]"}),
     CaseName<BadUpload>);
@@ -298,10 +300,10 @@ TEST_F(CoordinatorTest, DownloadsGlobalsAndShards) {
   EXPECT_EQ(ToString(coordinator_->Download(shard, {})->tensor.type),
             "f32[8, 10]");
   shard.rank = 2;
-  EXPECT_THAT(coordinator_->Download(shard, {}),
-              AllOf(StatusIs(absl::StatusCode::kInvalidArgument,
-                             HasSubstr("got: 2")),
-                    HasMetadata("field", "rank")));
+  EXPECT_THAT(
+      coordinator_->Download(shard, {}),
+      AllOf(StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("got: 2")),
+            HasMetadata("field", "rank")));
 }
 
 TEST_F(CoordinatorTest, DownloadsOfTheLastCall) {

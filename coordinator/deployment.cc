@@ -54,13 +54,12 @@ Deployment::FindProgram(const ProgramId& program) {
     known.push_back(candidate->id.value);
   }
   const std::string name = ResourceName(id, program);
-  return MakeError(
-      absl::StatusCode::kNotFound,
-      absl::StrCat(ResourceName(id), " has the programs [",
-                   absl::StrJoin(known, ", "), "], got: ", name),
-      {.reason = "PROGRAM_NOT_FOUND",
-       .metadata = {{"resource", name},
-                    {"remedy", "create it with CreateProgram"}}});
+  return MakeError(absl::StatusCode::kNotFound,
+                   absl::StrCat(ResourceName(id), " has the programs [",
+                                absl::StrJoin(known, ", "), "], got: ", name),
+                   {.reason = "PROGRAM_NOT_FOUND",
+                    .metadata = {{"resource", name},
+                                 {"remedy", "create it with CreateProgram"}}});
 }
 
 absl::StatusOr<Deployment::CanonicalParameter> Deployment::FindParameter(

@@ -70,30 +70,30 @@ absl::Status DeploymentState::CheckReady(absl::string_view what) const {
        .metadata = {{"resource", ResourceName(id_)},
                     {"subject", ResourceName(id_)},
                     {"expected", "READY"},
-                    {"remedy", "upload the parameters and call "
-                               "MaterializeDeployment"}}});
+                    {"remedy",
+                     "upload the parameters and call "
+                     "MaterializeDeployment"}}});
 }
 
 absl::Status DeploymentState::CheckEpoch(GangEpoch epoch) const {
   if (epoch.value == 0 || epoch == epoch_) {
     return absl::OkStatus();
   }
-  return MakeError(
-      absl::StatusCode::kAborted,
-      absl::StrCat(ResourceName(id_), ": expected epoch ", epoch_.value,
-                   ", got: ", epoch.value),
-      {.reason = "EPOCH_STALE",
-       .metadata = {{"field", "epoch"},
-                    {"resource", ResourceName(id_)},
-                    {"expected", absl::StrCat(epoch_.value)}}});
+  return MakeError(absl::StatusCode::kAborted,
+                   absl::StrCat(ResourceName(id_), ": expected epoch ",
+                                epoch_.value, ", got: ", epoch.value),
+                   {.reason = "EPOCH_STALE",
+                    .metadata = {{"field", "epoch"},
+                                 {"resource", ResourceName(id_)},
+                                 {"expected", absl::StrCat(epoch_.value)}}});
 }
 
 std::string DeploymentState::etag() const {
   return absl::StrCat("\"", epoch_.value, "-", revision_, "\"");
 }
 
-absl::StatusOr<DeploymentState::Actions> DeploymentState::On(
-    const GangFormed&, absl::Time now) {
+absl::StatusOr<DeploymentState::Actions> DeploymentState::On(const GangFormed&,
+                                                             absl::Time now) {
   SP_RETURN_IF_ERROR(CheckAlive("form"));
   Enter(DeploymentPhase::kAwaitingData, "its parameters may be uploaded", now);
   return Actions{};
@@ -179,8 +179,8 @@ absl::StatusOr<DeploymentState::Actions> DeploymentState::On(
   const InFlight in_flight = std::exchange(in_flight_, InFlight::kNothing);
   SP_RETURN_IF_ERROR(CheckAlive("the call"));
   if (event.health == GangHealth::kBroken) {
-    return Fail(absl::StrCat(MemberText(members_[event.rank], event.rank),
-                             ": ", event.status.message()),
+    return Fail(absl::StrCat(MemberText(members_[event.rank], event.rank), ": ",
+                             event.status.message()),
                 now);
   }
   if (phase_ == DeploymentPhase::kMaterializing) {

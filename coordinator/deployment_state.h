@@ -19,11 +19,11 @@
 namespace shardplane {
 
 enum class DeploymentPhase {
-  kForming = 1,     // its gang is being formed
-  kAwaitingData,    // gang formed, parameters may be uploaded
+  kForming = 1,   // its gang is being formed
+  kAwaitingData,  // gang formed, parameters may be uploaded
   kMaterializing,
   kReady,
-  kFailed,          // for good; the reason names worker and rank
+  kFailed,  // for good; the reason names worker and rank
   kDeleted,
 };
 std::string ToString(DeploymentPhase phase);  // "AWAITING_DATA"
@@ -56,8 +56,8 @@ struct MaterializeRequested {};
 struct MaterializeDone {};
 struct StepRequested {
   StepNumber number;
-  std::string digest;       // of the whole request
-  bool runs_program = true; // train; else only a commit
+  std::string digest;        // of the whole request
+  bool runs_program = true;  // train; else only a commit
 };
 struct RunDone {};
 struct CommitDone {

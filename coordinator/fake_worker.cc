@@ -177,8 +177,8 @@ void FakeWorker::Serve(Method method, const GangRef& gang,
           };
           mu_.Await(absl::Condition(&over));
           --behaviours_[method].held;
-          end = dead_        ? Gone()
-                : cancelled ? absl::CancelledError("cancelled")
+          end = dead_               ? Gone()
+                : cancelled         ? absl::CancelledError("cancelled")
                 : aborts_ != aborts ? Aborted()
                                     : absl::OkStatus();
         }
@@ -296,14 +296,12 @@ std::unique_ptr<TensorFlow> FakeWorker::ReadTensor(const GangRef&,
 LocalTensor FakeWorker::Read(const TensorKey& key) {
   LocalTensor tensor;
   if (const auto* output = std::get_if<OutputKey>(&key)) {
-    const ShardedProgram& program =
-        programs_.at(runs_.back().program.value);
+    const ShardedProgram& program = programs_.at(runs_.back().program.value);
     const Value& value = program.values[program.outputs[output->index]];
     tensor.global = value.type;
     tensor.spec = value.spec;
   } else if (const auto* input = std::get_if<InputGradientKey>(&key)) {
-    const ShardedProgram& program =
-        programs_.at(runs_.back().program.value);
+    const ShardedProgram& program = programs_.at(runs_.back().program.value);
     const Value& value = program.values[program.inputs[input->index].gradient];
     tensor.global = value.type;
     tensor.spec = value.spec;
@@ -318,10 +316,10 @@ LocalTensor FakeWorker::Read(const TensorKey& key) {
       }
     }
   }
-  tensor.local.type = {tensor.global.dtype,
-                       LocalShape(tensor.global.shape, tensor.spec,
-                                  joined_.mesh,
-                                  joined_.mesh.Coordinate(joined_.rank))};
+  tensor.local.type = {
+      tensor.global.dtype,
+      LocalShape(tensor.global.shape, tensor.spec, joined_.mesh,
+                 joined_.mesh.Coordinate(joined_.rank))};
   tensor.local.bytes.resize(ByteSize(tensor.local.type));
   return tensor;
 }

@@ -17,8 +17,15 @@
 namespace shardplane {
 
 enum class Method {
-  kJoinGang, kLeaveGang, kAbort, kMaterialize, kLoadProgram, kRun, kCommit,
-  kStageTensor, kReadTensor,
+  kJoinGang,
+  kLeaveGang,
+  kAbort,
+  kMaterialize,
+  kLoadProgram,
+  kRun,
+  kCommit,
+  kStageTensor,
+  kReadTensor,
 };
 
 // Answers at once and as a worker would: its tensors are zeros, its loss is
@@ -60,8 +67,8 @@ class FakeWorker : public WorkerClient {
   void LoadProgram(const GangRef& gang, const ProgramId& id,
                    const ShardedProgram& program, const CallOptions& options,
                    Done done) override;
-  void Run(const GangRef& gang, const RunCall& call,
-           const CallOptions& options, Answer<RunOutcome> done) override;
+  void Run(const GangRef& gang, const RunCall& call, const CallOptions& options,
+           Answer<RunOutcome> done) override;
   void Commit(const GangRef& gang, const CommitCall& call,
               const CallOptions& options, Done done) override;
   std::unique_ptr<TensorSink> StageTensor(const GangRef& gang,

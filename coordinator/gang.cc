@@ -104,9 +104,8 @@ bool Gang::AwaitByThemselves(FanOut& fan_out) {
   mu_.Await(absl::Condition(&trouble));
   // A worker that is gone cannot be waited for, and neither can its peers.
   const bool lost =
-      !broken_.empty() ||
-      std::any_of(fan_out.statuses.begin(), fan_out.statuses.end(),
-                  IsConnectionLost);
+      !broken_.empty() || std::any_of(fan_out.statuses.begin(),
+                                      fan_out.statuses.end(), IsConnectionLost);
   return mu_.AwaitWithTimeout(absl::Condition(&done),
                               lost ? absl::ZeroDuration() : options_.grace);
 }
@@ -121,8 +120,8 @@ void Gang::AbortOthers(FanOut& fan_out, Cancellation& cancellation) {
       if (!fan_out.done[rank]) {
         running.push_back(rank);
       } else if (!fan_out.statuses[rank].ok()) {
-        reason = absl::StrCat("rank ", rank, " has failed: ",
-                              fan_out.statuses[rank].message());
+        reason = absl::StrCat(
+            "rank ", rank, " has failed: ", fan_out.statuses[rank].message());
       }
     }
     reason = broken_.empty() ? reason : broken_;
@@ -236,10 +235,9 @@ std::optional<CallFailure> Gang::Judge(
     return std::nullopt;
   }
   const absl::Status broken = Broken();
-  failure.status =
-      failure.lost.empty() && !broken.ok()
-          ? broken
-          : InRank(*culprit, members_[failure.rank], failure.rank);
+  failure.status = failure.lost.empty() && !broken.ok()
+                       ? broken
+                       : InRank(*culprit, members_[failure.rank], failure.rank);
   return failure;
 }
 

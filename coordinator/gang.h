@@ -22,11 +22,11 @@ namespace shardplane {
 
 // How a call to the ranks has failed.
 struct CallFailure {
-  int rank = 0;            // the culprit: one that is gone before all others
-  absl::Status status;     // its error; names worker and rank
+  int rank = 0;         // the culprit: one that is gone before all others
+  absl::Status status;  // its error; names worker and rank
   GangHealth health = GangHealth::kIntact;
-  std::vector<int> lost;   // ranks whose connection broke
-  int succeeded = 0;       // ranks that did what they were told
+  std::vector<int> lost;  // ranks whose connection broke
+  int succeeded = 0;      // ranks that did what they were told
 };
 
 // Thread-safe. Shared by the calls that run on it: one may still be unwinding

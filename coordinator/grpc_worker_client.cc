@@ -3,8 +3,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "grpcpp/grpcpp.h"
 #include "common/errors.h"
+#include "grpcpp/grpcpp.h"
 #include "proto/convert/module.h"
 #include "proto/convert/optimizer.h"
 #include "proto/convert/program.h"
@@ -67,8 +67,8 @@ pb::RunRequest ToProto(const GangRef& gang, const RunCall& call) {
   request.set_mode(call.train ? pb::RunRequest::MODE_TRAIN
                               : pb::RunRequest::MODE_FORWARD);
   for (const TensorSource& input : call.inputs) {
-    *request.add_inputs() = std::visit(
-        [](const auto& tensor) { return ToProto(tensor); }, input);
+    *request.add_inputs() =
+        std::visit([](const auto& tensor) { return ToProto(tensor); }, input);
   }
   request.set_accumulate(call.accumulate);
   request.set_expected_hash(call.expected_hash);
@@ -92,8 +92,7 @@ pb::CommitRequest ToProto(const GangRef& gang, const CommitCall& call) {
   return request;
 }
 
-absl::StatusOr<RunOutcome> OutcomeFromProto(
-    const pb::RunResponse& response) {
+absl::StatusOr<RunOutcome> OutcomeFromProto(const pb::RunResponse& response) {
   RunOutcome outcome;
   SP_ASSIGN_OR_RETURN(outcome.collectives,
                       CountsFromProto(response.collectives(), "collectives"));
@@ -222,10 +221,10 @@ class GrpcTensorFlow : public TensorFlow {
                         FromProto(first.header().global(), "header.global"));
     SP_ASSIGN_OR_RETURN(tensor.spec,
                         FromProto(first.header().spec(), "header.spec"));
-    SP_ASSIGN_OR_RETURN(
-        tensor.local,
-        ReceiveChunks<pb::ReadTensorResponse>(
-            type, [this](auto* message) { return Read(message); }));
+    SP_ASSIGN_OR_RETURN(tensor.local, ReceiveChunks<pb::ReadTensorResponse>(
+                                          type, [this](auto* message) {
+                                            return Read(message);
+                                          }));
     return tensor;
   }
 
@@ -286,9 +285,9 @@ class GrpcWorkerClient : public WorkerClient {
         ToProto(gang, call), options,
         [this](auto... args) { stub_->async()->Materialize(args...); },
         [done](const absl::Status& status, const auto& response) {
-          status.ok() ? done(CountsFromProto(response.collectives(),
-                                             "collectives"))
-                      : done(status);
+          status.ok()
+              ? done(CountsFromProto(response.collectives(), "collectives"))
+              : done(status);
         });
   }
 
@@ -302,8 +301,8 @@ class GrpcWorkerClient : public WorkerClient {
     Send(std::move(request), options, &Async::LoadProgram, std::move(done));
   }
 
-  void Run(const GangRef& gang, const RunCall& call,
-           const CallOptions& options, Answer<RunOutcome> done) override {
+  void Run(const GangRef& gang, const RunCall& call, const CallOptions& options,
+           Answer<RunOutcome> done) override {
     UnaryCall<pb::RunRequest, pb::RunResponse>::Start(
         ToProto(gang, call), options,
         [this](auto... args) { stub_->async()->Run(args...); },

@@ -14,13 +14,12 @@ namespace {
 
 absl::Status BadName(absl::string_view name, absl::string_view field,
                      absl::string_view expected) {
-  return MakeError(
-      absl::StatusCode::kInvalidArgument,
-      absl::StrCat(field, ": expected a name like ", expected, ", got: \"",
-                   name, "\""),
-      {.reason = "RESOURCE_NAME_INVALID",
-       .metadata = {{"field", std::string(field)},
-                    {"expected", std::string(expected)}}});
+  return MakeError(absl::StatusCode::kInvalidArgument,
+                   absl::StrCat(field, ": expected a name like ", expected,
+                                ", got: \"", name, "\""),
+                   {.reason = "RESOURCE_NAME_INVALID",
+                    .metadata = {{"field", std::string(field)},
+                                 {"expected", std::string(expected)}}});
 }
 
 // "deployments/a/programs/b" -> {"a", "b"} for the collections

@@ -85,8 +85,7 @@ bool WriteReadyFile(const std::string& path, const std::string& address,
       "{\"address\":\"%s\",\"http_address\":\"%s\",\"pid\":%d}\n", address,
       http_address, getpid());
   file.close();
-  return file.good() &&
-         std::rename(temporary.c_str(), path.c_str()) == 0;
+  return file.good() && std::rename(temporary.c_str(), path.c_str()) == 0;
 }
 
 int Fail(absl::string_view what, const absl::Status& status) {

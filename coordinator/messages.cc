@@ -21,8 +21,8 @@ namespace pb = ::shardplane::v1;
 void SetTime(absl::Time time, google::protobuf::Timestamp* message) {
   const int64_t seconds = absl::ToUnixSeconds(time);
   message->set_seconds(seconds);
-  message->set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(
-      time - absl::FromUnixSeconds(seconds))));
+  message->set_nanos(static_cast<int32_t>(
+      absl::ToInt64Nanoseconds(time - absl::FromUnixSeconds(seconds))));
 }
 
 absl::StatusOr<DeploymentSpec> SpecFromProto(const pb::Deployment& message) {
@@ -72,8 +72,8 @@ absl::StatusOr<TrainAction> TrainFromProto(
   SP_ASSIGN_OR_RETURN(action.targets,
                       SourcesFromProto(message.targets(), field, "targets"));
   if (message.has_optimizer()) {
-    SP_ASSIGN_OR_RETURN(action.optimizer, FromProto(message.optimizer(),
-                                                    "train.optimizer"));
+    SP_ASSIGN_OR_RETURN(action.optimizer,
+                        FromProto(message.optimizer(), "train.optimizer"));
   }
   action.accumulate = message.accumulate();
   return action;
@@ -198,8 +198,8 @@ absl::StatusOr<SignatureSpec> SignatureSpecFromProto(
 absl::StatusOr<ForwardCall> ForwardCallFromProto(
     const pb::ForwardRequest& request) {
   ForwardCall call;
-  SP_ASSIGN_OR_RETURN(call.deployment, ParseDeploymentName(request.deployment(),
-                                                           "deployment"));
+  SP_ASSIGN_OR_RETURN(call.deployment,
+                      ParseDeploymentName(request.deployment(), "deployment"));
   SP_ASSIGN_OR_RETURN(call.program,
                       ParseProgramName(request.program(), "program"));
   call.epoch = GangEpoch{request.epoch()};
@@ -210,8 +210,8 @@ absl::StatusOr<ForwardCall> ForwardCallFromProto(
 
 absl::StatusOr<StepCall> StepCallFromProto(const pb::StepRequest& request) {
   StepCall call;
-  SP_ASSIGN_OR_RETURN(call.deployment, ParseDeploymentName(request.deployment(),
-                                                           "deployment"));
+  SP_ASSIGN_OR_RETURN(call.deployment,
+                      ParseDeploymentName(request.deployment(), "deployment"));
   call.number = StepNumber{request.step()};
   call.epoch = GangEpoch{request.epoch()};
   SP_ASSIGN_OR_RETURN(call.action, ActionFromProto(request));
@@ -247,8 +247,8 @@ absl::StatusOr<UploadCall> UploadCallFromProto(
 absl::StatusOr<DownloadCall> DownloadCallFromProto(
     const pb::DownloadTensorRequest& request) {
   DownloadCall call;
-  SP_ASSIGN_OR_RETURN(call.deployment, ParseDeploymentName(request.deployment(),
-                                                           "deployment"));
+  SP_ASSIGN_OR_RETURN(call.deployment,
+                      ParseDeploymentName(request.deployment(), "deployment"));
   call.epoch = GangEpoch{request.epoch()};
   SP_ASSIGN_OR_RETURN(call.tensor, KeyFromProto(request.tensor()));
   if (request.has_rank()) {

@@ -38,8 +38,7 @@ absl::StatusOr<PageRequest> ParsePage(int size, absl::string_view token,
         absl::StrCat("page_size: expected 0 or more, got: ", size),
         {.reason = "PAGE_SIZE_INVALID", .metadata = {{"field", "page_size"}}});
   }
-  PageRequest page{
-      .size = size == 0 ? kDefaultSize : std::min(size, kMaxSize)};
+  PageRequest page{.size = size == 0 ? kDefaultSize : std::min(size, kMaxSize)};
   if (token.empty()) {
     return page;
   }

@@ -16,10 +16,10 @@ TEST(PageTest, SizesHaveADefaultAndALimit) {
   EXPECT_EQ(ParsePage(0, "", "workers")->size, 50);
   EXPECT_EQ(ParsePage(7, "", "workers")->size, 7);
   EXPECT_EQ(ParsePage(100000, "", "workers")->size, 1000);
-  EXPECT_THAT(ParsePage(-1, "", "workers"),
-              AllOf(StatusIs(absl::StatusCode::kInvalidArgument,
-                             HasSubstr("got: -1")),
-                    HasMetadata("field", "page_size")));
+  EXPECT_THAT(
+      ParsePage(-1, "", "workers"),
+      AllOf(StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("got: -1")),
+            HasMetadata("field", "page_size")));
 }
 
 TEST(PageTest, TokenComesBack) {

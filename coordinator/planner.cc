@@ -41,11 +41,11 @@ absl::Status OtherModule(absl::string_view what, absl::string_view expected,
 }
 
 std::string Describe(const Parameter& parameter) {
-  return absl::StrCat("\"", parameter.fqn, "\" ", ToString(parameter.type),
-                      parameter.alias_of.empty()
-                          ? ""
-                          : absl::StrCat(" (alias of \"", parameter.alias_of,
-                                         "\")"));
+  return absl::StrCat(
+      "\"", parameter.fqn, "\" ", ToString(parameter.type),
+      parameter.alias_of.empty()
+          ? ""
+          : absl::StrCat(" (alias of \"", parameter.alias_of, "\")"));
 }
 std::string Describe(const ModuleNode& module) {
   return absl::StrCat("\"", module.fqn, "\"");

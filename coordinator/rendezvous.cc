@@ -111,8 +111,7 @@ absl::StatusOr<std::vector<std::string>> Rendezvous::Get(
   const auto done = [&] {
     return !gang->closed.empty() || missing() == keys.end();
   };
-  const bool in_time =
-      mu_.AwaitWithDeadline(absl::Condition(&done), deadline);
+  const bool in_time = mu_.AwaitWithDeadline(absl::Condition(&done), deadline);
   if (!gang->closed.empty()) {
     return Closed(member, gang->closed);
   }
@@ -140,11 +139,12 @@ absl::StatusOr<int64_t> Rendezvous::Add(const RendezvousMember& member,
   int64_t value = 0;
   const auto it = gang->values.find(key);
   if (it != gang->values.end() && !absl::SimpleAtoi(it->second, &value)) {
-    return MakeError(absl::StatusCode::kInvalidArgument,
-                     absl::StrCat("key: expected one that holds a number, "
-                                  "got: \"",
-                                  key, "\""),
-                     {.reason = "NOT_A_NUMBER", .metadata = {{"field", "key"}}});
+    return MakeError(
+        absl::StatusCode::kInvalidArgument,
+        absl::StrCat("key: expected one that holds a number, "
+                     "got: \"",
+                     key, "\""),
+        {.reason = "NOT_A_NUMBER", .metadata = {{"field", "key"}}});
   }
   // Wraps as unsigned numbers do: a stranger's amount must not overflow.
   value = static_cast<int64_t>(static_cast<uint64_t>(value) +
@@ -184,10 +184,9 @@ absl::StatusOr<Rendezvous::Found> Rendezvous::Check(
     const RendezvousMember& member, absl::Span<const std::string> keys) {
   absl::MutexLock lock(&mu_);
   SP_ASSIGN_OR_RETURN(const std::shared_ptr<Gang> gang, Admit(member));
-  const bool found =
-      std::all_of(keys.begin(), keys.end(), [&](const std::string& key) {
-        return gang->values.contains(key);
-      });
+  const bool found = std::all_of(
+      keys.begin(), keys.end(),
+      [&](const std::string& key) { return gang->values.contains(key); });
   return Found{found, static_cast<int64_t>(gang->values.size())};
 }
 

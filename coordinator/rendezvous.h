@@ -32,7 +32,7 @@ struct RendezvousMember {
 // (also while waiting).
 class Rendezvous {
  public:
-  static constexpr size_t kMaxKeys = 100'000;         // of one gang
+  static constexpr size_t kMaxKeys = 100'000;  // of one gang
   static constexpr size_t kMaxBytes = size_t{64} << 20;
 
   // Opens an empty store for a gang; closes an older one of that deployment.

@@ -113,9 +113,9 @@ grpc::Status RendezvousService::StoreDelete(
   return Reply(remove(), response);
 }
 
-grpc::Status RendezvousService::StoreCheck(
-    grpc::ServerContext*, const pb::StoreCheckRequest* request,
-    pb::StoreCheckResponse* response) {
+grpc::Status RendezvousService::StoreCheck(grpc::ServerContext*,
+                                           const pb::StoreCheckRequest* request,
+                                           pb::StoreCheckResponse* response) {
   const auto check = [&]() -> absl::StatusOr<pb::StoreCheckResponse> {
     SP_ASSIGN_OR_RETURN(const RendezvousMember member,
                         MemberOf(request->member()));

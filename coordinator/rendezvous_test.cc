@@ -46,8 +46,9 @@ TEST_F(RendezvousTest, OneRankGetsWhatAnotherSets) {
 }
 
 TEST_F(RendezvousTest, GetWaitsForAllKeys) {
-  std::thread waiter(
-      [&] { EXPECT_THAT(Get({"a", "b"}), IsOkAndHolds(ElementsAre("1", "2"))); });
+  std::thread waiter([&] {
+    EXPECT_THAT(Get({"a", "b"}), IsOkAndHolds(ElementsAre("1", "2")));
+  });
   EXPECT_THAT(rendezvous_.Set(Rank(1), "a", "1"), IsOk());
   EXPECT_THAT(rendezvous_.Set(Rank(1), "b", "2"), IsOk());
   waiter.join();
@@ -65,8 +66,7 @@ TEST_F(RendezvousTest, CloseEndsWaitersWithTheReason) {
   std::thread closer([&] {
     rendezvous_.Close(kDeployment, GangEpoch{3}, "worker w1 is LOST");
   });
-  EXPECT_THAT(Get({"a"}),
-              StatusIs(absl::StatusCode::kAborted, ::testing::_));
+  EXPECT_THAT(Get({"a"}), StatusIs(absl::StatusCode::kAborted, ::testing::_));
   closer.join();
   EXPECT_THAT(rendezvous_.Set(Rank(0), "a", "1"),
               HasReason("GANG_MEMBER_STALE"));
@@ -117,8 +117,7 @@ TEST_F(RendezvousTest, AddWrapsInsteadOfOverflowing) {
 TEST_F(RendezvousTest, CompareSetAsTcpStore) {
   EXPECT_THAT(rendezvous_.CompareSet(Rank(0), "k", "x", "y"),
               IsOkAndHolds("x"));  // nothing there, something expected
-  EXPECT_THAT(rendezvous_.CompareSet(Rank(0), "k", "", "y"),
-              IsOkAndHolds("y"));
+  EXPECT_THAT(rendezvous_.CompareSet(Rank(0), "k", "", "y"), IsOkAndHolds("y"));
   EXPECT_THAT(rendezvous_.CompareSet(Rank(0), "k", "x", "z"),
               IsOkAndHolds("y"));
   EXPECT_THAT(rendezvous_.CompareSet(Rank(0), "k", "y", "z"),
@@ -140,10 +139,10 @@ TEST_F(RendezvousTest, DeletesAndCounts) {
 TEST_F(RendezvousTest, StoreIsBounded) {
   const std::string large(Rendezvous::kMaxBytes / 2, 'x');
   ASSERT_THAT(rendezvous_.Set(Rank(0), "a", large), IsOk());
-  EXPECT_THAT(rendezvous_.Set(Rank(0), "b", large),
-              AllOf(StatusIs(absl::StatusCode::kResourceExhausted,
-                             HasSubstr("\"b\"")),
-                    HasReason("RENDEZVOUS_FULL")));
+  EXPECT_THAT(
+      rendezvous_.Set(Rank(0), "b", large),
+      AllOf(StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("\"b\"")),
+            HasReason("RENDEZVOUS_FULL")));
   EXPECT_THAT(rendezvous_.Set(Rank(0), "a", large), IsOk());
 }
 

@@ -46,10 +46,10 @@ bool IsUuid4(absl::string_view id) {
   }
   for (size_t i = 0; i < id.size(); ++i) {
     const char c = absl::ascii_tolower(id[i]);
-    const bool fits = kForm[i] == 'x'   ? absl::ascii_isxdigit(c)
-                      : kForm[i] == 'v' ? c == '8' || c == '9' || c == 'a' ||
-                                              c == 'b'
-                                        : c == kForm[i];
+    const bool fits = kForm[i] == 'x' ? absl::ascii_isxdigit(c)
+                      : kForm[i] == 'v'
+                          ? c == '8' || c == '9' || c == 'a' || c == 'b'
+                          : c == kForm[i];
     if (!fits) {
       return false;
     }
@@ -75,7 +75,8 @@ absl::StatusOr<std::string> RequestLog::Run(absl::string_view request_id,
       entry = std::make_shared<Entry>();
       entry->digest = std::string(digest);
       entry->time = options_.clock();
-      it = index_.emplace(id, entries_.emplace(entries_.end(), id, entry)).first;
+      it =
+          index_.emplace(id, entries_.emplace(entries_.end(), id, entry)).first;
     }
     entry = it->second->second;
     if (entry->digest != digest) {
@@ -112,8 +113,7 @@ void RequestLog::Trim() {
   const absl::Time oldest = options_.clock() - options_.window;
   auto it = entries_.begin();
   while (it != entries_.end() &&
-         (it->second->time < oldest ||
-          entries_.size() > options_.max_entries ||
+         (it->second->time < oldest || entries_.size() > options_.max_entries ||
           bytes_ > options_.max_bytes)) {
     // A running call is young or stuck; its entry must stay to be found.
     const auto next = std::next(it);

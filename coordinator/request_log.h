@@ -41,8 +41,8 @@ class RequestLog {
   // the id came with another digest (REQUEST_ID_REUSED). DeadlineExceeded: the
   // running call took too long. And whatever `call` returns.
   absl::StatusOr<std::string> Run(absl::string_view request_id,
-                                  absl::string_view digest,
-                                  absl::Time deadline, const Call& call);
+                                  absl::string_view digest, absl::Time deadline,
+                                  const Call& call);
 
   size_t size() const;
 

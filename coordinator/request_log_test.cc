@@ -51,11 +51,11 @@ TEST_F(RequestLogTest, IdsAreTheSameInUpperCase) {
 
 TEST_F(RequestLogTest, SameIdWithAnotherBodyIsRefused) {
   ASSERT_THAT(Run(kId, "body"), IsOk());
-  EXPECT_THAT(Run(kId, "another"),
-              AllOf(StatusIs(absl::StatusCode::kInvalidArgument,
-                             HasSubstr(kId)),
-                    HasReason("REQUEST_ID_REUSED"),
-                    HasMetadata("field", "request_id")));
+  EXPECT_THAT(
+      Run(kId, "another"),
+      AllOf(StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(kId)),
+            HasReason("REQUEST_ID_REUSED"),
+            HasMetadata("field", "request_id")));
   EXPECT_EQ(calls_, 1);
 }
 
@@ -93,9 +93,8 @@ TEST_F(RequestLogTest, SecondCallWaitsForTheFirst) {
   EXPECT_THAT(log_.Run(kId, "other", absl::InfiniteFuture(),
                        [] { return std::string("second"); }),
               HasReason("REQUEST_ID_REUSED"));
-  std::thread second([&] {
-    EXPECT_THAT(Run(kId, "body", "second"), IsOkAndHolds("first"));
-  });
+  std::thread second(
+      [&] { EXPECT_THAT(Run(kId, "body", "second"), IsOkAndHolds("first")); });
   finish.Notify();
   first.join();
   second.join();

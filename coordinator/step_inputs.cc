@@ -19,11 +19,10 @@ const TensorType& TypeOf(const TensorSource& source) {
 
 absl::Status Mismatch(const std::string& field, const std::string& expected,
                       const std::string& got) {
-  return MakeError(
-      absl::StatusCode::kInvalidArgument,
-      absl::StrCat(field, ": expected ", expected, ", got: ", got),
-      {.reason = "TENSOR_TYPE_MISMATCH",
-       .metadata = {{"field", field}, {"expected", expected}}});
+  return MakeError(absl::StatusCode::kInvalidArgument,
+                   absl::StrCat(field, ": expected ", expected, ", got: ", got),
+                   {.reason = "TENSOR_TYPE_MISMATCH",
+                    .metadata = {{"field", field}, {"expected", expected}}});
 }
 
 // The tensors of one list, which the program takes from `first` on.
@@ -39,8 +38,7 @@ absl::Status CheckList(const DeploymentProgram& program, int first, int count,
     const InputBinding& binding = program.program.inputs[first + i];
     const TensorType& expected = program.program.values[binding.value].type;
     if (TypeOf(sources[i]) != expected) {
-      return Mismatch(field, ToString(expected),
-                      ToString(TypeOf(sources[i])));
+      return Mismatch(field, ToString(expected), ToString(TypeOf(sources[i])));
     }
     if (const auto* upload = std::get_if<UploadedTensor>(&sources[i])) {
       SP_RETURN_IF_ERROR(uploads.Check(upload->id, expected, field));

@@ -36,14 +36,16 @@ absl::StatusOr<TensorType> UploadBook::TypeOf(const std::string& id,
   }
   return MakeError(
       absl::StatusCode::kNotFound,
-      absl::StrCat(field, ": expected an upload that is complete and not used "
-                   "yet, got: \"", id, "\"",
-                   it == uploads_.end() ? "" : ", which was used"),
+      absl::StrCat(field,
+                   ": expected an upload that is complete and not used "
+                   "yet, got: \"",
+                   id, "\"", it == uploads_.end() ? "" : ", which was used"),
       {.reason = "UPLOAD_NOT_FOUND",
        .metadata = {{"field", std::string(field)},
                     {"resource", absl::StrCat("uploads/", id)},
-                    {"remedy", "call UploadTensor first; an upload is used by "
-                               "one call"}}});
+                    {"remedy",
+                     "call UploadTensor first; an upload is used by "
+                     "one call"}}});
 }
 
 absl::Status UploadBook::Check(const std::string& id, const TensorType& type,

@@ -24,11 +24,10 @@ TEST(UploadBookTest, ParametersAreKnownByRank) {
 
 TEST(UploadBookTest, UploadIsThereOnce) {
   UploadBook book;
-  EXPECT_THAT(book.Check("x", kType, "inputs[0]"),
-              AllOf(StatusIs(absl::StatusCode::kNotFound,
-                             HasSubstr("got: \"x\"")),
-                    HasReason("UPLOAD_NOT_FOUND"),
-                    HasMetadata("field", "inputs[0]")));
+  EXPECT_THAT(
+      book.Check("x", kType, "inputs[0]"),
+      AllOf(StatusIs(absl::StatusCode::kNotFound, HasSubstr("got: \"x\"")),
+            HasReason("UPLOAD_NOT_FOUND"), HasMetadata("field", "inputs[0]")));
   ASSERT_THAT(book.Add("x", kType, 7), IsOk());
   EXPECT_THAT(book.Check("x", kType, "inputs[0]"), IsOk());
   book.Use({"x"});
@@ -65,9 +64,9 @@ TEST(UploadBookTest, IsBounded) {
   for (size_t i = 0; i < UploadBook::kMaxUploads; ++i) {
     ASSERT_THAT(book.Add(std::to_string(i), kType, 0), IsOk());
   }
-  EXPECT_THAT(book.Add("more", kType, 0),
-              StatusIs(absl::StatusCode::kResourceExhausted,
-                       HasSubstr("\"more\"")));
+  EXPECT_THAT(
+      book.Add("more", kType, 0),
+      StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("\"more\"")));
   EXPECT_THAT(book.Add("0", kType, 0), IsOk());
 }
 

@@ -86,10 +86,18 @@ struct CommitCall {
   bool abandon = false;
 };
 
-struct ParameterKey { std::string fqn; };
-struct GradientKey { std::string fqn; };
-struct OutputKey { int index = 0; };
-struct InputGradientKey { int index = 0; };
+struct ParameterKey {
+  std::string fqn;
+};
+struct GradientKey {
+  std::string fqn;
+};
+struct OutputKey {
+  int index = 0;
+};
+struct InputGradientKey {
+  int index = 0;
+};
 using TensorKey =
     std::variant<ParameterKey, GradientKey, OutputKey, InputGradientKey>;
 

@@ -36,12 +36,12 @@ absl::Status FencedError(const WorkerId& id, Incarnation incarnation) {
 }
 
 absl::Status UnknownWorker(const WorkerId& id, absl::string_view why) {
-  return MakeError(absl::StatusCode::kNotFound,
-                   absl::StrCat("worker ", id.value, " ", why,
-                                "; expected: register again"),
-                   {.reason = "WORKER_NOT_FOUND",
-                    .metadata = {{"resource", ResourceName(id)},
-                                 {"remedy", "register again"}}});
+  return MakeError(
+      absl::StatusCode::kNotFound,
+      absl::StrCat("worker ", id.value, " ", why, "; expected: register again"),
+      {.reason = "WORKER_NOT_FOUND",
+       .metadata = {{"resource", ResourceName(id)},
+                    {"remedy", "register again"}}});
 }
 
 absl::Status CheckIntroduction(const WorkerIntroduction& introduction) {
@@ -56,9 +56,10 @@ absl::Status CheckIntroduction(const WorkerIntroduction& introduction) {
   if (introduction.incarnation.value == 0 || introduction.address.empty()) {
     const std::string field =
         introduction.address.empty() ? "address" : "incarnation";
-    return MakeError(absl::StatusCode::kInvalidArgument,
-                     absl::StrCat(field, ": is required, got: nothing"),
-                     {.reason = "FIELD_MISSING", .metadata = {{"field", field}}});
+    return MakeError(
+        absl::StatusCode::kInvalidArgument,
+        absl::StrCat(field, ": is required, got: nothing"),
+        {.reason = "FIELD_MISSING", .metadata = {{"field", field}}});
   }
   return absl::OkStatus();
 }
@@ -67,7 +68,7 @@ absl::Status CheckIntroduction(const WorkerIntroduction& introduction) {
 
 std::string ToString(WorkerState state) {
   static constexpr const char* kNames[] = {
-      "UNSPECIFIED", "REGISTERING", "READY", "DRAINING",
+      "UNSPECIFIED", "REGISTERING", "READY",  "DRAINING",
       "LOST",        "FENCED",      "RETIRED"};
   return kNames[static_cast<int>(state)];
 }
@@ -85,11 +86,11 @@ absl::StatusOr<std::vector<Departure>> WorkerRegistry::Register(
   if (!known && worker.incarnation.value != 0) {
     Fence(worker);
     if (IsLeased(worker.state)) {
-      departures = End(worker, WorkerState::kFenced,
-                       absl::StrCat("a new incarnation ",
-                                    introduction.incarnation.value,
-                                    " has registered under its name"),
-                       now);
+      departures =
+          End(worker, WorkerState::kFenced,
+              absl::StrCat("a new incarnation ", introduction.incarnation.value,
+                           " has registered under its name"),
+              now);
     }
   }
   if (!known || !IsLeased(worker.state)) {
@@ -142,11 +143,11 @@ std::vector<Departure> WorkerRegistry::Expire(absl::Time now) {
   for (auto it = workers_.begin(); it != workers_.end();) {
     WorkerRecord& worker = it->second;
     if (IsLeased(worker.state) && worker.lease_end < now) {
-      const std::vector<Departure> ended = End(
-          worker, WorkerState::kLost,
-          absl::StrCat("its lease of ", absl::FormatDuration(lease_),
-                       " ran out"),
-          now);
+      const std::vector<Departure> ended =
+          End(worker, WorkerState::kLost,
+              absl::StrCat("its lease of ", absl::FormatDuration(lease_),
+                           " ran out"),
+              now);
       departures.insert(departures.end(), ended.begin(), ended.end());
     }
     const bool forget =
@@ -185,8 +186,8 @@ absl::StatusOr<std::vector<WorkerRecord>> WorkerRegistry::Assign(
     return MakeError(
         absl::StatusCode::kFailedPrecondition,
         absl::StrCat("the mesh needs ", count, " workers that are READY and ",
-                     "free, got: ", free.size(), " free of ", ready,
-                     " READY, ", workers_.size(), " known"),
+                     "free, got: ", free.size(), " free of ", ready, " READY, ",
+                     workers_.size(), " known"),
         {.reason = "TOO_FEW_WORKERS",
          .metadata = {{"subject", "workers"},
                       {"expected", absl::StrCat(count)},
@@ -257,9 +258,8 @@ std::vector<Departure> WorkerRegistry::End(WorkerRecord& worker,
 bool WorkerRegistry::IsFenced(const WorkerId& id,
                               Incarnation incarnation) const {
   const auto it = fenced_.find(id);
-  return it != fenced_.end() &&
-         std::find(it->second.begin(), it->second.end(), incarnation) !=
-             it->second.end();
+  return it != fenced_.end() && std::find(it->second.begin(), it->second.end(),
+                                          incarnation) != it->second.end();
 }
 
 void WorkerRegistry::Fence(const WorkerRecord& worker) {

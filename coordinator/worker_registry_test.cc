@@ -39,8 +39,8 @@ class WorkerRegistryTest : public ::testing::Test {
   }
   std::vector<std::string> Seat(int count, const std::string& deployment = "d",
                                 uint64_t epoch = 1) {
-    const auto seated = registry_.Assign(count, DeploymentId{deployment},
-                                         GangEpoch{epoch});
+    const auto seated =
+        registry_.Assign(count, DeploymentId{deployment}, GangEpoch{epoch});
     std::vector<std::string> ids;
     if (!seated.ok()) {
       return {std::string(seated.status().message())};
@@ -56,9 +56,9 @@ class WorkerRegistryTest : public ::testing::Test {
 };
 
 TEST_F(WorkerRegistryTest, RegistersAndIsReady) {
-  ASSERT_THAT(registry_.Register({WorkerId{"w0"}, Incarnation{7}, "host:1"},
-                                 now_),
-              IsOk());
+  ASSERT_THAT(
+      registry_.Register({WorkerId{"w0"}, Incarnation{7}, "host:1"}, now_),
+      IsOk());
   EXPECT_EQ(StateOf("w0"), WorkerState::kRegistering);
   registry_.MarkReady(WorkerId{"w0"}, Incarnation{8}, now_);
   EXPECT_EQ(StateOf("w0"), WorkerState::kRegistering);
@@ -85,15 +85,14 @@ struct BadIntroduction {
     *out << c.name;
   }
 };
-class BadIntroductionTest : public ::testing::TestWithParam<BadIntroduction> {
-};
+class BadIntroductionTest : public ::testing::TestWithParam<BadIntroduction> {};
 TEST_P(BadIntroductionTest, IsRefused) {
   WorkerRegistry registry(kLease);
   EXPECT_THAT(
-      registry.Register({WorkerId{GetParam().id},
-                         Incarnation{GetParam().incarnation},
-                         GetParam().address},
-                        absl::UnixEpoch()),
+      registry.Register(
+          {WorkerId{GetParam().id}, Incarnation{GetParam().incarnation},
+           GetParam().address},
+          absl::UnixEpoch()),
       AllOf(StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("got: ")),
             HasMetadata("field", GetParam().field)));
   EXPECT_THAT(registry.List(), IsEmpty());
@@ -117,8 +116,7 @@ TEST_F(WorkerRegistryTest, LeaseRunsOutAfterItsEndOnly) {
   now_ += absl::Milliseconds(1);
   const std::vector<Departure> departures = registry_.Expire(now_);
   ASSERT_THAT(departures, SizeIs(1));
-  EXPECT_EQ(departures[0].seat,
-            (GangSeat{DeploymentId{"d"}, GangEpoch{3}, 0}));
+  EXPECT_EQ(departures[0].seat, (GangSeat{DeploymentId{"d"}, GangEpoch{3}, 0}));
   EXPECT_EQ(departures[0].reason,
             "worker w0 is LOST: its lease of 10s ran out");
   EXPECT_EQ(StateOf("w0"), WorkerState::kLost);
@@ -144,8 +142,8 @@ TEST_F(WorkerRegistryTest, LostWorkerRegistersAgainWithoutItsSeat) {
   EXPECT_THAT(registry_.MarkLost(WorkerId{"w0"}, Incarnation{7},
                                  "its connection broke", now_),
               SizeIs(1));
-  EXPECT_THAT(Renew("w0", 7), StatusIs(absl::StatusCode::kNotFound,
-                                       HasSubstr("LOST")));
+  EXPECT_THAT(Renew("w0", 7),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("LOST")));
   EXPECT_THAT(Register("w0", 7), IsOkAndHolds(IsEmpty()));
   EXPECT_EQ(StateOf("w0"), WorkerState::kReady);
   EXPECT_FALSE(registry_.Find(WorkerId{"w0"})->seat.has_value());
@@ -167,8 +165,8 @@ TEST_F(WorkerRegistryTest, NewIncarnationFencesTheOld) {
   EXPECT_THAT((*departures)[0].reason, HasSubstr("worker w0 is FENCED"));
   EXPECT_EQ(StateOf("w0"), WorkerState::kReady);
   EXPECT_FALSE(registry_.Find(WorkerId{"w0"})->seat.has_value());
-  EXPECT_THAT(Renew("w0", 7), StatusIs(absl::StatusCode::kAborted,
-                                       HasSubstr("incarnation 7")));
+  EXPECT_THAT(Renew("w0", 7),
+              StatusIs(absl::StatusCode::kAborted, HasSubstr("incarnation 7")));
   EXPECT_THAT(Register("w0", 7), HasReason("WORKER_FENCED"));
   EXPECT_THAT(Renew("w0", 8), IsOk());
   EXPECT_EQ(registry_.CountByState()[WorkerState::kFenced], 1);
@@ -195,8 +193,8 @@ TEST_F(WorkerRegistryTest, RetiredWorkerLeavesItsSeat) {
   const auto departures = Renew("w0", 7, LeaseRequest::kRetire);
   ASSERT_THAT(departures, IsOkAndHolds(SizeIs(1)));
   EXPECT_THAT((*departures)[0].reason, HasSubstr("w0 is RETIRED"));
-  EXPECT_THAT(Renew("w0", 7), StatusIs(absl::StatusCode::kNotFound,
-                                       HasSubstr("RETIRED")));
+  EXPECT_THAT(Renew("w0", 7),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("RETIRED")));
 }
 
 TEST_F(WorkerRegistryTest, AssignsInTheOrderOfIds) {
@@ -211,8 +209,7 @@ TEST_F(WorkerRegistryTest, TooFewWorkersSaysHowManyAndSeatsNobody) {
   ASSERT_THAT(Register("w0", 7), IsOk());
   ASSERT_THAT(Register("w1", 7), IsOk());
   Seat(1);
-  const auto result =
-      registry_.Assign(2, DeploymentId{"e"}, GangEpoch{2});
+  const auto result = registry_.Assign(2, DeploymentId{"e"}, GangEpoch{2});
   EXPECT_THAT(result,
               StatusIs(absl::StatusCode::kFailedPrecondition,
                        "the mesh needs 2 workers that are READY and free, "
