@@ -127,6 +127,7 @@ void Coordinator::HandleDepartures(const std::vector<Departure>& departures) {
         (*deployment)->gang->epoch() != departure.seat->epoch) {
       continue;
     }
+    (*deployment)->gang->Forget(departure.seat->rank);
     absl::StatusOr<std::vector<DeploymentAction>> actions;
     {
       absl::MutexLock lock(&(*deployment)->mu);

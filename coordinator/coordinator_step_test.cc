@@ -366,6 +366,30 @@ TEST_F(CoordinatorTest, LeaseThatRunsOutEndsTheStepThatRuns) {
   EXPECT_THAT(FreeWorkers(), ElementsAre("w0"));
 }
 
+TEST_F(CoordinatorTest, NobodyWaitsForAFrozenWorkerOnceItsLeaseIsOver) {
+  AddWorkers(3);
+  Deploy(2);
+  cluster_.worker("w1").Hold(Method::kRun);
+  cluster_.worker("w1").Freeze();
+  cluster_.worker("w1").Hold(Method::kLeaveGang);
+  absl::StatusOr<StepAnswer> answer;
+  std::thread step([&] { answer = Train(1); });
+  cluster_.worker("w1").WaitUntilHeld(Method::kRun);
+  cluster_.Advance(absl::Seconds(11));
+  for (const char* id : {"w0", "w2"}) {
+    ASSERT_THAT(coordinator_->RenewLease(WorkerId{id}, Incarnation{7},
+                                         LeaseRequest::kRenew),
+                IsOk());
+  }
+  coordinator_->Tick();
+  step.join();
+  EXPECT_THAT(answer, StatusIs(absl::StatusCode::kUnavailable,
+                               HasSubstr("worker w1 is LOST")));
+  Deploy(2);
+  EXPECT_EQ(cluster_.worker("w1").calls(Method::kLeaveGang), 0);
+  EXPECT_THAT(Train(1), IsOk());
+}
+
 TEST_F(CoordinatorTest, RestartedWorkerFailsTheDeploymentOfTheOldOne) {
   AddWorkers(2);
   Deploy(2);

@@ -51,7 +51,8 @@ Gang::Gang(DeploymentId deployment, GangEpoch epoch,
     : deployment_(std::move(deployment)),
       epoch_(epoch),
       members_(std::move(members)),
-      options_(options) {}
+      options_(options),
+      gone_(members_.size()) {}
 
 GangRef Gang::RefOf(int rank, const std::string& request_id) const {
   return {deployment_, epoch_, members_[rank].incarnation, request_id};
@@ -75,6 +76,21 @@ void Gang::Break(const std::string& reason) {
     }
   }
   streams_.Cancel();
+}
+
+void Gang::Forget(int rank) {
+  absl::MutexLock lock(&mu_);
+  gone_[rank] = true;
+}
+
+// Whether a rank that is still there has not come back.
+bool Gang::Waits(const FanOut& fan_out) const {
+  for (int rank = 0; rank < size(); ++rank) {
+    if (!fan_out.done[rank] && !gone_[rank]) {
+      return true;
+    }
+  }
+  return false;
 }
 
 void Gang::Start(FanOut& fan_out, const CallSpec& spec,
@@ -135,7 +151,9 @@ void Gang::AbortOthers(FanOut& fan_out, Cancellation& cancellation) {
                                    --aborts;
                                  });
   }
-  const auto done = [&fan_out] { return fan_out.pending == 0; };
+  const auto done = [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    return !Waits(fan_out);
+  };
   const auto all_done = [&] { return fan_out.pending == 0 && aborts == 0; };
   {
     absl::MutexLock lock(&mu_);
@@ -168,9 +186,19 @@ std::optional<CallFailure> Gang::CallAll(const CallSpec& spec,
 }
 
 void Gang::TryAll(const CallSpec& spec, const RankCall& call) {
+  std::vector<bool> gone;
+  {
+    absl::MutexLock lock(&mu_);
+    gone = gone_;
+  }
   FanOut fan_out;
   Cancellation cancellation;
-  Start(fan_out, spec, cancellation, call);
+  Start(fan_out, spec, cancellation,
+        [&](int rank, WorkerClient& client, const GangRef& gang,
+            const CallOptions& options, WorkerClient::Done done) {
+          gone[rank] ? done(absl::OkStatus())
+                     : call(rank, client, gang, options, std::move(done));
+        });
   const auto done = [&fan_out] { return fan_out.pending == 0; };
   absl::MutexLock lock(&mu_);
   mu_.Await(absl::Condition(&done));

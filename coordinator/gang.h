@@ -82,6 +82,10 @@ class Gang {
   // too. The first reason stays.
   void Break(const std::string& reason);
 
+  // The worker of that rank is gone: an aborted call does not wait for it, and
+  // TryAll leaves it out.
+  void Forget(int rank);
+
   int size() const { return static_cast<int>(members_.size()); }
   const Member& member(int rank) const { return members_[rank]; }
   GangEpoch epoch() const { return epoch_; }
@@ -101,6 +105,7 @@ class Gang {
   bool AwaitByThemselves(FanOut& fan_out);
   void AbortOthers(FanOut& fan_out, Cancellation& cancellation);
   absl::Status Broken() const;
+  bool Waits(const FanOut& fan_out) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const DeploymentId deployment_;
   const GangEpoch epoch_;
@@ -110,6 +115,7 @@ class Gang {
 
   mutable absl::Mutex mu_;
   std::string broken_ ABSL_GUARDED_BY(mu_);
+  std::vector<bool> gone_ ABSL_GUARDED_BY(mu_);  // by rank
 };
 
 }  // namespace shardplane
