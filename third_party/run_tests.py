@@ -109,31 +109,20 @@ def CountTarget(label, shards, is_gpu):
     return count
 
 
-def RunBazelTests(options):
+def RunBazel(options, labels, gpu, targets, flags):
+    """Runs the labels, which are the tests among the targets; gpu: may skip."""
     total = Count()
-    loaded, labels = Query("tests(//...)")
-    if not loaded:
-        total.Fail("some BUILD files do not load")
-    _, gpu = Query('attr(tags, "[\\[ ]gpu[,\\]]", tests(//...))')
-    selected = {label for label in labels if options.only in label}
-    if not HasGpu():
-        print(f"{len(selected & gpu)} GPU test targets are left out: "
-              "there is no GPU here", flush=True)
-        selected -= gpu
-    if options.only and not selected:
-        return total, 0
     with tempfile.TemporaryDirectory() as scratch:
         events = os.path.join(scratch, "events.json")
-        targets = sorted(selected) if options.only else ["//..."]
-        filters = [] if HasGpu() else ["--test_tag_filters=-gpu"]
         if options.long:
-            filters.append(f"--test_env=SHARDPLANE_LONG_MINUTES={options.long}")
+            flags = flags + [
+                f"--test_env=SHARDPLANE_LONG_MINUTES={options.long}"]
         done = Bazel(
             "test", "--keep_going", "--noshow_progress",
             f"--build_event_json_file={events}",
-            *filters, *options.bazel, "--", *targets)
+            *flags, *options.bazel, "--", *targets)
         results = ReadEvents(events) if os.path.exists(events) else {}
-    for label in sorted(selected):
+    for label in labels:
         if label in results:
             total.Add(CountTarget(label, results[label], label in gpu))
         else:
@@ -141,7 +130,42 @@ def RunBazelTests(options):
     # 4: no test was found, which the loop above has judged.
     if done.returncode not in (0, 4) and not total.failed:
         total.Fail(f"bazel test failed with exit code {done.returncode}")
+    return total
+
+
+def RunBazelTests(options):
+    total = Count()
+    loaded, labels = Query("tests(//...)")
+    if not loaded:
+        total.Fail("some BUILD files do not load")
+    _, gpu = Query('attr(tags, "[\\[ ]gpu[,\\]]", tests(//...))')
+    selected = {label for label in labels if options.only in label}
+    filters = []
+    if not HasGpu():
+        print(f"{len(selected & gpu)} GPU test targets are left out: "
+              "there is no GPU here", flush=True)
+        selected -= gpu
+        filters.append("--test_tag_filters=-gpu")
+    if not selected:
+        return total, 0
+    total.Add(RunBazel(options, sorted(selected), gpu,
+                       sorted(selected) if options.only else ["//..."], filters))
+    total.Add(RunSanitized(options, selected - gpu))
     return total, len(selected)
+
+
+def RunSanitized(options, selected):
+    """Once more with sanitizers, which torch's libraries know nothing of."""
+    total = Count()
+    loaded, labels = Query(
+        "kind(cc_test, tests(//...)) except rdeps(//..., @torch//:torch)")
+    if not loaded:
+        total.Fail("what uses torch is not known: nothing ran with sanitizers")
+    labels = sorted(labels & selected)
+    if labels:
+        total.Add(RunBazel(options, labels, set(), labels, ["--config=sanitize"]))
+        total.problems = [f"with sanitizers: {p}" for p in total.problems]
+    return total
 
 
 def PythonTests():
