@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/errors.h"
 #include "coordinator/coordinator.h"
+#include "coordinator/etag.h"
 
 namespace shardplane {
 namespace {
@@ -53,17 +54,25 @@ MaterializeCall MakeMaterializeCall(const Deployment& deployment) {
 
 }  // namespace
 
-absl::StatusOr<DeploymentInfo> Coordinator::CreateDeployment(
-    CreateCall call, const CallContext& context) {
+absl::StatusOr<PlannedDeployment> Coordinator::Plan(CreateCall* call) {
+  SP_RETURN_IF_ERROR(CopyModule(&call->spec));
   const absl::Time start = Now();
   absl::StatusOr<PlannedDeployment> planned =
-      PlanDeployment(call.spec, call.signature);
+      PlanDeployment(call->spec, call->signature);
   if (options_.metrics != nullptr) {
     options_.metrics->Observe(Histogram::kPlanResolve, {}, Now() - start);
   }
+  if (planned.ok()) {
+    AddMetric(Counter::kPlanUnmatchedPatterns, {},
+              CountUnmatched(planned->report));
+  }
+  return planned;
+}
+
+absl::StatusOr<DeploymentInfo> Coordinator::CreateDeployment(
+    CreateCall call, const CallContext& context) {
+  absl::StatusOr<PlannedDeployment> planned = Plan(&call);
   SP_RETURN_IF_ERROR(planned.status());
-  AddMetric(Counter::kPlanUnmatchedPatterns, {},
-            CountUnmatched(planned->report));
   const auto spec =
       std::make_shared<const DeploymentSpec>(std::move(call.spec));
   if (call.validate_only) {
@@ -229,17 +238,8 @@ absl::Status Coordinator::DeleteDeployment(const DeleteCall& call) {
   absl::StatusOr<std::vector<DeploymentAction>> actions;
   {
     absl::MutexLock lock(&(*deployment)->mu);
-    const std::string etag = (*deployment)->state.etag();
-    if (!call.etag.empty() && call.etag != etag) {
-      return MakeError(
-          absl::StatusCode::kAborted,
-          absl::StrCat("etag: ", ResourceName(call.id),
-                       " has changed; expected: ", etag, ", got: ", call.etag),
-          {.reason = "ETAG_MISMATCH",
-           .metadata = {{"field", "etag"},
-                        {"resource", ResourceName(call.id)},
-                        {"expected", etag}}});
-    }
+    SP_RETURN_IF_ERROR(CheckEtag(call.etag, (*deployment)->state.etag(),
+                                 ResourceName(call.id)));
     SP_ASSIGN_OR_RETURN(actions,
                         (*deployment)->state.Apply(DeleteRequested{}, Now()));
   }

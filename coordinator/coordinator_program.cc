@@ -67,4 +67,17 @@ Coordinator::GetProgram(const DeploymentId& id,
   return deployment->FindProgram(program);
 }
 
+absl::StatusOr<std::vector<std::shared_ptr<const DeploymentProgram>>>
+Coordinator::ListPrograms(const DeploymentId& id) const {
+  SP_ASSIGN_OR_RETURN(const DeploymentPtr deployment, Find(id));
+  std::vector<std::shared_ptr<const DeploymentProgram>> programs;
+  {
+    absl::MutexLock lock(&deployment->mu);
+    programs = deployment->programs;
+  }
+  std::sort(programs.begin(), programs.end(),
+            [](const auto& a, const auto& b) { return a->id < b->id; });
+  return programs;
+}
+
 }  // namespace shardplane

@@ -13,26 +13,6 @@ namespace {
 
 namespace pb = ::shardplane::v1;
 
-// Puts the items of one page into `add`; returns the token of the next one.
-template <typename Item, typename Add>
-std::string AddPage(const std::vector<Item>& items, const PageRequest& page,
-                    const char* collection, const Add& add) {
-  int count = 0;
-  std::string last;
-  for (const Item& item : items) {
-    if (item.id.value <= page.after) {
-      continue;
-    }
-    if (count == page.size) {
-      return MakePageToken(collection, last);
-    }
-    add(item);
-    last = item.id.value;
-    ++count;
-  }
-  return "";
-}
-
 // Relays what the client sends, from the second message on.
 absl::StatusOr<std::string> Relay(
     UploadSession& session, StreamWatch::Stream& watched,
@@ -93,7 +73,7 @@ grpc::Status CoordinatorService::ListDeployments(
     return ToGrpcStatus(page.status());
   }
   response->set_next_page_token(AddPage(
-      coordinator_->ListDeployments(), *page, "deployments",
+      coordinator_->ListDeployments(), *page, "deployments", IdOf,
       [response](const DeploymentInfo& info) {
         *response->add_deployments() = ToProto(info, DeploymentView::kBasic);
       }));
@@ -143,7 +123,7 @@ grpc::Status CoordinatorService::CreateProgram(
             const auto program,
             coordinator_->CreateProgram(id, signature, request->validate_only(),
                                         call_context));
-        return ToProto(*program);
+        return ToProto(*program, ProgramView::kFull);
       });
 }
 
@@ -155,9 +135,35 @@ grpc::Status CoordinatorService::GetProgram(
                         ParseProgramName(request->name(), "name"));
     SP_ASSIGN_OR_RETURN(const auto program, coordinator_->GetProgram(
                                                 name.deployment, name.program));
-    return ToProto(*program);
+    return ToProto(*program, ProgramView::kFull);
   };
   return Reply(get(), response);
+}
+
+grpc::Status CoordinatorService::ListPrograms(
+    grpc::ServerContext*, const pb::ListProgramsRequest* request,
+    pb::ListProgramsResponse* response) {
+  const auto list = [&]() -> absl::StatusOr<pb::ListProgramsResponse> {
+    SP_ASSIGN_OR_RETURN(const DeploymentId id,
+                        ParseDeploymentName(request->parent(), "parent"));
+    const std::string collection = absl::StrCat(ResourceName(id), "/programs");
+    SP_ASSIGN_OR_RETURN(
+        const PageRequest page,
+        ParsePage(request->page_size(), request->page_token(), collection));
+    SP_ASSIGN_OR_RETURN(const auto programs, coordinator_->ListPrograms(id));
+    pb::ListProgramsResponse message;
+    message.set_next_page_token(AddPage(
+        programs, page, collection,
+        [](const auto& program) -> const std::string& {
+          return program->id.value;
+        },
+        [&message](const auto& program) {
+          *message.add_programs() =
+              ToProto(*program, ProgramView::kWithoutReport);
+        }));
+    return message;
+  };
+  return Reply(list(), response);
 }
 
 grpc::Status CoordinatorService::Forward(grpc::ServerContext* context,
@@ -183,6 +189,19 @@ grpc::Status CoordinatorService::Step(grpc::ServerContext* context,
                             coordinator_->Step(call, call_context));
         return ToProto(call.deployment, answer);
       });
+}
+
+grpc::Status CoordinatorService::GetStep(grpc::ServerContext*,
+                                         const pb::GetStepRequest* request,
+                                         pb::StepResult* response) {
+  const auto get = [&]() -> absl::StatusOr<pb::StepResult> {
+    SP_ASSIGN_OR_RETURN(const StepName name,
+                        ParseStepName(request->name(), "name"));
+    SP_ASSIGN_OR_RETURN(const StepAnswer answer,
+                        coordinator_->GetStep(name.deployment, name.number));
+    return ToProto(name.deployment, answer);
+  };
+  return Reply(get(), response);
 }
 
 grpc::Status CoordinatorService::UploadTensor(
@@ -257,7 +276,7 @@ grpc::Status CoordinatorService::ListWorkers(
     return ToGrpcStatus(page.status());
   }
   response->set_next_page_token(
-      AddPage(coordinator_->ListWorkers(), *page, "workers",
+      AddPage(coordinator_->ListWorkers(), *page, "workers", IdOf,
               [response](const WorkerRecord& worker) {
                 *response->add_workers() = ToProto(worker);
               }));

@@ -18,6 +18,20 @@ class CoordinatorService final : public v1::ShardingCoordinator::Service {
                      StreamWatch* streams)
       : coordinator_(coordinator), log_(log), streams_(streams) {}
 
+  // Modules: coordinator_service_modules.cc.
+  grpc::Status CreateModule(grpc::ServerContext* context,
+                            const v1::CreateModuleRequest* request,
+                            v1::ModuleResource* response) override;
+  grpc::Status GetModule(grpc::ServerContext* context,
+                         const v1::GetModuleRequest* request,
+                         v1::ModuleResource* response) override;
+  grpc::Status ListModules(grpc::ServerContext* context,
+                           const v1::ListModulesRequest* request,
+                           v1::ListModulesResponse* response) override;
+  grpc::Status DeleteModule(grpc::ServerContext* context,
+                            const v1::DeleteModuleRequest* request,
+                            google::protobuf::Empty* response) override;
+
   grpc::Status CreateDeployment(grpc::ServerContext* context,
                                 const v1::CreateDeploymentRequest* request,
                                 v1::Deployment* response) override;
@@ -40,12 +54,18 @@ class CoordinatorService final : public v1::ShardingCoordinator::Service {
   grpc::Status GetProgram(grpc::ServerContext* context,
                           const v1::GetProgramRequest* request,
                           v1::Program* response) override;
+  grpc::Status ListPrograms(grpc::ServerContext* context,
+                            const v1::ListProgramsRequest* request,
+                            v1::ListProgramsResponse* response) override;
   grpc::Status Forward(grpc::ServerContext* context,
                        const v1::ForwardRequest* request,
                        v1::ForwardResponse* response) override;
   grpc::Status Step(grpc::ServerContext* context,
                     const v1::StepRequest* request,
                     v1::StepResult* response) override;
+  grpc::Status GetStep(grpc::ServerContext* context,
+                       const v1::GetStepRequest* request,
+                       v1::StepResult* response) override;
   // Cancelled: the client went away in the middle. DataLoss: bad checksum.
   grpc::Status UploadTensor(grpc::ServerContext* context,
                             grpc::ServerReader<v1::UploadTensorRequest>* reader,

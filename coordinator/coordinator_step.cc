@@ -237,6 +237,13 @@ absl::StatusOr<StepAnswer> Coordinator::Step(const StepCall& call,
   return answer;
 }
 
+absl::StatusOr<StepAnswer> Coordinator::GetStep(const DeploymentId& id,
+                                                StepNumber number) const {
+  SP_ASSIGN_OR_RETURN(const DeploymentPtr deployment, Find(id));
+  absl::MutexLock lock(&deployment->mu);
+  return deployment->state.FindAnswer(number);
+}
+
 absl::StatusOr<StepAnswer> Coordinator::NewStep(const DeploymentPtr& deployment,
                                                 const StepCall& call,
                                                 const std::string& digest) {

@@ -133,7 +133,7 @@ absl::StatusOr<std::optional<StepAnswer>> DeploymentState::CheckTurn(
   SP_RETURN_IF_ERROR(CheckReady("step"));
   if (number == last_step_ && number.value != 0) {
     if (digest == last_digest_) {
-      return last_answer_;
+      return answers_.back();
     }
     return OutOfTurn(number, "was another request");
   }
@@ -141,6 +141,31 @@ absl::StatusOr<std::optional<StepAnswer>> DeploymentState::CheckTurn(
     return OutOfTurn(number, "is out of turn");
   }
   return std::nullopt;
+}
+
+absl::StatusOr<StepAnswer> DeploymentState::FindAnswer(
+    StepNumber number) const {
+  const std::string name = ResourceName(id_, number);
+  if (number.value == 0 || number > last_step_) {
+    return MakeError(
+        absl::StatusCode::kNotFound,
+        absl::StrCat("expected a step that has run, 1 to ", last_step_.value,
+                     ", got: ", name),
+        {.reason = "STEP_NOT_FOUND",
+         .metadata = {{"resource", name},
+                      {"last_step", absl::StrCat(last_step_.value)}}});
+  }
+  const StepNumber oldest = answers_.front().number;
+  if (number < oldest) {
+    return MakeError(
+        absl::StatusCode::kOutOfRange,
+        absl::StrCat("expected a step whose answer is still kept, ",
+                     oldest.value, " to ", last_step_.value, ", got: ", name),
+        {.reason = "STEP_NO_LONGER_KEPT",
+         .metadata = {{"resource", name},
+                      {"oldest", absl::StrCat(oldest.value)}}});
+  }
+  return answers_[number.value - oldest.value];
 }
 
 absl::StatusOr<DeploymentState::Actions> DeploymentState::On(
@@ -169,7 +194,10 @@ absl::StatusOr<DeploymentState::Actions> DeploymentState::On(
   in_flight_ = InFlight::kNothing;
   last_step_ = event.answer.number;
   last_digest_ = std::exchange(running_digest_, "");
-  last_answer_ = event.answer;
+  answers_.push_back(event.answer);
+  if (answers_.size() > kKeptAnswers) {
+    answers_.pop_front();
+  }
   Touch(now);
   return Actions{};
 }

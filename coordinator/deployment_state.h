@@ -3,6 +3,8 @@
 #ifndef SHARDPLANE_COORDINATOR_DEPLOYMENT_STATE_H_
 #define SHARDPLANE_COORDINATOR_DEPLOYMENT_STATE_H_
 
+#include <cstddef>
+#include <deque>
 #include <optional>
 #include <string>
 #include <variant>
@@ -34,7 +36,7 @@ struct RankMember {
   friend bool operator==(const RankMember&, const RankMember&) = default;
 };
 
-// What a numbered action answers, and answers again.
+// What a numbered action answers, and answers again. Scalars only.
 struct StepAnswer {
   StepNumber number;
   GangEpoch epoch;
@@ -109,6 +111,9 @@ struct Leave {  // all ranks leave the gang, and are free
 using DeploymentAction = std::variant<Materialize, Run, Commit, Abandon,
                                       GiveAnswer, AbortPeers, Leave>;
 
+// The answers of this many steps can be read back.
+inline constexpr size_t kKeptAnswers = 64;
+
 // Owned and guarded by the coordinator's entry of the deployment, which
 // carries actions out one request at a time, and sends the outcome as the next
 // event. WorkerGone and DeleteRequested may come at any time.
@@ -135,6 +140,9 @@ class DeploymentState {
   // number. Errors as of StepRequested.
   absl::StatusOr<std::optional<StepAnswer>> CheckTurn(
       StepNumber number, absl::string_view digest) const;
+  // What an accepted step answered, in any phase. NotFound: it has not run.
+  // OutOfRange: no longer kept (metadata "oldest").
+  absl::StatusOr<StepAnswer> FindAnswer(StepNumber number) const;
   // The same unless the gang stands.
   absl::Status CheckAlive(absl::string_view what) const;
   // Aborted unless `epoch` is 0 or the gang's.
@@ -181,7 +189,7 @@ class DeploymentState {
 
   StepNumber last_step_;
   std::string last_digest_;
-  StepAnswer last_answer_;
+  std::deque<StepAnswer> answers_;  // of the last steps, oldest first
   InFlight in_flight_ = InFlight::kNothing;
   std::string running_digest_;
 };

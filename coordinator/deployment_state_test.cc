@@ -280,6 +280,28 @@ TEST(DeploymentStateTest, SameNumberAndDigestGetsTheRecordedAnswer) {
   EXPECT_EQ(life.state().last_step(), StepNumber{2});
 }
 
+TEST(DeploymentStateTest, LastAnswersCanBeReadBack) {
+  Life life;
+  life.Ready();
+  for (uint64_t number = 1; number <= kKeptAnswers + 1; ++number) {
+    life.Step(number);
+  }
+  life.Do(StepOf(66)).Do(kGone);  // one under way has no answer yet
+  for (uint64_t number = 2; number <= kKeptAnswers + 1; ++number) {
+    EXPECT_THAT(life.state().FindAnswer(StepNumber{number}),
+                IsOkAndHolds(AnswerOf(number)));
+  }
+  EXPECT_THAT(life.state().FindAnswer(StepNumber{1}),
+              AllOf(StatusIs(absl::StatusCode::kOutOfRange,
+                             HasSubstr("2 to 65, got: deployments/d/steps/1")),
+                    HasMetadata("oldest", "2")));
+  for (const uint64_t number : {uint64_t{0}, uint64_t{66}}) {
+    EXPECT_THAT(life.state().FindAnswer(StepNumber{number}),
+                AllOf(StatusIs(absl::StatusCode::kNotFound, HasSubstr("65")),
+                      HasReason("STEP_NOT_FOUND")));
+  }
+}
+
 struct OutOfTurn {
   std::string name;
   uint64_t number;

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "common/errors.h"
@@ -46,6 +47,10 @@ std::string ResourceName(const WorkerId& id) {
   return absl::StrCat("workers/", id.value);
 }
 
+std::string ResourceName(const ModuleId& id) {
+  return absl::StrCat("modules/", id.value);
+}
+
 std::string ResourceName(const DeploymentId& id) {
   return absl::StrCat("deployments/", id.value);
 }
@@ -68,6 +73,15 @@ absl::StatusOr<WorkerId> ParseWorkerName(absl::string_view name,
   return WorkerId{ids->at(0)};
 }
 
+absl::StatusOr<ModuleId> ParseModuleName(absl::string_view name,
+                                         absl::string_view field) {
+  const auto ids = SplitName(name, {"modules"});
+  if (!ids.has_value()) {
+    return BadName(name, field, "modules/{module}");
+  }
+  return ModuleId{ids->at(0)};
+}
+
 absl::StatusOr<DeploymentId> ParseDeploymentName(absl::string_view name,
                                                  absl::string_view field) {
   const auto ids = SplitName(name, {"deployments"});
@@ -84,6 +98,18 @@ absl::StatusOr<ProgramName> ParseProgramName(absl::string_view name,
     return BadName(name, field, "deployments/{deployment}/programs/{program}");
   }
   return ProgramName{DeploymentId{ids->at(0)}, ProgramId{ids->at(1)}};
+}
+
+absl::StatusOr<StepName> ParseStepName(absl::string_view name,
+                                       absl::string_view field) {
+  const auto ids = SplitName(name, {"deployments", "steps"});
+  StepName step;
+  if (!ids.has_value() || !absl::SimpleAtoi(ids->at(1), &step.number.value) ||
+      absl::StrCat(step.number.value) != ids->at(1)) {
+    return BadName(name, field, "deployments/{deployment}/steps/{number}");
+  }
+  step.deployment = DeploymentId{ids->at(0)};
+  return step;
 }
 
 bool IsResourceId(absl::string_view id) {

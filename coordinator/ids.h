@@ -20,6 +20,8 @@ struct Id {
 
 // Stable across restarts of the process: `w0` in workers/w0.
 using WorkerId = Id<struct WorkerIdTag, std::string>;
+// `mlp` in modules/mlp.
+using ModuleId = Id<struct ModuleIdTag, std::string>;
 // `d7f3a1c0` in deployments/d7f3a1c0.
 using DeploymentId = Id<struct DeploymentIdTag, std::string>;
 // `p1b2c3d4e5f6` in deployments/{d}/programs/{p}.
@@ -32,6 +34,7 @@ using GangEpoch = Id<struct GangEpochTag, uint64_t>;
 using StepNumber = Id<struct StepNumberTag, uint64_t>;
 
 std::string ResourceName(const WorkerId& id);      // "workers/w0"
+std::string ResourceName(const ModuleId& id);      // "modules/mlp"
 std::string ResourceName(const DeploymentId& id);  // "deployments/d7f3a1c0"
 std::string ResourceName(const DeploymentId& deployment,
                          const ProgramId& program);
@@ -39,6 +42,8 @@ std::string ResourceName(const DeploymentId& deployment, StepNumber number);
 
 // The ways back. InvalidArgument, naming `field`, for another form.
 absl::StatusOr<WorkerId> ParseWorkerName(absl::string_view name,
+                                         absl::string_view field);
+absl::StatusOr<ModuleId> ParseModuleName(absl::string_view name,
                                          absl::string_view field);
 absl::StatusOr<DeploymentId> ParseDeploymentName(absl::string_view name,
                                                  absl::string_view field);
@@ -49,6 +54,14 @@ struct ProgramName {
 };
 absl::StatusOr<ProgramName> ParseProgramName(absl::string_view name,
                                              absl::string_view field);
+
+struct StepName {
+  DeploymentId deployment;
+  StepNumber number;
+};
+// A number is written in one way only: "7", not "07" or "+7".
+absl::StatusOr<StepName> ParseStepName(absl::string_view name,
+                                       absl::string_view field);
 
 // Whether `id` may be the last part of a resource name that a client chooses:
 // a lower-case letter, then at most 62 letters, digits and hyphens, the last

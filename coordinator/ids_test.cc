@@ -28,6 +28,24 @@ TEST(IdsTest, NamesComeBack) {
   EXPECT_EQ(program->program, ProgramId{"p1"});
 }
 
+TEST(IdsTest, NamesOfModulesAndStepsComeBack) {
+  EXPECT_THAT(ParseModuleName(ResourceName(ModuleId{"mlp"}), "name"),
+              IsOkAndHolds(ModuleId{"mlp"}));
+  EXPECT_THAT(ParseModuleName("deployments/mlp", "name"),
+              HasReason("RESOURCE_NAME_INVALID"));
+  const auto step = ParseStepName("deployments/d1/steps/3", "name");
+  ASSERT_THAT(step, IsOk());
+  EXPECT_EQ(step->deployment, DeploymentId{"d1"});
+  EXPECT_EQ(step->number, StepNumber{3});
+  for (const std::string number :
+       {"", "x", "03", "+3", "-1", " 3", "3 ", "18446744073709551616"}) {
+    EXPECT_THAT(
+        ParseStepName("deployments/d1/steps/" + number, "name"),
+        AllOf(HasReason("RESOURCE_NAME_INVALID"), HasMetadata("field", "name")))
+        << number;
+  }
+}
+
 TEST(IdsTest, OtherFormsNameTheirField) {
   for (const std::string name : {"", "d1", "workers/d1", "deployments/",
                                  "deployments/d1/", "deployments/d1/x/y"}) {

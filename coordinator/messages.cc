@@ -18,23 +18,33 @@ namespace {
 
 namespace pb = ::shardplane::v1;
 
-void SetTime(absl::Time time, google::protobuf::Timestamp* message) {
-  const int64_t seconds = absl::ToUnixSeconds(time);
-  message->set_seconds(seconds);
-  message->set_nanos(static_cast<int32_t>(
-      absl::ToInt64Nanoseconds(time - absl::FromUnixSeconds(seconds))));
+// The module itself, or the name of one.
+absl::Status ModuleFromProto(const pb::Deployment& message,
+                             DeploymentSpec* spec) {
+  if (message.has_module() && !message.module_name().empty()) {
+    return InvalidField("deployment.module_name",
+                        "expected either module or module_name, got: both");
+  }
+  if (message.has_module()) {
+    SP_ASSIGN_OR_RETURN(spec->module,
+                        FromProto(message.module(), "deployment.module"));
+    return absl::OkStatus();
+  }
+  if (message.module_name().empty()) {
+    return MissingOneof("deployment.module", "module and module_name");
+  }
+  SP_ASSIGN_OR_RETURN(
+      spec->module_id,
+      ParseModuleName(message.module_name(), "deployment.module_name"));
+  return absl::OkStatus();
 }
 
 absl::StatusOr<DeploymentSpec> SpecFromProto(const pb::Deployment& message) {
   DeploymentSpec spec;
-  if (!message.has_module()) {
-    return MissingField("deployment.module");
-  }
+  SP_RETURN_IF_ERROR(ModuleFromProto(message, &spec));
   if (!message.has_mesh()) {
     return MissingField("deployment.mesh");
   }
-  SP_ASSIGN_OR_RETURN(spec.module,
-                      FromProto(message.module(), "deployment.module"));
   SP_ASSIGN_OR_RETURN(spec.mesh, FromProto(message.mesh(), "deployment.mesh"));
   if (message.has_plan()) {
     SP_ASSIGN_OR_RETURN(spec.plan,
@@ -141,6 +151,9 @@ void SetSpec(const DeploymentInfo& info, DeploymentView view,
   if (view == DeploymentView::kFull) {
     *message->mutable_module() = shardplane::ToProto(spec.module);
   }
+  if (spec.module_id.has_value()) {
+    message->set_module_name(ResourceName(*spec.module_id));
+  }
   *message->mutable_mesh() = shardplane::ToProto(spec.mesh);
   if (spec.plan.has_value()) {
     *message->mutable_plan() = shardplane::ToProto(*spec.plan);
@@ -162,6 +175,23 @@ pb::OutputSpec SpecOf(const ShardedProgram& program, ValueId id) {
 
 }  // namespace
 
+void SetTime(absl::Time time, google::protobuf::Timestamp* message) {
+  const int64_t seconds = absl::ToUnixSeconds(time);
+  message->set_seconds(seconds);
+  message->set_nanos(static_cast<int32_t>(
+      absl::ToInt64Nanoseconds(time - absl::FromUnixSeconds(seconds))));
+}
+
+absl::Status CheckResourceId(absl::string_view id, const FieldPath& field) {
+  if (IsResourceId(id)) {
+    return absl::OkStatus();
+  }
+  return InvalidField(
+      field, absl::StrCat("expected a lower-case letter, then at most 62 "
+                          "letters, digits and '-', got: \"",
+                          id, "\""));
+}
+
 absl::StatusOr<CreateCall> CreateCallFromProto(
     const pb::CreateDeploymentRequest& request) {
   CreateCall call;
@@ -171,13 +201,8 @@ absl::StatusOr<CreateCall> CreateCallFromProto(
                         SignatureSpecFromProto(request.signature()));
   }
   if (!request.deployment_id().empty()) {
-    if (!IsResourceId(request.deployment_id())) {
-      return InvalidField(
-          "deployment_id",
-          absl::StrCat("expected a lower-case letter, then at most 62 letters, "
-                       "digits and '-', got: \"",
-                       request.deployment_id(), "\""));
-    }
+    SP_RETURN_IF_ERROR(
+        CheckResourceId(request.deployment_id(), "deployment_id"));
     call.id = DeploymentId{request.deployment_id()};
   }
   call.validate_only = request.validate_only();
@@ -286,7 +311,7 @@ pb::Deployment ToProto(const DeploymentInfo& info, DeploymentView view) {
   return message;
 }
 
-pb::Program ToProto(const DeploymentProgram& program) {
+pb::Program ToProto(const DeploymentProgram& program, ProgramView view) {
   pb::Program message;
   message.set_name(ResourceName(program.deployment, program.id));
   message.set_uid(program.uid);
@@ -298,7 +323,9 @@ pb::Program ToProto(const DeploymentProgram& program) {
     *message.add_inputs() = SpecOf(program.program, input.value);
   }
   message.set_has_loss(program.program.loss >= 0);
-  *message.mutable_report() = shardplane::ToProto(program.report);
+  if (view == ProgramView::kFull) {
+    *message.mutable_report() = shardplane::ToProto(program.report);
+  }
   return message;
 }
 

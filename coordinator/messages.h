@@ -5,11 +5,20 @@
 
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "coordinator/coordinator.h"
+#include "google/protobuf/timestamp.pb.h"
+#include "proto/convert/field_path.h"
 #include "shardplane/v1/coordinator.pb.h"
 
 namespace shardplane {
+
+void SetTime(absl::Time time, google::protobuf::Timestamp* message);
+// InvalidArgument, naming `field`, unless it may end a resource's name.
+absl::Status CheckResourceId(absl::string_view id, const FieldPath& field);
 
 absl::StatusOr<CreateCall> CreateCallFromProto(
     const v1::CreateDeploymentRequest& request);
@@ -26,7 +35,8 @@ absl::StatusOr<DownloadCall> DownloadCallFromProto(
 
 enum class DeploymentView { kFull, kWithoutModule, kBasic };
 v1::Deployment ToProto(const DeploymentInfo& info, DeploymentView view);
-v1::Program ToProto(const DeploymentProgram& program);
+enum class ProgramView { kFull, kWithoutReport };
+v1::Program ToProto(const DeploymentProgram& program, ProgramView view);
 v1::ForwardResponse ToProto(ForwardAnswer answer);
 v1::StepResult ToProto(const DeploymentId& deployment,
                        const StepAnswer& answer);

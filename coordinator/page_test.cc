@@ -1,6 +1,7 @@
 #include "coordinator/page.h"
 
 #include <string>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -36,6 +37,26 @@ TEST(PageTest, TokensAreBoundToTheirCollection) {
                 AllOf(HasReason("PAGE_TOKEN_INVALID"),
                       HasMetadata("field", "page_token")))
         << token;
+  }
+}
+
+TEST(PageTest, PagesMakeUpTheWhole) {
+  const std::vector<std::string> items = {"a", "b", "c", "d", "e"};
+  for (int size = 1; size <= 6; ++size) {
+    std::vector<std::string> seen;
+    std::string token;
+    int pages = 0;
+    do {
+      const auto page = ParsePage(size, token, "letters");
+      ASSERT_THAT(page, IsOk());
+      token = AddPage(
+          items, *page, "letters",
+          [](const std::string& item) -> const std::string& { return item; },
+          [&seen](const std::string& item) { seen.push_back(item); });
+      ++pages;
+    } while (!token.empty());
+    EXPECT_EQ(seen, items);
+    EXPECT_EQ(pages, (5 + size - 1) / size);
   }
 }
 

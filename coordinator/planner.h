@@ -16,12 +16,15 @@
 #include "common/graph_module.h"
 #include "common/parallelize_plan.h"
 #include "common/report.h"
+#include "coordinator/ids.h"
 
 namespace shardplane {
 
 // What a client asks for when it creates a deployment.
 struct DeploymentSpec {
   GraphModule module;
+  std::optional<ModuleId>
+      module_id;  // the named one that `module` is a copy of
   DeviceMesh mesh;
   std::optional<ParallelizePlan> plan;
   std::string plan_mesh_dim;         // "": "tp", else the only one
