@@ -45,6 +45,11 @@ CREATE = """{
 }"""
 
 
+INPUT = types_pb2.Tensor(
+    type=types_pb2.TensorType(dtype=types_pb2.DTYPE_FLOAT32, shape=[1, 2]),
+    inline=struct.pack("<2f", 3, 4))
+
+
 def new_id():
     return str(uuid.uuid4())
 
@@ -57,6 +62,22 @@ def create_request(**changes):
     return request
 
 
+def module_request(**changes):
+    """A named module: the one of the first plan."""
+    return pb.CreateModuleRequest(**{
+        "module": pb.ModuleResource(
+            module=create_request().deployment.module, labels={"team": "a"}),
+        "request_id": new_id(), **changes})
+
+
+def named_request(name, **changes):
+    """The first plan, of a module that is named instead."""
+    request = create_request(**changes)
+    request.deployment.ClearField("module")
+    request.deployment.module_name = name
+    return request
+
+
 class Api:
     """Verbs on one coordinator."""
 
@@ -66,6 +87,9 @@ class Api:
 
     def create(self, **changes):
         return self.call("CreateDeployment", create_request(**changes))
+
+    def create_module(self, **changes):
+        return self.call("CreateModule", module_request(**changes))
 
     def upload(self, deployment, fqn, shape, values):
         data = struct.pack(f"<{len(values)}f", *values)
@@ -95,15 +119,28 @@ class Api:
         return self.call("Forward", pb.ForwardRequest(**{
             "deployment": deployment.name,
             "program": deployment.programs[0], "request_id": new_id(),
-            "inputs": [types_pb2.Tensor(
-                type=types_pb2.TensorType(dtype=types_pb2.DTYPE_FLOAT32,
-                                          shape=[1, 2]),
-                inline=struct.pack("<2f", 3, 4))], **changes}))
+            "inputs": [INPUT], **changes}))
+
+    def train(self, deployment, step):
+        train = pb.StepRequest.Train(
+            program=deployment.programs[0], inputs=[INPUT],
+            optimizer=pb.Optimizer(sgd=pb.SgdOptions(lr=0.25)))
+        return self.call("Step", pb.StepRequest(
+            deployment=deployment.name, step=step, request_id=new_id(),
+            train=train))
+
+    def step(self, deployment, number):
+        return self.call("GetStep", pb.GetStepRequest(
+            name=f"{deployment.name}/steps/{number}"))
 
 
 @pytest.fixture
 def api(cluster):
-    return Api(cluster.rpc)
+    yield Api(cluster.rpc)
+    modules = cluster.rpc.call("ListModules", pb.ListModulesRequest()).modules
+    for module in modules:
+        cluster.rpc.call("DeleteModule",
+                         pb.DeleteModuleRequest(name=module.name))
 
 
 def test_first_plan_in_json(api):
@@ -152,6 +189,8 @@ def test_every_write_is_done_once(api, cluster):
     ("MaterializeDeployment",
      lambda d: pb.MaterializeDeploymentRequest(name=d.name)),
     ("DeleteDeployment", lambda d: pb.DeleteDeploymentRequest(name=d.name)),
+    ("CreateModule", lambda d: module_request()),
+    ("DeleteModule", lambda d: pb.DeleteModuleRequest(name="modules/m")),
 ])
 def test_request_id_used_again(api, method, request_of):
     request = create_request()
@@ -192,6 +231,12 @@ def test_upload_that_does_not_fit(api, fqn, shape, count):
     ("GetDeployment", pb.GetDeploymentRequest(name="deployments/no")),
     ("GetProgram", pb.GetProgramRequest(name="deployments/no/programs/no")),
     ("GetWorker", pb.GetWorkerRequest(name="workers/no")),
+    ("GetModule", pb.GetModuleRequest(name="modules/no")),
+    ("GetStep", pb.GetStepRequest(name="deployments/no/steps/1")),
+    ("ListPrograms", pb.ListProgramsRequest(parent="deployments/no")),
+    ("CreateDeployment", named_request("modules/no")),
+    ("DeleteModule", pb.DeleteModuleRequest(
+        name="modules/no", request_id=new_id())),
     ("DeleteDeployment", pb.DeleteDeploymentRequest(
         name="deployments/no", request_id=new_id())),
     ("MaterializeDeployment", pb.MaterializeDeploymentRequest(
@@ -223,6 +268,135 @@ def test_pages(api):
     for page in ({"page_size": -1}, {"page_token": "garbage"}):
         with pytest.raises(sp.InvalidArgumentError, match="page"):
             api.call("ListDeployments", pb.ListDeploymentsRequest(**page))
+
+
+def test_module_is_kept(api):
+    made = api.create_module(module_id="mlp")
+    assert made.name == "modules/mlp" and made.uid and made.etag
+    assert made.create_time.seconds and not made.HasField("module")
+    assert (made.parameter_count, made.parameter_bytes) == (16, 64)
+    found = api.call("GetModule", pb.GetModuleRequest(name=made.name))
+    assert [p.fqn for p in found.module.parameters] == ["0.weight",
+                                                        "2.weight"]
+    found.ClearField("module")
+    assert found == made and dict(found.labels) == {"team": "a"}
+
+
+def test_module_validate_only_keeps_nothing(api):
+    checked = api.create_module(module_id="mlp", validate_only=True)
+    assert checked.parameter_count == 16 and not checked.uid
+    assert not api.call("ListModules", pb.ListModulesRequest()).modules
+    bad = module_request(validate_only=True)
+    bad.module.module.parameters[0].fqn = "7.weight"
+    with pytest.raises(sp.InvalidArgumentError, match="7") as raised:
+        api.call("CreateModule", bad)
+    assert raised.value.details["metadata"]["field"].startswith(
+        "module.module")
+
+
+def test_module_is_created_and_deleted_once(api):
+    request = module_request(module_id="mlp")
+    first, again = [api.call("CreateModule", request) for _ in range(2)]
+    assert first == again
+    with pytest.raises(sp.ShardplaneError, match="modules/mlp") as raised:
+        api.create_module(module_id="mlp")
+    assert raised.value.code == "ALREADY_EXISTS"
+    with pytest.raises(sp.AbortedError, match="etag"):
+        api.call("DeleteModule", pb.DeleteModuleRequest(
+            name=first.name, request_id=new_id(), etag="another"))
+    request = pb.DeleteModuleRequest(name=first.name, request_id=new_id(),
+                                     etag=first.etag)
+    for _ in range(2):
+        api.call("DeleteModule", request)
+    api.call("DeleteModule", pb.DeleteModuleRequest(
+        name=first.name, request_id=new_id(), allow_missing=True))
+
+
+def test_deployment_of_a_named_module(api, cluster):
+    module = api.create_module(module_id="mlp")
+    request = named_request(module.name, validate_only=True)
+    planned = api.call("CreateDeployment", request)
+    assert planned.report.program_text and cluster.deployments() == []
+    request = named_request(module.name)
+    first, again = [api.call("CreateDeployment", request) for _ in range(2)]
+    assert first == again and first.module_name == module.name
+    # The deployment has a copy of its own.
+    api.call("DeleteModule", pb.DeleteModuleRequest(name=module.name))
+    found = api.call("GetDeployment",
+                     pb.GetDeploymentRequest(name=first.name))
+    assert len(found.module.modules) == 4
+    assert found.module_name == module.name
+    api.upload(first, "0.weight", [4, 2], [1, 0, 0, 1, 2, 0, 0, 2])
+    api.upload(first, "2.weight", [2, 4], [1] * 8)
+    answer = api.forward(api.materialize(first))
+    assert struct.unpack("<2f", answer.outputs[0].inline) == (21.0, 21.0)
+
+
+def test_module_and_module_name(api):
+    both = create_request()
+    both.deployment.module_name = "modules/mlp"
+    for request, got in ((both, "both"), (named_request(""), "nothing")):
+        with pytest.raises(sp.InvalidArgumentError, match=got) as raised:
+            api.call("CreateDeployment", request)
+        assert "deployment.module" in str(raised.value.details)
+
+
+def test_pages_of_modules(api):
+    names = [api.create_module(module_id=f"m{i}").name for i in range(3)]
+    request, seen = pb.ListModulesRequest(page_size=2), []
+    for count in (2, 1):
+        page = api.call("ListModules", request)
+        assert len(page.modules) == count
+        seen += page.modules
+        request.page_token = page.next_page_token
+    assert [m.name for m in seen] == names and not request.page_token
+    assert not any(m.HasField("module") for m in seen)
+
+
+def test_steps_are_read_back(api):
+    deployment = api.ready()
+    with pytest.raises(sp.NotFoundError, match="steps/1"):
+        api.step(deployment, 1)
+    answers = [api.train(deployment, number) for number in range(1, 67)]
+    assert answers[0].loss.inline == struct.pack("<f", 42)
+    for number in (3, 17, 66):
+        assert api.step(deployment, number) == answers[number - 1]
+    with pytest.raises(sp.NotFoundError, match="1 to 66"):
+        api.step(deployment, 67)
+    with pytest.raises(sp.ShardplaneError, match="3 to 66") as raised:
+        api.step(deployment, 2)
+    assert raised.value.code == "OUT_OF_RANGE"
+    assert "'oldest': '3'" in str(raised.value.details)
+    for number in ("", "one", "01"):
+        with pytest.raises(sp.InvalidArgumentError, match="name"):
+            api.step(deployment, number)
+
+
+def test_programs_are_listed(api):
+    deployment = api.create()
+    signature = create_request().signature
+    signature.ClearField("loss")
+    made = api.call("CreateProgram", pb.CreateProgramRequest(
+        parent=deployment.name, signature=signature, request_id=new_id()))
+    request, seen = pb.ListProgramsRequest(
+        parent=deployment.name, page_size=1), []
+    for _ in range(2):
+        page = api.call("ListPrograms", request)
+        seen += page.programs
+        request.page_token = page.next_page_token
+    assert not request.page_token
+    assert [p.name for p in seen] == sorted([*deployment.programs, made.name])
+    for program in seen:
+        whole = api.call("GetProgram", pb.GetProgramRequest(name=program.name))
+        assert whole.report.program_text and not program.HasField("report")
+        whole.ClearField("report")
+        assert whole == program
+    token = api.call("ListPrograms", pb.ListProgramsRequest(
+        parent=deployment.name, page_size=1)).next_page_token
+    other = api.create(deployment_id="other")
+    with pytest.raises(sp.InvalidArgumentError, match="page_token"):
+        api.call("ListPrograms", pb.ListProgramsRequest(
+            parent=other.name, page_token=token))
 
 
 def test_etag(api):
