@@ -91,6 +91,22 @@ void Coordinator::Tick() {
   HandleDepartures(departures);
 }
 
+void Coordinator::EndCalls(const std::string& reason) {
+  std::vector<DeploymentPtr> deployments;
+  {
+    absl::MutexLock lock(&mu_);
+    for (const auto& [unused, deployment] : deployments_) {
+      if (deployment != nullptr) {
+        deployments.push_back(deployment);
+      }
+    }
+  }
+  for (const DeploymentPtr& deployment : deployments) {
+    rendezvous_.Close(deployment->id, deployment->gang->epoch(), reason);
+    deployment->gang->Break(reason);
+  }
+}
+
 absl::StatusOr<Coordinator::DeploymentPtr> Coordinator::Find(
     const DeploymentId& id) const {
   absl::MutexLock lock(&mu_);

@@ -131,8 +131,17 @@ void CoordinatorServer::Drain(absl::Duration grace) {
     return;
   }
   state_->server->GetHealthCheckService()->SetServingStatus(false);
+  // gRPC waits for every handler, also for one that waits for a worker.
+  absl::Notification served;
+  std::thread ender([this, grace, &served] {
+    if (!served.WaitForNotificationWithTimeout(grace)) {
+      state_->coordinator.EndCalls("the coordinator shuts down");
+    }
+  });
   state_->server->Shutdown(absl::ToChronoTime(absl::Now() + grace));
   state_->server->Wait();
+  served.Notify();
+  ender.join();
   state_->stop.Notify();
   state_->ticker.join();
 }

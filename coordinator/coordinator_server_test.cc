@@ -32,6 +32,7 @@ namespace pb = ::shardplane::v1;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using ::testing::SizeIs;
 
 class CoordinatorServerTest : public ::testing::Test {
@@ -451,6 +452,19 @@ TEST_F(CoordinatorServerTest, WaitsDoNotStarveLeases) {
   for (std::thread& waiter : waiters) {
     waiter.join();
   }
+}
+
+TEST_F(CoordinatorServerTest, DrainWaitsForCallsAndThenEndsThem) {
+  ASSERT_NO_FATAL_FAILURE(Deploy(1));
+  worker("w0").Hold(Method::kRun);
+  absl::StatusOr<pb::StepResult> answer;
+  std::thread client([&] { answer = Step(StepRequestOf(1)); });
+  worker("w0").WaitUntilHeld(Method::kRun);
+  EXPECT_THAT(server_->Serving(), IsOk());
+  server_->Drain(absl::Milliseconds(50));
+  client.join();
+  EXPECT_THAT(answer, Not(IsOk()));
+  EXPECT_THAT(server_->Serving(), Not(IsOk()));
 }
 
 // ---------------------------------------------------------------- tensors

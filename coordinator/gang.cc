@@ -63,7 +63,7 @@ absl::Status Gang::Broken() const {
   return broken_.empty()
              ? absl::OkStatus()
              : MakeError(absl::StatusCode::kUnavailable, broken_,
-                         {.reason = "WORKER_LOST",
+                         {.reason = "GANG_ENDED",
                           .metadata = {{"resource", ResourceName(deployment_)},
                                        {"retry_ms", "1000"}}});
 }
