@@ -16,12 +16,14 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/container/btree_map.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "common/optimizer.h"
 #include "coordinator/background.h"
 #include "coordinator/deployment.h"
 #include "coordinator/ids.h"
+#include "coordinator/module_registry.h"
 #include "coordinator/planner.h"
 #include "coordinator/rendezvous.h"
 #include "coordinator/worker_client.h"
@@ -36,8 +38,14 @@ struct CallContext {
   std::function<bool()> cancelled;  // whether the caller has gone; may be null
 };
 
+struct CreateModuleCall {
+  ModuleSpec spec;
+  std::optional<ModuleId> id;
+  bool validate_only = false;
+};
+
 struct CreateCall {
-  DeploymentSpec spec;
+  DeploymentSpec spec;  // its module is looked up where there is a module_id
   std::optional<SignatureSpec> signature;
   std::optional<DeploymentId> id;
   bool validate_only = false;
@@ -161,10 +169,19 @@ class Coordinator {
   // process that must go now. No gang is of use afterwards.
   void EndCalls(const std::string& reason);
 
+  // ---- modules: coordinator_modules.cc. Errors as ModuleRegistry's.
+  // validate_only checks and keeps nothing: the record has no uid.
+  absl::StatusOr<ModuleRecord> CreateModule(CreateModuleCall call);
+  absl::StatusOr<ModuleRecord> GetModule(const ModuleId& id) const;
+  std::vector<ModuleRecord> ListModules() const;
+  // Deployments made from it go on with their copies.
+  absl::Status DeleteModule(const ModuleId& id, absl::string_view etag,
+                            bool allow_missing);
+
   // ---- deployments: coordinator_deploy.cc
   // validate_only plans and touches nothing: any number of workers will do.
   // AlreadyExists: the id is taken. FailedPrecondition: too few workers.
-  // Errors of PlanDeployment.
+  // NotFound: no such named module. Errors of PlanDeployment.
   absl::StatusOr<DeploymentInfo> CreateDeployment(CreateCall call,
                                                   const CallContext& context);
   absl::StatusOr<DeploymentInfo> GetDeployment(const DeploymentId& id) const;
@@ -185,6 +202,9 @@ class Coordinator {
       bool validate_only, const CallContext& context);
   absl::StatusOr<std::shared_ptr<const DeploymentProgram>> GetProgram(
       const DeploymentId& id, const ProgramId& program) const;
+  // In the order of ids.
+  absl::StatusOr<std::vector<std::shared_ptr<const DeploymentProgram>>>
+  ListPrograms(const DeploymentId& id) const;
 
   // ---- actions: coordinator_step.cc
   // InvalidArgument: inputs of another number, shape or dtype.
@@ -194,6 +214,9 @@ class Coordinator {
   // optimizer values. FailedPrecondition: a program without a loss.
   absl::StatusOr<StepAnswer> Step(const StepCall& call,
                                   const CallContext& context);
+  // Errors as DeploymentState::FindAnswer.
+  absl::StatusOr<StepAnswer> GetStep(const DeploymentId& id,
+                                     StepNumber number) const;
 
   // ---- tensors: coordinator_tensors.cc
   absl::StatusOr<std::unique_ptr<UploadSession>> Upload(const UploadCall& call);
@@ -234,7 +257,12 @@ class Coordinator {
   void UpdateWorkerMetrics() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void AddMetric(Counter counter, LabelValues labels, double amount = 1);
 
+  // coordinator_modules.cc
+  // Puts a copy of the named module, if there is a name, into `spec`.
+  absl::Status CopyModule(DeploymentSpec* spec) const;
+
   // coordinator_deploy.cc
+  absl::StatusOr<PlannedDeployment> Plan(CreateCall* call);
   absl::StatusOr<std::shared_ptr<Gang>> SeatGang(const DeploymentId& id,
                                                  int count);
   absl::StatusOr<DeploymentPtr> FormDeployment(
@@ -276,6 +304,7 @@ class Coordinator {
   mutable absl::Mutex mu_;
   WorkerRegistry registry_ ABSL_GUARDED_BY(mu_);
   absl::btree_map<WorkerId, Connection> connections_ ABSL_GUARDED_BY(mu_);
+  ModuleRegistry modules_ ABSL_GUARDED_BY(mu_);
   // nullptr: the id is reserved for one that is being formed.
   absl::btree_map<DeploymentId, DeploymentPtr> deployments_
       ABSL_GUARDED_BY(mu_);
