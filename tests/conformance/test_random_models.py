@@ -11,7 +11,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel
 import shardplane as sp
 from tests.models import rand
 from tests.parity import (
-    LR, assert_close, check_gradients, check_parameters, check_shards,
+    LR, assert_bytes, assert_close, check_gradients, check_parameters, check_shards,
     parallelized)
 
 BATCH, SEQUENCE = 4, 6
@@ -150,5 +150,10 @@ def test_random_module_under_a_random_plan(cluster, seed):
                 (gradient,) = case.m.input_gradients()
                 assert_close(gradient, twin.grad, "input gradient")
             optimizer.step()
+        # A few moves of its activations for each linear, at the most.
+        linears = sum(isinstance(c, nn.Linear) for c in module.modules())
+        largest = (BATCH + 4) * (SEQUENCE + 2) * (17 + 3) * x.element_size()
+        assert_bytes(case.m, forward=3 * linears * largest,
+                     backward=4 * linears * largest)
         check_parameters(case.m, case.reference, "after two steps:")
         check_shards(case.m, case.reference, cuts)
