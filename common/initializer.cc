@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 #include <numbers>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,7 @@
 #include "absl/types/span.h"
 #include "common/errors.h"
 #include "common/float16.h"
+#include "common/philox.h"
 
 namespace shardplane {
 namespace {
@@ -26,9 +28,6 @@ uint64_t Fnv1a(absl::string_view text) {
   return hash;
 }
 
-uint32_t Low(uint64_t word) { return static_cast<uint32_t>(word); }
-uint32_t High(uint64_t word) { return static_cast<uint32_t>(word >> 32); }
-
 // In [0, 1): 53 bits of the two words.
 double ToUnit(uint32_t low, uint32_t high) {
   const uint64_t bits = static_cast<uint64_t>(high) << 32 | low;
@@ -38,10 +37,17 @@ double ToUnit(uint32_t low, uint32_t high) {
 // The values of one parameter, by global index.
 class Values {
  public:
-  Values(const Initializer& initializer, uint64_t seed, absl::string_view fqn)
-      : initializer_(initializer), seed_(seed), stream_(Fnv1a(fqn)) {}
+  Values(const Initializer& initializer, uint64_t seed, absl::string_view fqn,
+         const TensorType& type)
+      : initializer_(initializer), seed_(seed), stream_(Fnv1a(fqn)) {
+    if (!initializer.zero_row.has_value()) return;
+    const int64_t row = NumElements(absl::MakeConstSpan(type.shape).subspan(1));
+    zero_begin_ = *initializer.zero_row * row;
+    zero_end_ = zero_begin_ + row;
+  }
 
   double At(int64_t index) const {
+    if (zero_begin_ <= index && index < zero_end_) return 0;
     switch (initializer_.kind) {
       case Initializer::Kind::kZeros:
         return 0;
@@ -60,8 +66,9 @@ class Values {
   using Words = std::array<uint32_t, 4>;
 
   Words Random(uint64_t index) const {
-    return Philox({Low(index), High(index), Low(stream_), High(stream_)},
-                  {Low(seed_), High(seed_)});
+    return Philox(
+        {LowWord(index), HighWord(index), LowWord(stream_), HighWord(stream_)},
+        {LowWord(seed_), HighWord(seed_)});
   }
 
   static double First(const Words& words) { return ToUnit(words[0], words[1]); }
@@ -74,6 +81,8 @@ class Values {
   const Initializer& initializer_;
   const uint64_t seed_;
   const uint64_t stream_;
+  int64_t zero_begin_ = 0;  // of the elements that are zero
+  int64_t zero_end_ = 0;
 };
 
 template <typename T>
@@ -123,6 +132,15 @@ absl::Status Check(const Initializer& initializer, absl::string_view fqn,
     return Bad(fqn, "random initial values need a floating-point type",
                ToString(type));
   }
+  if (const std::optional<int64_t> row = initializer.zero_row;
+      row.has_value() &&
+      (*row < 0 || type.shape.empty() || *row >= type.shape[0])) {
+    return Bad(fqn,
+               absl::StrCat("row ", *row,
+                            ", which is to be zero, must be "
+                            "one of the tensor"),
+               ToString(type));
+  }
   bool inside = extents.size() == type.shape.size();
   for (size_t i = 0; inside && i < extents.size(); ++i) {
     inside = extents[i].offset >= 0 && extents[i].size >= 0 &&
@@ -149,20 +167,6 @@ void AppendPart(const Values& values, const TensorType& type,
 
 }  // namespace
 
-std::array<uint32_t, 4> Philox(const std::array<uint32_t, 4>& counter,
-                               const std::array<uint32_t, 2>& key) {
-  std::array<uint32_t, 4> c = counter;
-  std::array<uint32_t, 2> k = key;
-  for (int round = 0; round < 10; ++round) {
-    const uint64_t product0 = uint64_t{0xd2511f53} * c[0];
-    const uint64_t product1 = uint64_t{0xcd9e8d57} * c[2];
-    c = {High(product1) ^ c[1] ^ k[0], Low(product1),
-         High(product0) ^ c[3] ^ k[1], Low(product0)};
-    k = {k[0] + 0x9e3779b9, k[1] + 0xbb67ae85};
-  }
-  return c;
-}
-
 absl::StatusOr<std::string> InitialValues(const Initializer& initializer,
                                           uint64_t seed, absl::string_view fqn,
                                           const TensorType& type,
@@ -172,7 +176,7 @@ absl::StatusOr<std::string> InitialValues(const Initializer& initializer,
   for (const Extent& extent : extents) count *= extent.size;
   std::string bytes;
   bytes.reserve(count * ByteSize(type.dtype));
-  AppendPart(Values(initializer, seed, fqn), type, extents, 0, 0,
+  AppendPart(Values(initializer, seed, fqn, type), type, extents, 0, 0,
              AppendFunctionOf(type.dtype), &bytes);
   return bytes;
 }

@@ -5,7 +5,6 @@
 #ifndef SHARDPLANE_COMMON_INITIALIZER_H_
 #define SHARDPLANE_COMMON_INITIALIZER_H_
 
-#include <array>
 #include <cstdint>
 #include <string>
 
@@ -18,24 +17,21 @@
 
 namespace shardplane {
 
-// Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3").
-std::array<uint32_t, 4> Philox(const std::array<uint32_t, 4>& counter,
-                               const std::array<uint32_t, 2>& key);
-
 // The bytes of the part of a parameter that the extents name (one per dim of
 // `type`, the global tensor). `fqn` is the canonical name. Element i of the
 // global tensor, row-major, has the Philox key `seed` and the counter
 // (i, hash of the FQN). Normal values are Box and Muller's.
 // InvalidArgument: uniform or normal values of a dtype that is not floating
-// point; extents outside the tensor.
+// point; extents or a zero row outside the tensor.
 absl::StatusOr<std::string> InitialValues(const Initializer& initializer,
                                           uint64_t seed, absl::string_view fqn,
                                           const TensorType& type,
                                           absl::Span<const Extent> extents);
 
 // What torch does for a parameter of a known module type, in distribution:
-// Linear uniform within 1/sqrt(fan in), Embedding normal(0, 1), norms ones and
-// zeros. Unimplemented, naming FQN and remedy, for any other.
+// Linear uniform within 1/sqrt(fan in), Embedding normal(0, 1) with its padding
+// row zero, norms ones and zeros. Unimplemented, naming FQN and remedy, for any
+// other; InvalidArgument for a padding_idx that is no row.
 absl::StatusOr<Initializer> DefaultInitializer(const GraphModule& module,
                                                const Parameter& parameter);
 

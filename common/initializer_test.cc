@@ -33,18 +33,6 @@ using Kind = Initializer::Kind;
 constexpr Initializer kUniform = {Kind::kUniform, -0.25, 0.5};
 constexpr Initializer kNormal = {Kind::kNormal, 3, 2};
 
-// The known answers that come with Random123.
-TEST(Philox, KnownAnswers) {
-  EXPECT_THAT(Philox({0, 0, 0, 0}, {0, 0}),
-              ElementsAre(0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8));
-  const uint32_t ones = 0xffffffff;
-  EXPECT_THAT(Philox({ones, ones, ones, ones}, {ones, ones}),
-              ElementsAre(0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd));
-  EXPECT_THAT(Philox({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344},
-                     {0xa4093822, 0x299f31d0}),
-              ElementsAre(0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1));
-}
-
 std::vector<Extent> Whole(const Shape& shape) {
   std::vector<Extent> extents;
   for (const int64_t size : shape) extents.push_back({0, size});
@@ -90,6 +78,34 @@ TEST(InitialValues, DependOnSeedFqnAndIndex) {
   EXPECT_NE(values, Doubles(kUniform, uint64_t{1} << 32, "a", {4}));
   EXPECT_NE(values, Doubles(kUniform, 1, "b", {4}));
   EXPECT_NE(values[0], values[1]);
+}
+
+TEST(InitialValues, AZeroRowIsZeroAndNothingElse) {
+  Initializer padded = kUniform;
+  padded.zero_row = 1;
+  std::vector<double> expected = Doubles(kUniform, 1, "a", {3, 2});
+  expected[2] = expected[3] = 0;
+
+  EXPECT_EQ(Doubles(padded, 1, "a", {3, 2}), expected);
+
+  const TensorType type{DType::kFloat64, {3, 2}};
+  const std::vector<Extent> part = {{1, 2}, {1, 1}};
+  EXPECT_THAT(
+      InitialValues(padded, 1, "a", type, part),
+      IsOkAndHolds(SliceHost({type, Bytes(padded, 1, "a", type)}, part).bytes));
+}
+
+TEST(InitialValues, RefusesAZeroRowOutside) {
+  for (const Shape& shape : {Shape{2, 4}, Shape{}}) {
+    Initializer padded = kUniform;
+    padded.zero_row = 2;
+    EXPECT_THAT(
+        InitialValues(padded, 0, "p", {DType::kFloat32, shape}, Whole(shape)),
+        AllOf(StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("row 2, which is to be zero, must be one of "
+                                 "the tensor; got: f32")),
+              HasMetadata("fqn", Eq("p"))));
+  }
 }
 
 // By index alone: a reshaped parameter keeps its values.
@@ -300,18 +316,37 @@ TEST(DefaultInitializer, SaysWhatToDoForOthers) {
   }
 }
 
-TEST(DefaultInitializer, RefusesAPaddingRow) {
+// The weight f32[8, 4] of an Embedding with that padding_idx.
+absl::StatusOr<Initializer> DefaultWithPadding(Argument padding) {
   ModuleNode root;
   root.type = "torch.nn.Embedding";
-  root.attributes["padding_idx"] = {int64_t{0}};
+  root.attributes["padding_idx"] = std::move(padding);
   Parameter weight;
   weight.fqn = "weight";
   weight.type.shape = {8, 4};
   const GraphModule module = GraphModule::Create({root}, {weight}).value();
+  return DefaultInitializer(module, weight);
+}
 
-  EXPECT_THAT(DefaultInitializer(module, weight),
-              StatusIs(absl::StatusCode::kUnimplemented,
-                       HasSubstr("got: an Embedding with a padding_idx")));
+TEST(DefaultInitializer, ThePaddingRowIsZero) {
+  const Initializer normal = {Kind::kNormal, 0, 1};
+  Initializer padded = normal;
+  padded.zero_row = 6;
+
+  EXPECT_THAT(DefaultWithPadding({}), IsOkAndHolds(normal));
+  EXPECT_THAT(DefaultWithPadding({int64_t{6}}), IsOkAndHolds(padded));
+  EXPECT_THAT(DefaultWithPadding({int64_t{-2}}), IsOkAndHolds(padded));
+}
+
+TEST(DefaultInitializer, RefusesAPaddingRowThatIsNone) {
+  for (const int64_t padding : {-9, 8}) {
+    EXPECT_THAT(
+        DefaultWithPadding({padding}),
+        AllOf(StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr(absl::StrCat(
+                           "must be one of its 8 rows; got: ", padding))),
+              HasMetadata("fqn", Eq("weight"))));
+  }
 }
 
 }  // namespace
