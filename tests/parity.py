@@ -12,10 +12,16 @@ LR = 0.25
 PHASES = ("materialize", "forward", "backward", "optimizer")
 
 
+EXACT = 1e-10  # float64: equal but for the order of sums
+
+
 def assert_close(actual, expected, what=""):
     """To rounding, in the dtype at hand."""
+    tolerance = ({"rtol": EXACT, "atol": EXACT}
+                 if expected.dtype == torch.float64 else {})
     torch.testing.assert_close(
-        actual, expected.detach(), msg=lambda text: f"{what}: {text}")
+        actual, expected.detach(), **tolerance,
+        msg=lambda text: f"{what}: {text}")
 
 
 def chunk(tensor, dim, ranks):
@@ -58,7 +64,7 @@ def check_shards(m, reference, cuts):
         assert len(shards) == ranks
         if name in cuts:
             expected = chunk(value, cuts[name], ranks)
-            if ranks > 1:
+            if ranks > 1 and value.shape[cuts[name]] > 1:
                 assert all(shard.numel() < value.numel()
                            for shard in shards), f"{name} is not cut"
         else:
@@ -149,6 +155,24 @@ class Case:
         assert actual.dim() == 0
         check_gradients(self.m, self.reference)
         check_parameters(self.m, self.reference, "after the step:")
+        check_shards(self.m, self.reference, self.cuts)
+
+    def check_adam_steps(self, x, target, loss, steps=3, lr=1e-2):
+        """`loss` of (output, target); each step's loss and its gradients,
+        the parameters at the end."""
+        trainable = [p for p in self.reference.parameters()
+                     if p.requires_grad]
+        optimizer = torch.optim.Adam(trainable, lr=lr)
+        for step in range(steps):
+            optimizer.zero_grad()
+            expected = loss(self.reference(x), target)
+            expected.backward()
+            actual = self.m.step(x, targets=(target,), loss=loss,
+                                 optimizer=sp.Adam(lr=lr))
+            assert_close(actual, expected, f"loss of step {step}")
+            check_gradients(self.m, self.reference)
+            optimizer.step()
+        check_parameters(self.m, self.reference, f"after {steps} steps:")
         check_shards(self.m, self.reference, self.cuts)
 
     def check_all(self, x):
