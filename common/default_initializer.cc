@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <string>
 #include <utility>
+#include <variant>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -58,6 +59,30 @@ absl::StatusOr<Initializer> OfLinear(const GraphModule& module,
   return Initializer{Kind::kUniform, -bound, bound};
 }
 
+// The padding row of an Embedding is zero. A negative one counts from the end.
+absl::StatusOr<Initializer> WithPadding(Initializer initializer,
+                                        const ModuleNode& owner,
+                                        const Parameter& parameter) {
+  const auto attribute = owner.attributes.find("padding_idx");
+  if (!IsA(owner, "Embedding") || attribute == owner.attributes.end() ||
+      attribute->second == Argument{}) {
+    return initializer;
+  }
+  const Shape& shape = parameter.type.shape;
+  const int64_t rows = shape.empty() ? 0 : shape[0];
+  const auto* padding = std::get_if<int64_t>(&attribute->second.value);
+  if (padding == nullptr || *padding < -rows || *padding >= rows) {
+    return MakeError(
+        absl::StatusCode::kInvalidArgument,
+        absl::StrCat("parameter \"", parameter.fqn, "\": padding_idx must be ",
+                     "one of its ", rows,
+                     " rows; got: ", ToString(attribute->second)),
+        {.reason = "INVALID_MODULE", .metadata = {{"fqn", parameter.fqn}}});
+  }
+  initializer.zero_row = *padding < 0 ? *padding + rows : *padding;
+  return initializer;
+}
+
 }  // namespace
 
 absl::StatusOr<Initializer> DefaultInitializer(const GraphModule& module,
@@ -68,15 +93,9 @@ absl::StatusOr<Initializer> DefaultInitializer(const GraphModule& module,
   if (IsA(*owner, "Linear") && (name == "weight" || name == "bias")) {
     return OfLinear(module, *owner, parameter);
   }
-  const auto padding = owner->attributes.find("padding_idx");
-  if (IsA(*owner, "Embedding") && padding != owner->attributes.end() &&
-      padding->second != Argument{}) {
-    // Its padding row is zero, which no Initializer says.
-    return Unknown(parameter, "an Embedding with a padding_idx");
-  }
   for (const FixedRow& row : kFixed) {
     if (row.parameter == name && IsA(*owner, row.module_type)) {
-      return Initializer{row.kind, row.a, row.b};
+      return WithPadding({row.kind, row.a, row.b}, *owner, parameter);
     }
   }
   return Unknown(parameter, absl::StrCat("\"", name, "\" of a module of type ",

@@ -77,6 +77,8 @@ struct Initializer {
   Kind kind = Kind::kZeros;
   double a = 0;  // uniform: low; normal: mean
   double b = 0;  // uniform: high; normal: standard deviation
+  // Index along dim 0 whose values are zero: an Embedding's padding_idx.
+  std::optional<int64_t> zero_row = std::nullopt;
   friend bool operator==(const Initializer&, const Initializer&) = default;
 };
 

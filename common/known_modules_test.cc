@@ -56,7 +56,7 @@ struct Case {
 };
 void PrintTo(const Case& c, std::ostream* os) { *os << c.name; }
 
-// The module "m" of a root; its parameters have two dims.
+// The module "m" of a root; its parameters are f32[8, 4].
 GraphModule ModuleOf(const Case& c) {
   ModuleNode root;
   ModuleNode module;
@@ -68,6 +68,7 @@ GraphModule ModuleOf(const Case& c) {
   for (const std::string& name : c.parameters) {
     Parameter parameter;
     parameter.fqn = "m." + name;
+    parameter.type.shape = {8, 4};
     parameters.push_back(std::move(parameter));
   }
   return GraphModule::Create({root, module}, parameters).value();
@@ -106,6 +107,13 @@ INSTANTIATE_TEST_SUITE_P(
              .graph = "weight = get_attr m.weight\n"
                       "call_1 = aten.embedding.default(%weight, %input, -1)\n"
                       "output = (%call_1)\n"},
+        Case{.name = "embedding with padding from the end",
+             .type = "torch.nn.Embedding",
+             .parameters = {"weight"},
+             .attributes = {{"padding_idx", {int64_t{-3}}}},
+             .graph = "weight = get_attr m.weight\n"
+                      "call_1 = aten.embedding.default(%weight, %input, 5)\n"
+                      "output = (%call_1)\n"},
         Case{.name = "embedding with padding",
              .type = "torch.nn.Embedding",
              .parameters = {"weight"},
@@ -136,6 +144,13 @@ INSTANTIATE_TEST_SUITE_P(
                       "call_1 = aten.rms_norm.default(%input, [16], %weight, "
                       "None)\n"
                       "output = (%call_1)\n"},
+        Case{.name = "rms norm with eps",
+             .type = "torch.nn.RMSNorm",
+             .attributes = {{"normalized_shape", {int64_t{16}}},
+                            {"eps", {int64_t{1}}},
+                            {"elementwise_affine", {false}}},
+             .graph = "call_1 = aten.rms_norm.default(%input, [16], None, 1)\n"
+                      "output = (%call_1)\n"},
         Case{.name = "relu",
              .type = "torch.nn.ReLU",
              .graph = "call_1 = aten.relu.default(%input)\n"
@@ -151,6 +166,30 @@ INSTANTIATE_TEST_SUITE_P(
         Case{.name = "sigmoid",
              .type = "torch.nn.Sigmoid",
              .graph = "call_1 = aten.sigmoid.default(%input)\n"
+                      "output = (%call_1)\n"},
+        Case{.name = "leaky relu",
+             .type = "torch.nn.LeakyReLU",
+             .graph = "call_1 = aten.leaky_relu.default(%input, 0.01)\n"
+                      "output = (%call_1)\n"},
+        Case{.name = "leaky relu with a slope",
+             .type = "torch.nn.LeakyReLU",
+             .attributes = {{"negative_slope", {int64_t{1}}},
+                            {"inplace", {true}}},
+             .graph = "call_1 = aten.leaky_relu.default(%input, 1)\n"
+                      "output = (%call_1)\n"},
+        Case{.name = "softplus",
+             .type = "torch.nn.Softplus",
+             .attributes = {{"beta", {2.0}}, {"threshold", {}}},
+             .graph = "call_1 = aten.softplus.default(%input, 2, 20)\n"
+                      "output = (%call_1)\n"},
+        Case{.name = "hardtanh",
+             .type = "torch.nn.Hardtanh",
+             .attributes = {{"min_val", {-2.0}}},
+             .graph = "call_1 = aten.hardtanh.default(%input, -2, 1)\n"
+                      "output = (%call_1)\n"},
+        Case{.name = "elu",
+             .type = "torch.nn.ELU",
+             .graph = "call_1 = aten.elu.default(%input, 1)\n"
                       "output = (%call_1)\n"},
         Case{.name = "gelu",
              .type = "torch.nn.GELU",
@@ -192,8 +231,45 @@ INSTANTIATE_TEST_SUITE_P(
         Case{.name = "flatten",
              .type = "torch.nn.Flatten",
              .graph = "call_1 = aten.flatten.using_ints(%input, 1, -1)\n"
+                      "output = (%call_1)\n"},
+        Case{.name = "unflatten",
+             .type = "torch.nn.Unflatten",
+             .attributes = {{"dim", {int64_t{-1}}},
+                            {"unflattened_size",
+                             {ArgumentList{{int64_t{4}}, {int64_t{-1}}}}}},
+             .graph = "call_1 = aten.unflatten.int(%input, -1, [4, -1])\n"
                       "output = (%call_1)\n"}),
     CaseName<Case>);
+
+// Types whose forward is one op of their input, as the op is called without
+// attributes.
+class ActivationTest
+    : public ::testing::TestWithParam<std::pair<const char*, const char*>> {};
+
+TEST_P(ActivationTest, IsOneOp) {
+  const auto& [type, op] = GetParam();
+  Case c;
+  c.type = absl::StrCat("torch.nn.modules.activation.", type);
+
+  const auto graph = GraphOf(ModuleOf(c), 1);
+
+  ASSERT_THAT(graph, IsOk());
+  EXPECT_EQ(GraphText(*graph), absl::StrCat("call_1 = aten.", op,
+                                            ".default(%input)\n"
+                                            "output = (%call_1)\n"));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, ActivationTest,
+    ::testing::Values(std::pair("ReLU", "relu"), std::pair("ReLU6", "relu6"),
+                      std::pair("SiLU", "silu"), std::pair("Mish", "mish"),
+                      std::pair("Tanh", "tanh"),
+                      std::pair("Sigmoid", "sigmoid"),
+                      std::pair("LogSigmoid", "log_sigmoid"),
+                      std::pair("Hardsigmoid", "hardsigmoid"),
+                      std::pair("Hardswish", "hardswish"),
+                      std::pair("GELU", "gelu")),
+    [](const auto& info) { return info.param.first; });
 
 TEST(GraphOf, SequentialCallsItsChildrenInOrder) {
   std::vector<ModuleNode> modules(4);
@@ -255,7 +331,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadCase{"a linear without weight",
                 {.name = "", .type = "Linear"},
                 absl::StatusCode::kInvalidArgument,
-                "needs a parameter \"weight\"; got: none"},
+                "needs a parameter \"weight\", or attributes that say its "
+                "shape; got: none"},
         BadCase{"a softmax without dim",
                 {.name = "", .type = "Softmax"},
                 absl::StatusCode::kInvalidArgument,
@@ -264,6 +341,41 @@ INSTANTIATE_TEST_SUITE_P(
                 {.name = "", .type = "LayerNorm"},
                 absl::StatusCode::kInvalidArgument,
                 "needs an attribute \"normalized_shape\" (a list); got: none"},
+        BadCase{"an unflatten without a dim",
+                {.name = "",
+                 .type = "Unflatten",
+                 .attributes = {{"unflattened_size", kShape}}},
+                absl::StatusCode::kInvalidArgument,
+                "needs attributes \"dim\" (an integer) and "},
+        BadCase{"a container",
+                {.name = "", .type = "torch.nn.ModuleList"},
+                absl::StatusCode::kInvalidArgument,
+                "module \"m\" of type torch.nn.ModuleList has no forward: a "
+                "graph of the module around it must call its children"},
+        BadCase{"an attribute of another type",
+                {.name = "",
+                 .type = "torch.nn.Softmax",
+                 .attributes = {{"dim", {1.5}}}},
+                absl::StatusCode::kInvalidArgument,
+                "module \"m\" of type Softmax: attribute \"dim\" must be an "
+                "integer; got: 1.5"},
+        BadCase{"an attribute that is unknown",
+                {.name = "",
+                 .type = "Softmax",
+                 .attributes = {{"axis", {int64_t{1}}}}},
+                absl::StatusCode::kInvalidArgument,
+                "its attributes are dim, dtype, inplace; got: axis=1"},
+        BadCase{"a rate above one",
+                {.name = "", .type = "Dropout", .attributes = {{"p", {1.5}}}},
+                absl::StatusCode::kInvalidArgument,
+                "needs an attribute \"p\" from 0 to 1; got: 1.5"},
+        BadCase{"a padding row that is none",
+                {.name = "",
+                 .type = "Embedding",
+                 .parameters = {"weight"},
+                 .attributes = {{"padding_idx", {int64_t{8}}}}},
+                absl::StatusCode::kInvalidArgument,
+                "padding_idx must be one of the 8 rows; got: 8"},
         BadCase{"an embedding with max norm",
                 {.name = "",
                  .type = "Embedding",

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/errors.h"
 #include "common/initializer.h"
+#include "common/known_modules.h"
 #include "proto/convert/types.h"
 
 namespace shardplane {
@@ -45,6 +46,15 @@ void ModuleNodeToProto(const ModuleNode& node, pb::ModuleNode* message) {
 // Random values are drawn as real numbers.
 absl::Status CheckDrawable(const Parameter& parameter, const FieldPath& field) {
   const Initializer::Kind kind = parameter.initializer->kind;
+  const Shape& shape = parameter.type.shape;
+  const int64_t zero_row = parameter.initializer->zero_row.value_or(0);
+  if (parameter.initializer->zero_row.has_value() &&
+      (shape.empty() || zero_row >= shape[0])) {
+    return InvalidField(
+        field.Member("initializer").Member("zero_row"),
+        absl::StrCat("expected a row of '", parameter.fqn, "', ",
+                     ShapeToString(shape), ", got: ", zero_row));
+  }
   if (IsFloatingPoint(parameter.type.dtype) ||
       kind == Initializer::Kind::kZeros || kind == Initializer::Kind::kOnes) {
     return absl::OkStatus();
@@ -56,26 +66,23 @@ absl::Status CheckDrawable(const Parameter& parameter, const FieldPath& field) {
                    ToString(parameter.type.dtype)));
 }
 
-absl::StatusOr<Parameter> ParameterFromProto(const pb::Parameter& message,
-                                             const FieldPath& field) {
+// What can be said before the type is known.
+absl::StatusOr<ListedParameter> ParameterFromProto(const pb::Parameter& message,
+                                                   const FieldPath& field) {
   if (message.fqn().empty()) {
     return MissingField(field.Member("fqn"));
   }
-  Parameter parameter;
+  ListedParameter listed;
+  Parameter& parameter = listed.parameter;
   parameter.fqn = message.fqn();
-  SP_ASSIGN_OR_RETURN(parameter.type,
-                      FromProto(message.type(), field.Member("type")));
+  listed.has_type = message.has_type();
+  if (listed.has_type) {
+    SP_ASSIGN_OR_RETURN(parameter.type,
+                        FromProto(message.type(), field.Member("type")));
+  }
   parameter.requires_grad = message.requires_grad();
   parameter.buffer = message.buffer();
   parameter.alias_of = message.alias_of();
-  if (parameter.requires_grad && !IsFloatingPoint(parameter.type.dtype)) {
-    return InvalidField(
-        field.Member("requires_grad"),
-        absl::StrCat("'", parameter.fqn,
-                     "' can carry a gradient only with a floating dtype, "
-                     "got: ",
-                     ToString(parameter.type.dtype)));
-  }
   if (message.has_initializer()) {
     if (!message.meta()) {
       return InvalidField(
@@ -87,9 +94,23 @@ absl::StatusOr<Parameter> ParameterFromProto(const pb::Parameter& message,
     SP_ASSIGN_OR_RETURN(
         parameter.initializer,
         FromProto(message.initializer(), field.Member("initializer")));
-    SP_RETURN_IF_ERROR(CheckDrawable(parameter, field));
   }
-  return parameter;
+  return listed;
+}
+
+// What depends on the type.
+absl::Status CheckParameter(const Parameter& parameter,
+                            const FieldPath& field) {
+  if (parameter.requires_grad && !IsFloatingPoint(parameter.type.dtype)) {
+    return InvalidField(
+        field.Member("requires_grad"),
+        absl::StrCat("'", parameter.fqn,
+                     "' can carry a gradient only with a floating dtype, "
+                     "got: ",
+                     ToString(parameter.type.dtype)));
+  }
+  if (!parameter.initializer.has_value()) return absl::OkStatus();
+  return CheckDrawable(parameter, field);
 }
 
 void ParameterToProto(const Parameter& parameter, pb::Parameter* message) {
@@ -122,19 +143,38 @@ absl::StatusOr<std::vector<ModuleNode>> ModulesFromProto(
   return modules;
 }
 
-absl::StatusOr<std::vector<Parameter>> ParametersFromProto(
-    const pb::Module& message, const FieldPath& field) {
+// The parameters that the message lists, and those that attributes imply.
+absl::StatusOr<std::vector<CompletedParameter>> ParametersFromProto(
+    const pb::Module& message, const std::vector<ModuleNode>& nodes,
+    const FieldPath& field) {
   SP_RETURN_IF_ERROR(CheckCount(field.Member("parameters"),
                                 message.parameters_size(), kMaxParameters));
-  std::vector<Parameter> parameters;
-  parameters.reserve(message.parameters_size());
+  std::vector<ListedParameter> listed;
+  listed.reserve(message.parameters_size());
   for (int i = 0; i < message.parameters_size(); ++i) {
-    SP_ASSIGN_OR_RETURN(Parameter parameter,
+    SP_ASSIGN_OR_RETURN(ListedParameter parameter,
                         ParameterFromProto(message.parameters(i),
                                            field.Element("parameters", i)));
-    parameters.push_back(std::move(parameter));
+    listed.push_back(std::move(parameter));
   }
-  return parameters;
+  absl::StatusOr<std::vector<CompletedParameter>> completed =
+      CompleteParameters(nodes, std::move(listed));
+  if (!completed.ok()) return InField(completed.status(), field);
+  for (const CompletedParameter& one : *completed) {
+    if (one.listed >= 0) {
+      SP_RETURN_IF_ERROR(CheckParameter(
+          one.parameter, field.Element("parameters", one.listed)));
+      continue;
+    }
+    // Attributes may say more than a tensor can have.
+    const auto type =
+        FromProto(ToProto(one.parameter.type), field.Member("modules"));
+    if (!type.ok()) {
+      return WithMetadata(type.status(), "fqn", one.parameter.fqn);
+    }
+    SP_RETURN_IF_ERROR(CheckParameter(one.parameter, field.Member("modules")));
+  }
+  return completed;
 }
 
 // What meta parameters without an initializer of their own start from; by the
@@ -142,12 +182,10 @@ absl::StatusOr<std::vector<Parameter>> ParametersFromProto(
 // weight starts as the first one does.
 absl::Status AddDefaults(const GraphModule& module, const pb::Module& message,
                          const FieldPath& field,
-                         std::vector<Parameter>* parameters) {
-  for (int i = 0; i < message.parameters_size(); ++i) {
-    Parameter& parameter = (*parameters)[i];
-    if (!message.parameters(i).meta() || parameter.initializer.has_value()) {
-      continue;
-    }
+                         std::vector<CompletedParameter>* parameters) {
+  for (auto& [parameter, listed] : *parameters) {
+    const bool meta = listed < 0 || message.parameters(listed).meta();
+    if (!meta || parameter.initializer.has_value()) continue;
     const Parameter& first = module.Canonical(parameter);
     if (first.initializer.has_value()) {
       parameter.initializer = first.initializer;
@@ -155,19 +193,35 @@ absl::Status AddDefaults(const GraphModule& module, const pb::Module& message,
     }
     absl::StatusOr<Initializer> initializer = DefaultInitializer(module, first);
     if (!initializer.ok()) {
-      return InField(initializer.status(),
-                     field.Element("parameters", i).Member("initializer"));
+      return InField(
+          initializer.status(),
+          listed < 0
+              ? field.Member("modules")
+              : field.Element("parameters", listed).Member("initializer"));
     }
     parameter.initializer = *initializer;
   }
   return absl::OkStatus();
 }
 
-bool NeedsDefaults(const pb::Module& message) {
-  return std::any_of(message.parameters().begin(), message.parameters().end(),
-                     [](const pb::Parameter& parameter) {
-                       return parameter.meta() && !parameter.has_initializer();
-                     });
+std::vector<Parameter> Plain(const std::vector<CompletedParameter>& completed) {
+  std::vector<Parameter> parameters;
+  parameters.reserve(completed.size());
+  for (const auto& [parameter, listed] : completed) {
+    parameters.push_back(parameter);
+  }
+  return parameters;
+}
+
+bool NeedsDefaults(const pb::Module& message,
+                   const std::vector<CompletedParameter>& completed) {
+  return std::any_of(
+      completed.begin(), completed.end(),
+      [&message](const CompletedParameter& one) {
+        return one.listed < 0 ||
+               (message.parameters(one.listed).meta() &&
+                !message.parameters(one.listed).has_initializer());
+      });
 }
 
 }  // namespace
@@ -176,18 +230,18 @@ absl::StatusOr<GraphModule> FromProto(const v1::Module& message,
                                       const FieldPath& field) {
   SP_ASSIGN_OR_RETURN(std::vector<ModuleNode> nodes,
                       ModulesFromProto(message, field));
-  SP_ASSIGN_OR_RETURN(std::vector<Parameter> parameters,
-                      ParametersFromProto(message, field));
+  SP_ASSIGN_OR_RETURN(std::vector<CompletedParameter> completed,
+                      ParametersFromProto(message, nodes, field));
   absl::StatusOr<GraphModule> module =
-      GraphModule::Create(std::move(nodes), parameters);
+      GraphModule::Create(std::move(nodes), Plain(completed));
   if (!module.ok()) {
     return InField(module.status(), field);
   }
-  if (!NeedsDefaults(message)) {
+  if (!NeedsDefaults(message, completed)) {
     return module;
   }
-  SP_RETURN_IF_ERROR(AddDefaults(*module, message, field, &parameters));
-  return GraphModule::Create(module->modules(), std::move(parameters));
+  SP_RETURN_IF_ERROR(AddDefaults(*module, message, field, &completed));
+  return GraphModule::Create(module->modules(), Plain(completed));
 }
 
 v1::Module ToProto(const GraphModule& module) {

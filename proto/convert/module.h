@@ -40,7 +40,9 @@ absl::StatusOr<Graph> FromProto(const v1::Graph& message,
                                 const FieldPath& field);
 v1::Graph ToProto(const Graph& graph);
 
-// With GraphModule::Create's checks. A meta parameter without an initializer
+// With the checks of GraphModule::Create and CompleteParameters: a module of a
+// known type without a graph that lists no parameters has those that its
+// attributes imply, and they are meta. A meta parameter without an initializer
 // gets the default of the type of the module that owns it (Unimplemented where
 // there is none); an initializer on a parameter that is not meta is refused,
 // and so are requires_grad and random values on a dtype that is not floating.

@@ -67,6 +67,51 @@ TEST(ModuleTest, MetaParametersGetTheDefaultOfTheirModule) {
   EXPECT_EQ(module->FindParameter("norm.bias")->initializer, std::nullopt);
 }
 
+TEST(ModuleTest, TypedModulesHaveTheParametersOfTheirAttributes) {
+  const auto module = Module(R"(
+    modules { type: "Sequential" }
+    modules { fqn: "embed" type: "Embedding"
+              attributes { key: "num_embeddings" value { int_value: 8 } }
+              attributes { key: "embedding_dim" value { int_value: 4 } }
+              attributes { key: "padding_idx" value { int_value: -1 } } }
+    modules { fqn: "head" type: "torch.nn.Linear"
+              attributes { key: "in_features" value { int_value: 4 } }
+              attributes { key: "out_features" value { int_value: 2 } }
+              attributes { key: "dtype" value { dtype: DTYPE_FLOAT64 } } })");
+  ASSERT_TRUE(module.ok()) << module.status();
+  const std::vector<Parameter> expected = {
+      {.fqn = "embed.weight",
+       .type = {DType::kFloat32, {8, 4}},
+       .initializer = Initializer{Initializer::Kind::kNormal, 0, 1, 7}},
+      {.fqn = "head.weight",
+       .type = {DType::kFloat64, {2, 4}},
+       .initializer = Initializer{Initializer::Kind::kUniform, -0.5, 0.5}},
+      {.fqn = "head.bias",
+       .type = {DType::kFloat64, {2}},
+       .initializer = Initializer{Initializer::Kind::kUniform, -0.5, 0.5}}};
+  EXPECT_TRUE(module->parameters() == expected);
+  // What is sent on lists them, and means the same.
+  const auto back = FromProto(ToProto(*module), "module");
+  ASSERT_TRUE(back.ok()) << back.status();
+  EXPECT_TRUE(*back == *module);
+}
+
+TEST(ModuleTest, ATiedWeightMayLeaveOutItsType) {
+  const auto module = Module(R"(
+    modules {}
+    modules { fqn: "embed" type: "Embedding"
+              attributes { key: "num_embeddings" value { int_value: 8 } }
+              attributes { key: "embedding_dim" value { int_value: 4 } } }
+    modules { fqn: "head" type: "Linear" }
+    parameters { fqn: "head.weight" alias_of: "embed.weight" meta: true
+                 requires_grad: true })");
+  ASSERT_TRUE(module.ok()) << module.status();
+  EXPECT_EQ(module->FindParameter("head.weight")->type,
+            (TensorType{DType::kFloat32, {8, 4}}));
+  EXPECT_EQ(module->FindParameter("head.weight")->initializer,
+            module->FindParameter("embed.weight")->initializer);
+}
+
 class BadModuleTest : public testing::TestWithParam<BadMessage> {};
 
 TEST_P(BadModuleTest, IsRefusedWithItsField) {
@@ -124,7 +169,8 @@ INSTANTIATE_TEST_SUITE_P(
                    WithNode("name: 'y' op: OP_OUTPUT args { node: 'z' }"), ""},
         BadMessage{"NoFqn", WithParameter("type { dtype: DTYPE_INT8 }"),
                    ".parameters[0].fqn"},
-        BadMessage{"NoType", WithParameter("fqn: 'w'"),
+        BadMessage{"NoType", WithParameter("fqn: 'w'"), ""},
+        BadMessage{"NoDTypeOfAParameter", WithParameter("fqn: 'w' type {}"),
                    ".parameters[0].type.dtype"},
         BadMessage{"IntegerWithGradient",
                    WithParameter("fqn: 'w' requires_grad: true type { dtype: "
@@ -138,6 +184,30 @@ INSTANTIATE_TEST_SUITE_P(
                    WithParameter("fqn: 'w' meta: true initializer {} type { "
                                  "dtype: DTYPE_FLOAT32 }"),
                    ".parameters[0].initializer"},
+        BadMessage{"NegativeZeroRow",
+                   WithParameter("fqn: 'w' meta: true type { dtype: "
+                                 "DTYPE_FLOAT32 shape: 2 } initializer { "
+                                 "ones {} zero_row: -1 }"),
+                   ".parameters[0].initializer.zero_row"},
+        BadMessage{"ZeroRowOutside",
+                   WithParameter("fqn: 'w' meta: true type { dtype: "
+                                 "DTYPE_FLOAT32 shape: 2 } initializer { "
+                                 "ones {} zero_row: 2 }"),
+                   ".parameters[0].initializer.zero_row"},
+        BadMessage{"HugeAttributes",
+                   "modules { type: 'Linear' attributes { key: 'in_features' "
+                   "value { int_value: 9223372036854775807 } } attributes { "
+                   "key: 'out_features' value { int_value: 2 } } }",
+                   ".modules.shape"},
+        BadMessage{"IntegersToTrain",
+                   "modules { type: 'RMSNorm' attributes { key: "
+                   "'normalized_shape' value { int_value: 2 } } attributes { "
+                   "key: 'dtype' value { dtype: DTYPE_INT64 } } }",
+                   ".modules.requires_grad"},
+        BadMessage{"UnknownAttribute",
+                   "modules { type: 'ReLU' attributes { key: 'slope' value { "
+                   "none {} } } }",
+                   ""},
         BadMessage{"UnknownAlias",
                    WithParameter("fqn: 'w' alias_of: 'v' type { dtype: "
                                  "DTYPE_FLOAT32 }"),

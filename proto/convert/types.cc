@@ -100,6 +100,23 @@ absl::StatusOr<Initializer> Normal(const pb::Initializer::Normal& normal,
   return Initializer{Initializer::Kind::kNormal, normal.mean(), normal.std()};
 }
 
+absl::StatusOr<Initializer> KindFromProto(const pb::Initializer& message,
+                                          const FieldPath& field) {
+  switch (message.kind_case()) {
+    case pb::Initializer::kZeros:
+      return Initializer{Initializer::Kind::kZeros};
+    case pb::Initializer::kOnes:
+      return Initializer{Initializer::Kind::kOnes};
+    case pb::Initializer::kUniform:
+      return Uniform(message.uniform(), field.Member("uniform"));
+    case pb::Initializer::kNormal:
+      return Normal(message.normal(), field.Member("normal"));
+    case pb::Initializer::KIND_NOT_SET:
+      break;
+  }
+  return MissingOneof(field, "zeros, ones, uniform, normal");
+}
+
 absl::Status TooLargeInline(size_t bytes, const FieldPath& field) {
   const std::string path = field.ToString();
   return MakeError(
@@ -290,19 +307,17 @@ v1::DeviceMesh ToProto(const DeviceMesh& mesh) {
 
 absl::StatusOr<Initializer> FromProto(const v1::Initializer& message,
                                       const FieldPath& field) {
-  switch (message.kind_case()) {
-    case pb::Initializer::kZeros:
-      return Initializer{Initializer::Kind::kZeros};
-    case pb::Initializer::kOnes:
-      return Initializer{Initializer::Kind::kOnes};
-    case pb::Initializer::kUniform:
-      return Uniform(message.uniform(), field.Member("uniform"));
-    case pb::Initializer::kNormal:
-      return Normal(message.normal(), field.Member("normal"));
-    case pb::Initializer::KIND_NOT_SET:
-      break;
+  SP_ASSIGN_OR_RETURN(Initializer initializer, KindFromProto(message, field));
+  if (!message.has_zero_row()) {
+    return initializer;
   }
-  return MissingOneof(field, "zeros, ones, uniform, normal");
+  if (message.zero_row() < 0) {
+    return InvalidField(
+        field.Member("zero_row"),
+        absl::StrCat("expected a row >= 0, got: ", message.zero_row()));
+  }
+  initializer.zero_row = message.zero_row();
+  return initializer;
 }
 
 v1::Initializer ToProto(const Initializer& initializer) {
@@ -322,6 +337,9 @@ v1::Initializer ToProto(const Initializer& initializer) {
       message.mutable_normal()->set_mean(initializer.a);
       message.mutable_normal()->set_std(initializer.b);
       break;
+  }
+  if (initializer.zero_row.has_value()) {
+    message.set_zero_row(*initializer.zero_row);
   }
   return message;
 }
