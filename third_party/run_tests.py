@@ -185,10 +185,11 @@ def PytestEnvironment(options):
                 PYTHONDONTWRITEBYTECODE="1")
 
 
-def RunBounded(command, environment, seconds):
+def RunBounded(command, environment, seconds, **keywords):
     """The exit code. What is left of its process group at the end is killed."""
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL,
-                               env=environment, start_new_session=True)
+                               env=environment, start_new_session=True,
+                               **keywords)
     try:
         return process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -259,13 +260,24 @@ def ParseArguments():
     parser = argparse.ArgumentParser(prog="./shardplane test")
     parser.add_argument("--only", default="", metavar="TEXT")
     parser.add_argument("--long", default=0, type=float, metavar="MINUTES")
+    parser.add_argument("--mutants", action="store_true")
     options = parser.parse_args(own)
     options.bazel = bazel
     return options
 
 
+def RunMutants(options):
+    """Whether each planted fault of tests/mutants turns a test red."""
+    sys.path.insert(0, ROOT)
+    from tests.mutants.run_mutants import run
+    return run(ROOT, os.environ["SHARDPLANE_CACHE"], options.only,
+               options.bazel)
+
+
 def main():
     options = ParseArguments()
+    if options.mutants:
+        sys.exit(0 if RunMutants(options) else 1)
     total, targets = RunBazelTests(options)
     python, cases = RunPytest(options)
     total.Add(python)

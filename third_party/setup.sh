@@ -75,12 +75,12 @@ setup() {
 }
 
 # One Bazel at a time for all checkouts. -o: Bazel's server stays behind and
-# must not inherit the lock.
+# must not inherit the lock. SHARDPLANE_BAZEL_IDLE_SECONDS ends it early.
 run_bazel() {
-  local command="$1"
+  local command="$1" idle="${SHARDPLANE_BAZEL_IDLE_SECONDS:-}"
   shift
   (cd "$ROOT" && flock -o "$CACHE/bazel.lock" bazel \
-    --output_user_root="$CACHE/bazel" "$command" \
+    --output_user_root="$CACHE/bazel" ${idle:+"--max_idle_secs=$idle"} "$command" \
     --disk_cache="$CACHE/disk" \
     --repo_env=SHARDPLANE_PYTHON="$VENV/bin/python3" "$@")
 }
