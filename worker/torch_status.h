@@ -12,8 +12,8 @@ namespace shardplane {
 
 // Call in a catch block: the current exception as a Status that begins with
 // `doing` ("running program p"). Unavailable: a peer or the store is gone.
-// InvalidArgument: shapes and types that do not fit. Unimplemented, as named.
-// ResourceExhausted: out of memory. Internal: anything else.
+// InvalidArgument: shapes, types and ids that do not fit. Unimplemented, as
+// named. ResourceExhausted: out of memory. Internal: anything else.
 absl::Status CurrentExceptionToStatus(absl::string_view doing);
 
 // Runs `function`, which returns a Status or a StatusOr, and catches.

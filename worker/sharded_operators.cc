@@ -1,0 +1,97 @@
+#include "worker/sharded_operators.h"
+
+#include <string>
+#include <vector>
+
+#include "ATen/ATen.h"
+#include "absl/types/span.h"
+#include "common/dropout_mask.h"
+#include "common/tensor_spec.h"
+#include "torch/library.h"
+#include "worker/class_ids.h"
+
+namespace shardplane {
+
+at::Tensor ShardedEmbedding(const at::Tensor& weight, const at::Tensor& indices,
+                            int64_t offset, int64_t vocabulary,
+                            int64_t padding_idx) {
+  TORCH_CHECK_VALUE(
+      weight.dim() == 2,
+      "an embedding's weight: expected 2 dims; got: ", weight.sizes());
+  const int64_t rows = weight.size(0);
+  TORCH_CHECK_VALUE(offset >= 0 && offset + rows <= vocabulary,
+                    "an embedding's weight: expected a part of ", vocabulary,
+                    " rows; got: ", rows, " from ", offset);
+  CheckIds("Index", indices, vocabulary, std::nullopt);
+  if (rows == vocabulary) return at::embedding(weight, indices, padding_idx);
+  if (rows == 0) {
+    std::vector<int64_t> sizes = indices.sizes().vec();
+    sizes.push_back(weight.size(1));
+    // The sum of nothing is zero, and leads autograd to the weight.
+    return at::zeros(sizes, weight.options()).add(weight.sum());
+  }
+  const bool pads = padding_idx >= offset && padding_idx < offset + rows;
+  const at::Tensor local = indices.to(at::kLong).sub(offset);
+  const at::Tensor elsewhere = local.lt(0).logical_or_(local.ge(rows));
+  return at::embedding(weight, local.masked_fill(elsewhere, 0),
+                       pads ? padding_idx - offset : -1)
+      .masked_fill(elsewhere.unsqueeze(-1), 0);
+}
+
+at::Tensor CounterDropout(const at::Tensor& x, const at::Tensor& random,
+                          double p, int64_t node, at::IntArrayRef sizes,
+                          at::IntArrayRef offsets) {
+  TORCH_CHECK_VALUE(random.numel() == 2 && random.scalar_type() == at::kLong,
+                    "a dropout's random: expected i64[2]; got: ",
+                    random.scalar_type(), random.sizes());
+  TORCH_CHECK_VALUE(offsets.size() == sizes.size() &&
+                        static_cast<int64_t>(sizes.size()) == x.dim(),
+                    "a dropout: expected ", x.dim(),
+                    " sizes and offsets; got: ", sizes, " and ", offsets);
+  const at::Tensor host = random.cpu().contiguous();
+  const int64_t* words = host.const_data_ptr<int64_t>();
+  std::vector<Extent> part;
+  for (int64_t dim = 0; dim < x.dim(); ++dim) {
+    part.push_back({offsets[dim], x.size(dim)});
+  }
+  const at::Tensor keep = at::empty(x.sizes(), at::kBool);
+  const absl::Status status = DropoutMask(
+      {.seed = static_cast<uint64_t>(words[0]),
+       .step = static_cast<uint64_t>(words[1]),
+       .node = node},
+      p, absl::MakeConstSpan(sizes.data(), sizes.size()), part,
+      absl::MakeSpan(static_cast<uint8_t*>(keep.data_ptr()), keep.numel()));
+  TORCH_CHECK_VALUE(status.ok(), std::string(status.message()));
+  const double scale = p < 1 ? 1 / (1 - p) : 0;
+  return at::where(keep.to(x.device()), x.mul(scale), 0);
+}
+
+void RegisterShardedOperators() {
+  static const torch::Library* const library = [] {
+    // Lives as long as the process: calls may come from its last destructors.
+    auto* made = new torch::Library(torch::Library::DEF, "shardplane",
+                                    std::nullopt, __FILE__, __LINE__);
+    made->def(
+        "embedding(Tensor weight, Tensor indices, int offset, int vocabulary, "
+        "int padding_idx=-1) -> Tensor",
+        &ShardedEmbedding);
+    made->def(
+        "dropout(Tensor x, Tensor random, float p, int node, int[] sizes, "
+        "int[] offsets) -> Tensor",
+        &CounterDropout);
+    made->def("class_max(Tensor logits, int dim) -> Tensor", &ClassMax);
+    made->def(
+        "cross_entropy_terms(Tensor logits, Tensor max, Tensor target, "
+        "Tensor? weight, int dim, int offset, int classes, int ignore_index, "
+        "float label_smoothing) -> Tensor",
+        &CrossEntropyTerms);
+    made->def(
+        "cross_entropy_rows(Tensor terms, Tensor? target, Tensor? weight, "
+        "int classes, int ignore_index, float label_smoothing) -> Tensor",
+        &CrossEntropyRows);
+    return made;
+  }();
+  static_cast<void>(library);
+}
+
+}  // namespace shardplane
