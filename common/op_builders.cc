@@ -14,19 +14,6 @@
 namespace shardplane {
 namespace {
 
-DType Promote(DType a, DType b) {
-  if (a == b) return a;
-  const bool fa = IsFloatingPoint(a);
-  const bool fb = IsFloatingPoint(b);
-  if (fa != fb) return fa ? a : b;
-  if (a == DType::kBool) return b;
-  if (b == DType::kBool) return a;
-  if (ByteSize(a) == ByteSize(b)) {
-    return fa ? DType::kFloat32 : DType::kInt16;  // f16 with bf16, i8 with u8
-  }
-  return ByteSize(a) > ByteSize(b) ? a : b;
-}
-
 // The broadcast shape, and a factor for each of its dims that is not 1.
 absl::Status Broadcast(const OpCall& call, OpInstance* op) {
   ResultRule result;
@@ -69,54 +56,25 @@ absl::Status Broadcast(const OpCall& call, OpInstance* op) {
 
 }  // namespace
 
+DType Promote(DType a, DType b) {
+  if (a == b) return a;
+  const bool fa = IsFloatingPoint(a);
+  const bool fb = IsFloatingPoint(b);
+  if (fa != fb) return fa ? a : b;
+  if (a == DType::kBool) return b;
+  if (b == DType::kBool) return a;
+  if (ByteSize(a) == ByteSize(b)) {
+    return fa ? DType::kFloat32 : DType::kInt16;  // f16 with bf16, i8 with u8
+  }
+  return ByteSize(a) > ByteSize(b) ? a : b;
+}
+
 absl::Status BadCall(const OpCall& call, absl::string_view expected,
                      absl::string_view got) {
   return MakeError(
       absl::StatusCode::kInvalidArgument,
       absl::StrCat(call.target, " expects ", expected, "; got: ", got),
       {"OP_CALL_INVALID", {{"op", call.target}}});
-}
-
-const Argument* FindArgument(const OpCall& call, int index,
-                             absl::string_view name) {
-  const Argument* found = nullptr;
-  if (index < static_cast<int>(call.args.size())) {
-    found = &call.args[index];
-  } else if (const auto it = call.kwargs.find(std::string(name));
-             it != call.kwargs.end()) {
-    found = &it->second;
-  }
-  if (found != nullptr &&
-      std::holds_alternative<std::monostate>(found->value)) {
-    return nullptr;
-  }
-  return found;
-}
-
-std::optional<int64_t> IntArgument(const OpCall& call, int index,
-                                   absl::string_view name) {
-  const Argument* argument = FindArgument(call, index, name);
-  if (argument == nullptr) return std::nullopt;
-  const auto* value = std::get_if<int64_t>(&argument->value);
-  return value == nullptr ? std::nullopt : std::optional(*value);
-}
-
-std::optional<std::vector<int64_t>> IntsArgument(const OpCall& call, int index,
-                                                 absl::string_view name) {
-  const Argument* argument = FindArgument(call, index, name);
-  if (argument == nullptr) return std::nullopt;
-  if (const auto* one = std::get_if<int64_t>(&argument->value)) {
-    return std::vector<int64_t>{*one};
-  }
-  const auto* list = std::get_if<ArgumentList>(&argument->value);
-  if (list == nullptr) return std::nullopt;
-  std::vector<int64_t> values;
-  for (const Argument& item : *list) {
-    const auto* value = std::get_if<int64_t>(&item.value);
-    if (value == nullptr) return std::nullopt;
-    values.push_back(*value);
-  }
-  return values;
 }
 
 absl::Status BuildPointwise(const OpRow& row, const OpCall& call,
@@ -166,18 +124,15 @@ absl::Status BuildDropout(const OpRow& row, const OpCall& call,
   const double* rate = p == nullptr ? nullptr : std::get_if<double>(&p->value);
   const bool off =
       (training != nullptr && !*training) || (rate != nullptr && *rate == 0);
-  if (!off) {
-    return MakeError(
-        absl::StatusCode::kUnimplemented,
-        absl::StrCat(call.target,
-                     " in train mode is not supported yet; put "
-                     "the module into eval mode or set p to 0"),
-        {"OP_UNSUPPORTED", {{"op", call.target}, {"remedy", "module.eval()"}}});
-  }
   SP_RETURN_IF_ERROR(BuildPointwise(row, call, op));
-  op->target = "aten.alias.default";
-  op->args.resize(1);
   op->kwargs.clear();
+  if (off) {
+    op->target = "aten.alias.default";
+    op->args.resize(1);
+  } else {
+    op->lowering = Lowering::kDropout;
+    op->args = {call.args[0], Argument{rate == nullptr ? 0.5 : *rate}};
+  }
   return absl::OkStatus();
 }
 
@@ -198,8 +153,7 @@ absl::Status BuildEmbedding(const OpRow&, const OpCall& call, OpInstance* op) {
         {"OP_UNSUPPORTED", {{"op", call.target}, {"option", name}}});
   }
   const Shape& weight = call.operands[0].shape;
-  // Ids are looked up in the whole vocabulary.
-  const int vocabulary = AddFactor(op, weight[0], FactorKind::kWhole);
+  const int vocabulary = AddFactor(op, weight[0], FactorKind::kReduced);
   const int width = AddFactor(op, weight[1], FactorKind::kPass);
   OperandRule indices;
   ResultRule result{{call.operands[0].dtype, call.operands[1].shape}, {}};
@@ -211,6 +165,10 @@ absl::Status BuildEmbedding(const OpRow&, const OpCall& call, OpInstance* op) {
   result.type.shape.push_back(weight[1]);
   op->operands.push_back({{{vocabulary}, {width}}, 0, /*linear=*/true});
   op->operands.push_back(std::move(indices));
+  op->lowering = Lowering::kEmbedding;
+  const int64_t padding = IntArgument(call, 2, "padding_idx").value_or(-1);
+  op->args = {call.args[0], call.args[1], Argument{padding}};
+  op->kwargs.clear();
   op->results.push_back(std::move(result));
   return absl::OkStatus();
 }

@@ -3,11 +3,11 @@
 #define SHARDPLANE_COMMON_OP_BUILDERS_H_
 
 #include <cstdint>
-#include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "common/call_arguments.h"
 #include "common/op_rules.h"
 
 namespace shardplane {
@@ -44,7 +44,7 @@ absl::Status BuildPointwise(const OpRow& row, const OpCall& call,
                             OpInstance* op);
 // A dtype conversion: linear where it changes nothing.
 absl::Status BuildConvert(const OpRow& row, const OpCall& call, OpInstance* op);
-// The identity where dropout is off; Unimplemented where it is on.
+// The identity where dropout is off, Lowering::kDropout where it is on.
 absl::Status BuildDropout(const OpRow& row, const OpCall& call, OpInstance* op);
 // Another shape, the same elements in order. spec: how the shape is given
 // ("sizes", "flatten", "unsqueeze", "squeeze", "unflatten").
@@ -61,9 +61,36 @@ absl::Status BuildAlongDim(const OpRow& row, const OpCall& call,
 // Every dim whole: the op runs alike on every rank. Results as recorded.
 absl::Status BuildWhole(const OpRow& row, const OpCall& call, OpInstance* op);
 
-// weight [v, e], indices [*] -> [*, e]; the vocabulary whole.
+// weight [v, e], indices [*] -> [*, e]; a cut vocabulary leaves Partial(sum).
 absl::Status BuildEmbedding(const OpRow& row, const OpCall& call,
                             OpInstance* op);
+// The last dims (argument 1 is their shape) whole, the others passed through.
+absl::Status BuildNorm(const OpRow& row, const OpCall& call, OpInstance* op);
+// Batch and heads passed through, queries too unless causal.
+absl::Status BuildAttention(const OpRow& row, const OpCall& call,
+                            OpInstance* op);
+
+// The dim that is joined, parted or picked from is whole, the others pass.
+absl::Status BuildCat(const OpRow& row, const OpCall& call, OpInstance* op);
+absl::Status BuildStack(const OpRow& row, const OpCall& call, OpInstance* op);
+// spec: how argument 1 says the parts: "size" (of each), "sizes" or "chunk"
+// (their number).
+absl::Status BuildSplit(const OpRow& row, const OpCall& call, OpInstance* op);
+absl::Status BuildUnbind(const OpRow& row, const OpCall& call, OpInstance* op);
+absl::Status BuildSelect(const OpRow& row, const OpCall& call, OpInstance* op);
+absl::Status BuildSlice(const OpRow& row, const OpCall& call, OpInstance* op);
+absl::Status BuildRepeatInterleave(const OpRow& row, const OpCall& call,
+                                   OpInstance* op);
+// The last two dims whole.
+absl::Status BuildTriangle(const OpRow& row, const OpCall& call,
+                           OpInstance* op);
+// From nothing, alike on every rank. spec "size": argument 0 is the shape.
+absl::Status BuildFactory(const OpRow& row, const OpCall& call, OpInstance* op);
+// Of the operand's shape; its values do not matter.
+absl::Status BuildLike(const OpRow& row, const OpCall& call, OpInstance* op);
+
+// The dtype of what comes of both.
+DType Promote(DType a, DType b);
 
 inline int Rank(const TensorType& type) {
   return static_cast<int>(type.shape.size());
@@ -73,15 +100,6 @@ inline int AddFactor(OpInstance* op, int64_t size, FactorKind kind) {
   op->factors.push_back({size, kind});
   return static_cast<int>(op->factors.size()) - 1;
 }
-
-// Argument `index`, or the keyword `name`; nullptr if absent or None.
-const Argument* FindArgument(const OpCall& call, int index,
-                             absl::string_view name);
-std::optional<int64_t> IntArgument(const OpCall& call, int index,
-                                   absl::string_view name);
-// A list of ints, or one int; nullopt if absent or anything else.
-std::optional<std::vector<int64_t>> IntsArgument(const OpCall& call, int index,
-                                                 absl::string_view name);
 
 absl::Status BadCall(const OpCall& call, absl::string_view expected,
                      absl::string_view got);

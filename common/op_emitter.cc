@@ -7,6 +7,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "common/errors.h"
+#include "common/op_decompositions.h"
 #include "common/op_rules.h"
 
 namespace shardplane {
@@ -74,7 +75,80 @@ ProgramArgument LocalSizes(const ResultRule& result, const OpInstance& op,
 
 }  // namespace
 
+// Ops of which some calls are written as several.
+struct Decomposition {
+  absl::string_view target;
+  absl::StatusOr<std::optional<std::vector<ValueId>>> (*emit)(
+      const ValueCall& call, OpEmitter* emitter);
+};
+constexpr Decomposition kDecompositions[] = {
+    {"aten.cross_entropy_loss.default", EmitCrossEntropy},
+    {"aten.scaled_dot_product_attention.default", EmitAttentionWithDropout},
+};
+
 Argument RefTo(ValueId id) { return {NodeRef{absl::StrCat(id)}}; }
+
+absl::StatusOr<std::vector<ValueId>> ValuesOf(const ValueCall& call) {
+  std::vector<ValueId> ids;
+  for (const NodeRef& ref : TensorArguments(call.args, call.kwargs)) {
+    int id = 0;
+    if (!absl::SimpleAtoi(ref.name, &id)) {
+      return absl::InternalError(absl::StrCat("no value id; got: ", ref.name));
+    }
+    ids.push_back(id);
+  }
+  return ids;
+}
+
+// Which dropout of the model it is, whatever the mesh: FNV-1a of its name.
+int64_t NodeKey(const std::string& fqn, int index) {
+  uint64_t hash = kCollectiveHashSeed;
+  for (const char c : absl::StrCat(fqn, "#", index)) {
+    hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211ull;
+  }
+  return static_cast<int64_t>(hash);
+}
+
+Op OpEmitter::ToEmbedding(const OpInstance& op, const OpSharding& sharding,
+                          const std::vector<ValueId>& ids) const {
+  Op emitted = ToOp(op.target, op.args, op.kwargs, ids, "");
+  const int vocabulary = op.operands[0].dims[0][0];
+  const int width = op.operands[0].dims[1][0];
+  if (sharding.factor_cuts[vocabulary].empty() &&
+      sharding.factor_cuts[width].empty()) {
+    return emitted;
+  }
+  // Also with the width alone cut: a rank without columns checks ids too.
+  const int64_t size = op.factors[vocabulary].size;
+  emitted.target = "shardplane.embedding.default";
+  const ProgramArgument padding = emitted.args[2];
+  emitted.args.resize(2);
+  emitted.args.push_back({LocalOffset{size, sharding.factor_cuts[vocabulary]}});
+  emitted.args.push_back({size});
+  emitted.args.push_back(padding);
+  return emitted;
+}
+
+Op OpEmitter::ToDropout(const ValueCall& call, const OpInstance& op,
+                        const OpSharding& sharding, ValueId operand) {
+  ProgramArgumentList sizes;
+  ProgramArgumentList offsets;
+  const ResultRule& result = op.results[0];
+  for (int d = 0; d < static_cast<int>(result.type.shape.size()); ++d) {
+    sizes.push_back({result.type.shape[d]});
+    offsets.push_back(
+        {LocalOffset{result.type.shape[d], CutsOf(sharding.results[0], d)}});
+  }
+  Op emitted;
+  emitted.target = "shardplane.dropout.default";
+  emitted.args = {{ValueRef{operand}},
+                  {ValueRef{builder_->Random()}},
+                  {std::get<double>(op.args[1].value)},
+                  {NodeKey(call.fqn, dropouts_[call.fqn]++)},
+                  {std::move(sizes)},
+                  {std::move(offsets)}};
+  return emitted;
+}
 
 absl::Status OpEmitter::WarnReplicated(
     const ValueCall& call, const std::vector<OperandState>& states) {
@@ -181,24 +255,35 @@ absl::StatusOr<std::vector<ValueId>> OpEmitter::EmitChosen(
         {JoinFqn(call.fqn, call.name), type, sharding.results[i],
          requires_grad && op.differentiable && IsFloatingPoint(type.dtype)});
   }
-  Op emitted = ToOp(op.target, op.args, op.kwargs, ids, call.fqn);
+  Op emitted = op.lowering == Lowering::kEmbedding
+                   ? ToEmbedding(op, sharding, ids)
+               : op.lowering == Lowering::kDropout
+                   ? ToDropout(call, op, sharding, ids[0])
+                   : ToOp(op.target, op.args, op.kwargs, ids, "");
   if (op.lowering == Lowering::kResize) {
     emitted.args[op.sizes_argument] = LocalSizes(op.results[0], op, sharding);
   }
+  emitted.fqn = call.fqn;
   return builder_->EmitOp(std::move(emitted), results);
 }
 
 absl::StatusOr<std::vector<ValueId>> OpEmitter::Emit(const ValueCall& call) {
+  for (const Decomposition& decomposition : kDecompositions) {
+    if (decomposition.target != call.target) continue;
+    absl::StatusOr<std::optional<std::vector<ValueId>>> ids =
+        decomposition.emit(call, this);
+    if (!ids.ok()) return InContext(ids.status(), call);
+    if (ids->has_value()) return **std::move(ids);
+  }
+  return EmitOne(call);
+}
+
+absl::StatusOr<std::vector<ValueId>> OpEmitter::EmitOne(const ValueCall& call) {
   OpCall op_call{call.target, call.args, call.kwargs, {}, call.results};
-  std::vector<ValueId> tensors;
+  SP_ASSIGN_OR_RETURN(const std::vector<ValueId> tensors, ValuesOf(call));
   std::vector<OperandState> states;
-  for (const NodeRef& ref : TensorArguments(call.args, call.kwargs)) {
-    int id = 0;
-    if (!absl::SimpleAtoi(ref.name, &id)) {
-      return absl::InternalError(absl::StrCat("no value id; got: ", ref.name));
-    }
+  for (const ValueId id : tensors) {
     builder_->Settle(id);
-    tensors.push_back(id);
     op_call.operands.push_back(builder_->value(id).type);
     states.push_back({builder_->value(id).type, builder_->value(id).spec,
                       builder_->requires_grad(id), builder_->is_parameter(id)});

@@ -3,6 +3,7 @@
 #ifndef SHARDPLANE_COMMON_OP_EMITTER_H_
 #define SHARDPLANE_COMMON_OP_EMITTER_H_
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -37,7 +38,10 @@ class OpEmitter {
   // One value per result. Errors name the FQN and the op.
   absl::StatusOr<std::vector<ValueId>> Emit(const ValueCall& call);
 
+  ProgramBuilder& builder() { return *builder_; }
+
  private:
+  absl::StatusOr<std::vector<ValueId>> EmitOne(const ValueCall& call);
   absl::Status WarnReplicated(const ValueCall& call,
                               const std::vector<OperandState>& states);
   absl::StatusOr<std::vector<ValueId>> EmitChosen(
@@ -48,12 +52,17 @@ class OpEmitter {
       const std::vector<ValueId>& tensors);
   ValueId EmitMean(const ValueCall& call, const OpInstance& op,
                    const OpSharding& sharding, ValueId operand);
+  Op ToEmbedding(const OpInstance& op, const OpSharding& sharding,
+                 const std::vector<ValueId>& ids) const;
+  Op ToDropout(const ValueCall& call, const OpInstance& op,
+               const OpSharding& sharding, ValueId operand);
   void CountFlops(const OpInstance& op, const OpSharding& sharding,
                   const std::vector<ValueId>& tensors);
 
   ProgramBuilder* builder_;
   CompileOptions options_;
   CompiledProgram* compiled_;
+  std::map<std::string, int> dropouts_;  // by FQN, how many were emitted
 };
 
 }  // namespace shardplane

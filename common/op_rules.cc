@@ -35,6 +35,9 @@ constexpr OpRow kRows[] = {
     {"aten.dot.default", BuildEinsum, "k, k -> "},
     {"aten.matmul.default", BuildMatmul, ""},
     {"aten.embedding.default", BuildEmbedding, ""},
+    {"aten.layer_norm.default", BuildNorm, ""},
+    {"aten.rms_norm.default", BuildNorm, ""},
+    {"aten.scaled_dot_product_attention.default", BuildAttention, ""},
     // Sums and products by element.
     {"aten.add.Tensor", BuildPointwise, "", kSum},
     {"aten.sub.Tensor", BuildPointwise, "", kSum},
@@ -66,6 +69,32 @@ constexpr OpRow kRows[] = {
     {"aten.transpose.int", BuildPermute, "swap"},
     {"aten.t.default", BuildPermute, "t"},
     {"aten.numpy_T.default", BuildPermute, "t"},
+    // Joining, parting, picking.
+    {"aten.cat.default", BuildCat, ""},
+    {"aten.stack.default", BuildStack, ""},
+    {"aten.split.Tensor", BuildSplit, "size"},
+    {"aten.split_with_sizes.default", BuildSplit, "sizes"},
+    {"aten.split.sizes", BuildSplit, "sizes"},
+    {"aten.chunk.default", BuildSplit, "chunk"},
+    {"aten.unbind.int", BuildUnbind, ""},
+    {"aten.select.int", BuildSelect, ""},
+    {"aten.slice.Tensor", BuildSlice, ""},
+    {"aten.repeat_interleave.self_int", BuildRepeatInterleave, ""},
+    {"aten.tril.default", BuildTriangle, ""},
+    {"aten.triu.default", BuildTriangle, ""},
+    // Factories.
+    {"aten.arange.default", BuildFactory, ""},
+    {"aten.arange.start", BuildFactory, ""},
+    {"aten.arange.start_step", BuildFactory, ""},
+    {"aten.zeros.default", BuildFactory, "size"},
+    {"aten.ones.default", BuildFactory, "size"},
+    {"aten.full.default", BuildFactory, "size"},
+    {"aten.eye.default", BuildFactory, ""},
+    {"aten.linspace.default", BuildFactory, ""},
+    {"aten.scalar_tensor.default", BuildFactory, ""},
+    {"aten.zeros_like.default", BuildLike, ""},
+    {"aten.ones_like.default", BuildLike, ""},
+    {"aten.full_like.default", BuildLike, ""},
     // Reductions.
     {"aten.sum.default", BuildReduce, "sum"},
     {"aten.sum.dim_IntList", BuildReduce, "sum"},
@@ -74,6 +103,7 @@ constexpr OpRow kRows[] = {
     {"aten.amax.default", BuildReduce, "whole"},
     {"aten.amin.default", BuildReduce, "whole"},
     {"aten.softmax.int", BuildAlongDim, ""},
+    {"aten._safe_softmax.default", BuildAlongDim, ""},
     {"aten.log_softmax.int", BuildAlongDim, ""},
     {"aten.cumsum.default", BuildAlongDim, ""},
     // Losses over whole logits.
@@ -99,6 +129,20 @@ constexpr absl::string_view kPointwise[] = {
     "aten.softplus.default",    "aten.sqrt.default",
     "aten.square.default",      "aten.tanh.default",
     "aten.where.self",          "aten.masked_fill.Scalar",
+    "aten.where.ScalarOther",   "aten.where.ScalarSelf",
+    "aten.where.Scalar",        "aten.masked_fill.Tensor",
+    "aten.exp2.default",        "aten.expm1.default",
+    "aten.log2.default",        "aten.pow.Scalar",
+    "aten.clamp_max.default",   "aten.clamp.Tensor",
+    "aten.celu.default",        "aten.selu.default",
+    "aten.threshold.default",   "aten.softsign.default",
+    "aten.sinh.default",        "aten.cosh.default",
+    "aten.tan.default",         "aten.atan.default",
+    "aten.bitwise_and.Tensor",  "aten.bitwise_or.Tensor",
+    "aten.bitwise_xor.Tensor",  "aten.bitwise_not.default",
+    "aten.div.Tensor_mode",     "aten.remainder.Scalar",
+    "aten.remainder.Tensor",    "aten.floor_divide.default",
+    "aten.floor.default",       "aten.round.default",
     "aten.add.Scalar",          "aten.sub.Scalar",
     "aten.hardsigmoid.default", "aten.hardswish.default",
     "aten.logsigmoid.default",  "aten.log_sigmoid.default",
@@ -111,7 +155,9 @@ constexpr absl::string_view kComparisons[] = {
     "aten.gt.Tensor",           "aten.gt.Scalar",
     "aten.ge.Tensor",           "aten.ge.Scalar",
     "aten.logical_and.default", "aten.logical_or.default",
-    "aten.logical_not.default",
+    "aten.logical_not.default", "aten.logical_xor.default",
+    "aten.isnan.default",       "aten.isinf.default",
+    "aten.isfinite.default",
 };
 
 // Functional, deterministic ops that may run alike on every rank for want of a
@@ -122,14 +168,11 @@ constexpr absl::string_view kSafeNames[] = {
     "addcmul",
     "all",
     "any",
-    "arange",
     "argmax",
     "argmin",
     "avg_pool1d",
     "avg_pool2d",
     "binary_cross_entropy_with_logits",
-    "cat",
-    "chunk",
     "conv1d",
     "conv2d",
     "cumprod",
@@ -137,9 +180,6 @@ constexpr absl::string_view kSafeNames[] = {
     "einsum",
 
     "flip",
-    "floor_divide",
-    "full",
-    "full_like",
     "gather",
     "group_norm",
     "huber_loss",
@@ -147,7 +187,6 @@ constexpr absl::string_view kSafeNames[] = {
     "index_select",
     "kl_div",
     "l1_loss",
-    "layer_norm",
     "linalg_vector_norm",
     "logsumexp",
     "max",
@@ -156,35 +195,20 @@ constexpr absl::string_view kSafeNames[] = {
     "mse_loss",
     "narrow",
     "norm",
-    "ones",
-    "ones_like",
     "outer",
     "pad",
     "prod",
-    "remainder",
     "repeat",
     "repeat_interleave",
-    "rms_norm",
     "roll",
-    "scaled_dot_product_attention",
     "scatter",
-    "select",
-    "slice",
     "smooth_l1_loss",
     "sort",
-    "split",
-    "split_with_sizes",
-    "stack",
     "std",
     "topk",
-    "tril",
-    "triu",
-    "unbind",
     "unfold",
     "var",
     "var_mean",
-    "zeros",
-    "zeros_like",
 };
 
 using RowTable = absl::flat_hash_map<absl::string_view, OpRow>;
@@ -210,14 +234,7 @@ bool IsSafe(const OpCall& call) {
   static const auto* const names = new absl::flat_hash_set<absl::string_view>(
       std::begin(kSafeNames), std::end(kSafeNames));
   const std::vector<std::string> parts = absl::StrSplit(call.target, '.');
-  if (parts.size() < 2 || parts[0] != "aten" || !names->contains(parts[1])) {
-    return false;
-  }
-  // Attention with dropout draws random numbers.
-  const Argument* rate = FindArgument(call, 4, "dropout_p");
-  const double* p =
-      rate == nullptr ? nullptr : std::get_if<double>(&rate->value);
-  return parts[1] != "scaled_dot_product_attention" || p == nullptr || *p == 0;
+  return parts.size() >= 2 && parts[0] == "aten" && names->contains(parts[1]);
 }
 
 absl::Status Unsupported(const OpCall& call) {

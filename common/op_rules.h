@@ -55,6 +55,9 @@ enum class Lowering {
              // as `partial_target`, and the other term is added after the
              // reduction
   kMean,     // with a reduced factor cut: a sum, divided by the global count
+  kEmbedding,  // args: weight, indices, padding_idx; with the weight cut, rows
+               // are looked up where they are
+  kDropout,    // args: input, rate; the mask follows from global indices
 };
 
 // One call: the rule of its op with sizes filled in.

@@ -34,6 +34,13 @@ struct RowwiseParallel {
   friend bool operator==(const RowwiseParallel&,
                          const RowwiseParallel&) = default;
 };
+// The first input cut along `sequence_dim`; the module's own parameters are
+// replicated, and alike on every rank. Any module takes it.
+struct SequenceParallel {
+  int sequence_dim = 1;
+  friend bool operator==(const SequenceParallel&,
+                         const SequenceParallel&) = default;
+};
 // How one input or output is claimed to lie and how it is wanted. A claim of
 // nullopt leaves the value alone; a wish of nullopt only annotates.
 struct LayoutChange {
@@ -65,8 +72,9 @@ struct UnknownStyle {
 };
 
 struct ParallelStyle {
-  std::variant<ColwiseParallel, RowwiseParallel, PrepareModuleInput,
-               PrepareModuleOutput, PrepareModuleInputOutput, UnknownStyle>
+  std::variant<ColwiseParallel, RowwiseParallel, SequenceParallel,
+               PrepareModuleInput, PrepareModuleOutput,
+               PrepareModuleInputOutput, UnknownStyle>
       kind;
   std::string mesh_dim;  // "" is the plan's
   friend bool operator==(const ParallelStyle&, const ParallelStyle&) = default;

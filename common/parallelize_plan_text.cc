@@ -14,6 +14,7 @@ namespace {
 struct Name {
   std::string operator()(const ColwiseParallel&) { return "ColwiseParallel"; }
   std::string operator()(const RowwiseParallel&) { return "RowwiseParallel"; }
+  std::string operator()(const SequenceParallel&) { return "SequenceParallel"; }
   std::string operator()(const PrepareModuleInput&) {
     return "PrepareModuleInput";
   }
@@ -34,6 +35,9 @@ struct Layouts {
   std::string operator()(const RowwiseParallel& style) {
     return absl::StrCat(ToString(style.input_layouts), " -> ",
                         ToString(style.output_layouts));
+  }
+  std::string operator()(const SequenceParallel& style) {
+    return ToString(Placement(Shard{style.sequence_dim}));
   }
   std::string operator()(const PrepareModuleInput& style) {
     return ToString(style);

@@ -1,6 +1,5 @@
 #include "common/plan_matching.h"
 
-#include <algorithm>
 #include <cstddef>
 #include <optional>
 #include <string>
@@ -11,25 +10,11 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "common/closest_name.h"
 #include "common/glob.h"
 
 namespace shardplane {
 namespace {
-
-// Levenshtein's: insertions, deletions and replacements of one byte.
-size_t EditDistance(absl::string_view a, absl::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = std::exchange(row[0], i);
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t replaced = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = row[j];
-      row[j] = std::min({replaced, row[j] + 1, row[j - 1] + 1});
-    }
-  }
-  return row[b.size()];
-}
 
 class Matcher {
  public:
@@ -125,16 +110,11 @@ class Matcher {
   // The child whose name is closest, if it is close; else "*.token" where the
   // token names a child of a child (a list's index was forgotten); else "".
   std::string Suggest(int module, absl::string_view token) const {
-    std::string closest;
-    size_t best = std::max<size_t>(1, token.size() / 3) + 1;
+    std::vector<std::string> names;
     for (const auto& [name, child] : module_.Children(module)) {
-      if (name.size() > token.size() + best) continue;
-      const size_t distance = EditDistance(token, name);
-      // A name of nothing but edits is no guess at what was meant.
-      if (distance >= best || distance >= name.size()) continue;
-      best = distance;
-      closest = name;
+      names.push_back(name);
     }
+    const std::string closest = ClosestName(token, names);
     return closest.empty() ? SuggestDeeper(module, token) : closest;
   }
 

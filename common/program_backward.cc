@@ -101,9 +101,69 @@ void ProgramBuilder::BackVary(const Redistribute& step, ValueId gradient) {
                                    step.mesh_dim, -1, -1));
 }
 
+// The all-reduce of a whole parameter's gradient can wait for others.
+bool ProgramBuilder::Defers(const MoveEntry& entry) const {
+  return entry.vary && info_[entry.step.input].stored;
+}
+
+void ProgramBuilder::ReduceDeferred() {
+  while (!deferred_.empty()) {
+    // What reads the output of none that still waits; then one bucket for each
+    // mesh dim and dtype among them.
+    std::set<ValueId> waiting;
+    for (const MoveEntry& entry : deferred_) waiting.insert(entry.step.input);
+    std::map<std::pair<int, DType>, std::vector<MoveEntry>> buckets;
+    std::vector<MoveEntry> later;
+    for (MoveEntry& entry : deferred_) {
+      if (waiting.contains(entry.step.output)) {
+        later.push_back(entry);
+        continue;
+      }
+      const DType dtype = value(entry.step.input).type.dtype;
+      buckets[{entry.step.mesh_dim, dtype}].push_back(entry);
+    }
+    for (const auto& [key, entries] : buckets) {
+      ReduceBucket(key.first, entries);
+    }
+    deferred_ = std::move(later);
+  }
+}
+
+void ProgramBuilder::ReduceBucket(int mesh_dim,
+                                  const std::vector<MoveEntry>& entries) {
+  AllReduceBucket bucket{mesh_dim, ReduceOp::kSum, {}, {}};
+  std::vector<ValueId> targets;
+  for (const MoveEntry& entry : entries) {
+    const ValueId gradient = TakeGradient(entry.step.output);
+    if (gradient < 0) continue;
+    bucket.inputs.push_back(gradient);
+    targets.push_back(entry.step.input);
+  }
+  if (bucket.inputs.size() == 1) {
+    AddGradient(targets[0],
+                MoveBack(bucket.inputs[0], RedistributeKind::kAllReduce,
+                         mesh_dim, -1, -1));
+    return;
+  }
+  if (bucket.inputs.empty()) return;
+  for (size_t i = 0; i < targets.size(); ++i) {
+    const Value source = value(bucket.inputs[i]);
+    const ValueId out =
+        NewValue(source.name, source.type,
+                 WithPlacement(source.spec, mesh_dim, Replicate{}), false);
+    bucket.outputs.push_back(out);
+    AddGradient(targets[i], out);
+  }
+  program_.instructions.push_back(std::move(bucket));
+}
+
 void ProgramBuilder::Back(const MoveEntry& entry) {
   const Redistribute& step = entry.step;
   if (!requires_grad(step.input)) return;
+  if (Defers(entry)) {
+    deferred_.push_back(entry);
+    return;
+  }
   const ValueId gradient = TakeGradient(step.output);
   if (gradient < 0) return;
   if (entry.vary) return BackVary(step, gradient);
@@ -162,6 +222,7 @@ absl::Status ProgramBuilder::Backward(ValueId loss) {
   for (auto entry = tape_.rbegin(); entry != tape_.rend(); ++entry) {
     std::visit([this](const auto& e) { Back(e); }, *entry);
   }
+  ReduceDeferred();
   for (ParameterBinding& p : program_.parameters) {
     if (requires_grad(p.value)) p.gradient = TakeGradient(p.value);
   }

@@ -64,6 +64,7 @@ ValueId ProgramBuilder::AddParameter(const std::string& fqn,
                                      bool requires_grad) {
   const ValueId id = NewValue(fqn, type, spec, requires_grad);
   info_[id].parameter = true;
+  info_[id].stored = true;
   program_.parameters.push_back({fqn, id, -1});
   return id;
 }
@@ -75,6 +76,14 @@ ValueId ProgramBuilder::AddInput(const std::string& name,
   info_[id].open.assign(mesh().ndim(), true);
   program_.inputs.push_back({id, -1});
   return id;
+}
+
+ValueId ProgramBuilder::Random() {
+  if (program_.random < 0) {
+    program_.random = NewValue("random", {DType::kInt64, {2}},
+                               DTensorSpec::Replicated(mesh().ndim()), false);
+  }
+  return program_.random;
 }
 
 bool ProgramBuilder::Claim(ValueId id, int mesh_dim,
@@ -146,6 +155,7 @@ ValueId ProgramBuilder::EmitVary(ValueId id, int mesh_dim) {
   const ValueId out = NewValue(source.name, source.type, source.spec, true);
   info_[out].vary = info_[id].vary;
   info_[out].parameter = info_[id].parameter;
+  info_[out].stored = info_[id].stored;
   info_[out].vary[mesh_dim] = true;
   const Redistribute instruction{RedistributeKind::kAlias, mesh_dim, -1, -1,
                                  ReduceOp::kSum,           id,       out};
@@ -286,6 +296,9 @@ void ProgramBuilder::FillOutputs(const std::vector<ValueId>& outputs) {
   for (const Instruction& instruction : program_.instructions) {
     if (const auto* move = std::get_if<Redistribute>(&instruction)) {
       used.insert(move->input);
+    } else if (const auto* bucket =
+                   std::get_if<AllReduceBucket>(&instruction)) {
+      used.insert(bucket->inputs.begin(), bucket->inputs.end());
     } else if (const auto* sum = std::get_if<Accumulate>(&instruction)) {
       used.insert(sum->inputs.begin(), sum->inputs.end());
     } else if (const auto* run = std::get_if<RunSegment>(&instruction)) {
@@ -316,6 +329,9 @@ std::vector<ValueId> Touched(const ShardedProgram& program,
   };
   if (const auto* move = std::get_if<Redistribute>(&instruction)) {
     ids = {move->input, move->output};
+  } else if (const auto* bucket = std::get_if<AllReduceBucket>(&instruction)) {
+    add(bucket->inputs);
+    add(bucket->outputs);
   } else if (const auto* sum = std::get_if<Accumulate>(&instruction)) {
     add(sum->inputs);
     ids.push_back(sum->output);

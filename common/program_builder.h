@@ -47,6 +47,8 @@ class ProgramBuilder {
   // An input whose placements are open until it is claimed or used.
   ValueId AddInput(const std::string& name, const TensorType& type,
                    bool requires_grad);
+  // The seed and step that random masks are drawn for: i64[2].
+  ValueId Random();
   // Says how an open input is handed out along `mesh_dim`. False, and nothing
   // changes, if that is decided already or the value is no input.
   bool Claim(ValueId id, int mesh_dim, const Placement& placement);
@@ -90,7 +92,8 @@ class ProgramBuilder {
  private:
   struct Info {
     bool requires_grad = false;
-    bool parameter = false;
+    bool parameter = false;  // or made of one by redistributions
+    bool stored = false;     // a parameter as it is stored, or a vary of it
     std::vector<bool> vary;  // by mesh dim
     std::vector<bool> open;  // by mesh dim; of inputs
     // Set for the result of an all-gather: what was gathered, along which dim.
@@ -136,6 +139,10 @@ class ProgramBuilder {
   ValueId TakeGradient(ValueId id);  // -1: none
   ValueId MoveBack(ValueId gradient, RedistributeKind kind, int mesh_dim,
                    int from_dim, int to_dim, ReduceOp op = ReduceOp::kSum);
+  // Gradients of replicated parameters that wait for a common all-reduce.
+  void ReduceDeferred();
+  void ReduceBucket(int mesh_dim, const std::vector<MoveEntry>& entries);
+  bool Defers(const MoveEntry& entry) const;
   void Back(const SegmentEntry& entry);
   void Back(const MoveEntry& entry);
   void Back(const AddedEntry& entry);
@@ -153,6 +160,7 @@ class ProgramBuilder {
   std::map<std::pair<ValueId, std::string>, ValueId> demanded_;
   std::map<ValueId, std::vector<ValueId>> gradients_;
   std::map<MoveKey, ValueId> moved_back_;
+  std::vector<MoveEntry> deferred_;  // in the order of the backward pass
 };
 
 }  // namespace shardplane

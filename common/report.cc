@@ -39,6 +39,9 @@ class LayoutWriter {
     row_->output_layouts =
         ChangeText(Partial{ReduceOp::kSum}, style.output_layouts);
   }
+  void operator()(const SequenceParallel& style) const {
+    row_->input_layouts = ToString(Placement(Shard{style.sequence_dim}));
+  }
   void operator()(const PrepareModuleInput& style) const {
     row_->input_layouts = ToString(style);
   }
@@ -56,9 +59,10 @@ class LayoutWriter {
   AssignmentRow* row_;
 };
 
-bool CutsParameters(const ParallelStyle& style) {
+bool PlacesParameters(const ParallelStyle& style) {
   return std::holds_alternative<ColwiseParallel>(style.kind) ||
-         std::holds_alternative<RowwiseParallel>(style.kind);
+         std::holds_alternative<RowwiseParallel>(style.kind) ||
+         std::holds_alternative<SequenceParallel>(style.kind);
 }
 
 // How a parameter is stored: as the first of its names.
@@ -77,7 +81,7 @@ AssignmentRow MakeRow(const GraphModule& module, const ResolvedPlan& plan,
                     .style = StyleName(assignment.style),
                     .pattern = assignment.pattern};
   std::visit(LayoutWriter(node, &row), assignment.style.kind);
-  if (!CutsParameters(assignment.style)) return row;
+  if (!PlacesParameters(assignment.style)) return row;
   for (const int index : module.ParametersOf(assignment.module)) {
     const Parameter& parameter = module.parameters()[index];
     row.parameters.push_back({SplitFqn(parameter.fqn).second, parameter.type,

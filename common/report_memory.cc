@@ -86,6 +86,9 @@ class ActivationMeter {
     }
     Make(step.output);
   }
+  void Run(const AllReduceBucket& bucket) {
+    for (const ValueId output : bucket.outputs) Make(output);
+  }
   void Run(const Accumulate& sum) { Make(sum.output); }
   void Run(const Ones& ones) { Make(ones.output); }
   void Run(const Free& free) {

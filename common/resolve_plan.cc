@@ -36,9 +36,11 @@ constexpr CutRow kCuts[] = {
     {"RowwiseParallel", "Embedding", "weight", 0, 2},
 };
 
-bool CutsParameters(const ParallelStyle& style) {
+// Styles that say where a module's own parameters lie: one a module.
+bool PlacesParameters(const ParallelStyle& style) {
   return std::holds_alternative<ColwiseParallel>(style.kind) ||
-         std::holds_alternative<RowwiseParallel>(style.kind);
+         std::holds_alternative<RowwiseParallel>(style.kind) ||
+         std::holds_alternative<SequenceParallel>(style.kind);
 }
 
 // What is wrong with a plan; each is found before anything is applied.
@@ -98,7 +100,7 @@ class Resolver {
       AddUnknownStyle(match);
       return;
     }
-    if (CutsParameters(match.style) && !CutParameters(match, *mesh_dim)) {
+    if (PlacesParameters(match.style) && !PlaceOnce(match, *mesh_dim)) {
       return;
     }
     plan_.assignments.push_back({match.module, Fqn(match.module), match.style,
@@ -151,14 +153,15 @@ class Resolver {
              absl::StrCat("the style for module \"", Fqn(match.module),
                           "\" (pattern '", match.pattern,
                           "') must be one of ColwiseParallel, "
-                          "RowwiseParallel, PrepareModuleInput, "
+                          "RowwiseParallel, SequenceParallel, "
+                          "PrepareModuleInput, "
                           "PrepareModuleOutput, PrepareModuleInputOutput; "
                           "got: ",
                           StyleName(match.style)));
   }
 
   // Whether the match is a new parameter style, and a valid one.
-  bool CutParameters(const PlanMatch& match, int mesh_dim) {
+  bool PlaceOnce(const PlanMatch& match, int mesh_dim) {
     const auto earlier = styled_.find(match.module);
     if (earlier != styled_.end()) {
       const Styled& first = earlier->second;
@@ -168,12 +171,15 @@ class Resolver {
       return false;
     }
     styled_[match.module] = {match.style, mesh_dim, match.pattern};
+    if (std::holds_alternative<SequenceParallel>(match.style.kind)) {
+      return PlaceParametersOf(match, "", mesh_dim);
+    }
     const absl::string_view type = CutType(match.module);
     if (type.empty() || !OwnsWeight(match.module)) {
       AddUnsupportedModule(match, type);
       return false;
     }
-    return CutParametersOf(match, type, mesh_dim);
+    return PlaceParametersOf(match, type, mesh_dim);
   }
 
   void AddConflict(const Styled& first, const PlanMatch& match) {
@@ -211,8 +217,9 @@ class Resolver {
     faults_.back().info.metadata["type"] = module_.modules()[match.module].type;
   }
 
-  bool CutParametersOf(const PlanMatch& match, absl::string_view type,
-                       int mesh_dim) {
+  // Of the module itself; those of its children are their own styles'.
+  bool PlaceParametersOf(const PlanMatch& match, absl::string_view type,
+                         int mesh_dim) {
     for (const int index : module_.ParametersOf(match.module)) {
       const Parameter& parameter = module_.parameters()[index];
       if (parameter.buffer) continue;

@@ -52,6 +52,19 @@ CollectiveRecord RecordOf(const ShardedProgram& program,
   return record;
 }
 
+CollectiveRecord RecordOf(const ShardedProgram& program,
+                          const AllReduceBucket& bucket,
+                          absl::Span<const int> coordinate) {
+  int64_t elements = 0;
+  for (const ValueId id : bucket.inputs) {
+    const Value& in = program.values[id];
+    elements += NumElements(
+        LocalShape(in.type.shape, in.spec, program.mesh, coordinate));
+  }
+  return {RedistributeKind::kAllReduce, bucket.mesh_dim,
+          program.values[bucket.inputs[0]].type.dtype, elements, elements};
+}
+
 uint64_t HashBytes(uint64_t hash, uint64_t value, int bytes) {
   constexpr uint64_t kPrime = 1099511628211ull;
   for (int i = 0; i < bytes; ++i) {
@@ -69,6 +82,13 @@ int64_t Evaluate(const LocalSize& size, const DeviceMesh& mesh,
     product *= LocalExtent(factor.extent, factor.cuts, mesh, coordinate).size;
   }
   return product;
+}
+
+int64_t Evaluate(const LocalOffset& offset, const DeviceMesh& mesh,
+                 absl::Span<const int> coordinate) {
+  const Extent extent =
+      LocalExtent(offset.extent, offset.cuts, mesh, coordinate);
+  return extent.size == 0 ? 0 : extent.offset;
 }
 
 std::string ToString(RedistributeKind kind) {
@@ -95,10 +115,15 @@ std::vector<CollectiveRecord> Collectives(const ShardedProgram& program,
   const int end = phase == Phase::kForward ? program.backward_begin : size;
   std::vector<CollectiveRecord> records;
   for (int i = begin; i < end; ++i) {
-    const auto* step = std::get_if<Redistribute>(&program.instructions[i]);
-    if (step != nullptr && IsCollective(step->kind) &&
+    const Instruction& instruction = program.instructions[i];
+    if (const auto* step = std::get_if<Redistribute>(&instruction);
+        step != nullptr && IsCollective(step->kind) &&
         program.mesh.dim_size(step->mesh_dim) > 1) {
       records.push_back(RecordOf(program, *step, coordinate));
+    }
+    if (const auto* bucket = std::get_if<AllReduceBucket>(&instruction);
+        bucket != nullptr && program.mesh.dim_size(bucket->mesh_dim) > 1) {
+      records.push_back(RecordOf(program, *bucket, coordinate));
     }
   }
   return records;

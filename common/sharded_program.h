@@ -44,6 +44,17 @@ struct LocalSize {
 int64_t Evaluate(const LocalSize& size, const DeviceMesh& mesh,
                  absl::Span<const int> coordinate);
 
+// Where this rank's part of a dim begins in the whole dim, in elements; 0
+// where its part is empty. Text form: `offset(8/tp)`.
+struct LocalOffset {
+  int64_t extent = 1;
+  std::vector<int> cuts;  // mesh dims, first cut first
+  friend bool operator==(const LocalOffset&, const LocalOffset&) = default;
+};
+
+int64_t Evaluate(const LocalOffset& offset, const DeviceMesh& mesh,
+                 absl::Span<const int> coordinate);
+
 struct ProgramArgument;
 using ProgramArgumentList = std::vector<ProgramArgument>;
 struct ValueRef {
@@ -52,7 +63,7 @@ struct ValueRef {
 };
 struct ProgramArgument {
   std::variant<std::monostate, ValueRef, int64_t, double, bool, std::string,
-               DType, LocalSize, ProgramArgumentList>
+               DType, LocalSize, LocalOffset, ProgramArgumentList>
       value;
   friend bool operator==(const ProgramArgument&,
                          const ProgramArgument&) = default;
@@ -124,6 +135,17 @@ struct Redistribute {
   friend bool operator==(const Redistribute&, const Redistribute&) = default;
 };
 
+// Several tensors of one dtype, each P -> R, as one all-reduce of all their
+// elements: the gradients of small replicated parameters.
+struct AllReduceBucket {
+  int mesh_dim = 0;
+  ReduceOp op = ReduceOp::kSum;
+  std::vector<ValueId> inputs;
+  std::vector<ValueId> outputs;  // one an input
+  friend bool operator==(const AllReduceBucket&,
+                         const AllReduceBucket&) = default;
+};
+
 // output = sum of inputs, in order: gradients of a value used several times.
 struct Accumulate {
   std::vector<ValueId> inputs;
@@ -144,7 +166,7 @@ struct Free {
 };
 
 using Instruction = std::variant<RunSegment, RunSegmentBackward, Redistribute,
-                                 Accumulate, Ones, Free>;
+                                 AllReduceBucket, Accumulate, Ones, Free>;
 
 struct ParameterBinding {
   std::string fqn;  // canonical
@@ -168,6 +190,10 @@ struct ShardedProgram {
   std::vector<InputBinding> inputs;  // the module's, then the loss's targets
   std::vector<ValueId> outputs;      // of the module
   ValueId loss = -1;                 // -1: forward only
+  // i64[2], alike on every rank: the deployment's seed, and the number of the
+  // step that random masks are drawn for. -1: nothing here is random. The
+  // worker makes it anew for each run.
+  ValueId random = -1;
   std::vector<Instruction> instructions;
   // Instructions from here on are the backward pass.
   int backward_begin = 0;

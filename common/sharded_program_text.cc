@@ -47,6 +47,10 @@ std::string Text(const ProgramArgument& argument, const DeviceMesh& mesh) {
           [](const std::string& v) { return absl::StrCat("\"", v, "\""); },
           [](DType v) { return ToString(v); },
           [&](const LocalSize& v) { return Text(v, mesh); },
+          [&](const LocalOffset& v) {
+            const LocalSize size{{{v.extent, v.cuts}}};
+            return absl::StrCat("offset(", Text(size, mesh), ")");
+          },
           [&](const ProgramArgumentList& list) {
             return absl::StrCat(
                 "[",
@@ -105,6 +109,11 @@ std::string Text(const Instruction& instruction,
                                 ")");
           },
           [&](const Redistribute& step) { return Text(step, program.mesh); },
+          [&](const AllReduceBucket& bucket) {
+            return absl::StrCat(Ids(bucket.outputs), " = all_reduce[",
+                                program.mesh.dims()[bucket.mesh_dim].name, ", ",
+                                ToString(bucket.op), "] ", Ids(bucket.inputs));
+          },
           [](const Accumulate& sum) {
             return absl::StrCat(Id(sum.output), " = accumulate ",
                                 Ids(sum.inputs));
@@ -146,6 +155,10 @@ std::string ToString(const ShardedProgram& program) {
   absl::StrAppend(&out, "outputs\n");
   for (const ValueId id : program.outputs) {
     absl::StrAppend(&out, "  ", Describe(program, id), "\n");
+  }
+  if (program.random >= 0) {
+    absl::StrAppend(&out, "random\n  ", Describe(program, program.random),
+                    "\n");
   }
   if (program.loss >= 0) {
     absl::StrAppend(&out, "loss\n  ", Describe(program, program.loss), "\n");

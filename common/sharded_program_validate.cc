@@ -34,6 +34,10 @@ class Checker {
     for (const InputBinding& input : program_.inputs) {
       SP_RETURN_IF_ERROR(Make(input.value));
     }
+    if (program_.random >= 0) {
+      SP_RETURN_IF_ERROR(Make(program_.random));
+      SP_RETURN_IF_ERROR(CheckRandom());
+    }
     const int size = static_cast<int>(program_.instructions.size());
     if (program_.backward_begin < 0 || program_.backward_begin > size) {
       return Bad(absl::StrCat("backward begins within ", size,
@@ -125,6 +129,28 @@ class Checker {
     return absl::OkStatus();
   }
 
+  absl::Status CheckMeshDim(int mesh_dim) const {
+    if (mesh_dim >= 0 && mesh_dim < program_.mesh.ndim()) {
+      return absl::OkStatus();
+    }
+    return Bad(absl::StrCat("mesh dims are below ", program_.mesh.ndim(),
+                            "; got: ", mesh_dim));
+  }
+  absl::Status CheckCuts(const std::vector<int>& cuts) const {
+    for (const int cut : cuts) SP_RETURN_IF_ERROR(CheckMeshDim(cut));
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckRandom() const {
+    const Value& random = program_.values[program_.random];
+    if (random.type == TensorType{DType::kInt64, {2}} &&
+        IsFullyReplicated(random.spec)) {
+      return absl::OkStatus();
+    }
+    return Bad(absl::StrCat("random is i64[2] and replicated; got: ",
+                            ToString(random.type), " ", ToString(random.spec)));
+  }
+
   template <typename Knows>
   absl::Status CheckArgument(const ProgramArgument& argument, const Op& op,
                              const Knows& knows) const {
@@ -137,13 +163,11 @@ class Checker {
     }
     if (const auto* size = std::get_if<LocalSize>(&argument.value)) {
       for (const LocalSize::Factor& factor : size->factors) {
-        for (const int cut : factor.cuts) {
-          if (cut < 0 || cut >= program_.mesh.ndim()) {
-            return Bad(absl::StrCat("mesh dims are below ",
-                                    program_.mesh.ndim(), "; got: ", cut));
-          }
-        }
+        SP_RETURN_IF_ERROR(CheckCuts(factor.cuts));
       }
+    }
+    if (const auto* offset = std::get_if<LocalOffset>(&argument.value)) {
+      SP_RETURN_IF_ERROR(CheckCuts(offset->cuts));
     }
     if (const auto* list = std::get_if<ProgramArgumentList>(&argument.value)) {
       for (const ProgramArgument& item : *list) {
@@ -174,10 +198,7 @@ class Checker {
   absl::Status Step(const Redistribute& step) {
     SP_RETURN_IF_ERROR(Use(step.input));
     SP_RETURN_IF_ERROR(Make(step.output));
-    if (step.mesh_dim < 0 || step.mesh_dim >= program_.mesh.ndim()) {
-      return Bad(absl::StrCat("mesh dims are below ", program_.mesh.ndim(),
-                              "; got: ", step.mesh_dim));
-    }
+    SP_RETURN_IF_ERROR(CheckMeshDim(step.mesh_dim));
     const Value& in = program_.values[step.input];
     const Value& out = program_.values[step.output];
     if (in.type != out.type || !Fits(step, in.spec, out.spec)) {
@@ -203,6 +224,31 @@ class Checker {
             step.kind == RedistributeKind::kAllGather || only.op == step.op);
   }
 
+  absl::Status Step(const AllReduceBucket& bucket) {
+    SP_RETURN_IF_ERROR(CheckMeshDim(bucket.mesh_dim));
+    if (bucket.inputs.empty() ||
+        bucket.inputs.size() != bucket.outputs.size()) {
+      return Bad(absl::StrCat(
+          "a bucket has one output an input; got: ", bucket.inputs.size(),
+          " inputs and ", bucket.outputs.size(), " outputs"));
+    }
+    SP_RETURN_IF_ERROR(UseAll(bucket.inputs));
+    for (size_t i = 0; i < bucket.inputs.size(); ++i) {
+      SP_RETURN_IF_ERROR(Make(bucket.outputs[i]));
+      const Value& in = program_.values[bucket.inputs[i]];
+      const Value& out = program_.values[bucket.outputs[i]];
+      const Redistribute step{RedistributeKind::kAllReduce, bucket.mesh_dim, -1,
+                              -1, bucket.op};
+      if (in.type != out.type || !Fits(step, in.spec, out.spec) ||
+          in.type.dtype != program_.values[bucket.inputs[0]].type.dtype) {
+        return Bad(absl::StrCat(
+            "a bucket reduces tensors of one dtype; got: ", ToString(in.type),
+            " ", ToString(in.spec), " to ", ToString(out.type), " ",
+            ToString(out.spec)));
+      }
+    }
+    return absl::OkStatus();
+  }
   absl::Status Step(const Accumulate& sum) {
     SP_RETURN_IF_ERROR(UseAll(sum.inputs));
     for (const ValueId id : sum.inputs) {

@@ -175,6 +175,10 @@ absl::Status StyleLayouts::Inputs(const Assignment& a, std::vector<Flow>* args,
         linear ? Placement(Shard{-1}) : Placement(Replicate{});
     return First(a, {row->input_layouts, desired}, args, kwargs);
   }
+  if (const auto* sequence = std::get_if<SequenceParallel>(&kind)) {
+    const Placement cut = Shard{sequence->sequence_dim};
+    return First(a, {cut, cut}, args, kwargs);
+  }
   if (const auto* in = std::get_if<PrepareModuleInput>(&kind)) {
     return Prepare(a, *in, args, kwargs);
   }

@@ -80,7 +80,8 @@ struct RanCollectives {
   uint64_t hash = kCollectiveHashSeed;
 };
 
-enum class RunMode { kForward, kTrain };
+// kNorm: no program, the norm of the gradients that there are.
+enum class RunMode { kForward, kTrain, kNorm };
 
 struct RunSpec {
   std::string program;
@@ -89,11 +90,16 @@ struct RunSpec {
   // run); each rank takes its own part.
   std::vector<std::string> inputs;
   bool accumulate = false;
+  // The step that random masks are drawn for.
+  uint64_t random_step = 0;
+  // Also the global norm of the gradients as Commit will find them.
+  bool gradient_norm = false;
 };
 
 struct RunResult {
-  RanCollectives ran;              // forward, then backward
+  RanCollectives ran;              // forward, backward, then optimizer
   std::optional<HostTensor> loss;  // this rank's local value, kTrain
+  double gradient_norm = 0;        // alike on every rank; if asked for
   double seconds = 0;
 };
 
@@ -151,9 +157,12 @@ class Executor {
   // Commit. A second Run before Commit discards the pending ones.
   virtual absl::StatusOr<RunResult> Run(const RunSpec& spec) = 0;
   // Makes pending gradients the current ones (if there are any) and applies
-  // an optimizer (if one is given) to all parameters with a gradient.
-  virtual absl::Status Commit(
-      const std::optional<OptimizerOptions>& optimizer) = 0;
+  // an optimizer (if one is given) to all parameters with a gradient. With
+  // `clip_norm` the optimizer sees them scaled, so that their global norm is at
+  // most that; the last Run must have told the norm: else FailedPrecondition.
+  // Communicates nothing.
+  virtual absl::Status Commit(const std::optional<OptimizerOptions>& optimizer,
+                              std::optional<double> clip_norm) = 0;
   virtual absl::Status Discard() = 0;  // pending gradients
   virtual absl::Status LoadState(const LoadStateSpec& spec) = 0;
   virtual absl::Status ResetOptimizer() = 0;

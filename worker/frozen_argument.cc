@@ -34,6 +34,9 @@ std::optional<int64_t> AsInt(const ProgramArgument& argument,
                              const OperatorContext& context) {
   if (const auto* i = std::get_if<int64_t>(&argument.value)) return *i;
   if (const auto* b = std::get_if<bool>(&argument.value)) return *b ? 1 : 0;
+  if (const auto* offset = std::get_if<LocalOffset>(&argument.value)) {
+    return Evaluate(*offset, *context.mesh, context.coordinate);
+  }
   if (const auto* size = std::get_if<LocalSize>(&argument.value)) {
     return Evaluate(*size, *context.mesh, context.coordinate);
   }

@@ -202,6 +202,12 @@ absl::StatusOr<StyleKind> AsKind(absl::StatusOr<Style> style) {
   return StyleKind(*std::move(style));
 }
 
+StyleKind SequenceFromProto(const pb::SequenceParallel& message) {
+  SequenceParallel style;
+  if (message.has_sequence_dim()) style.sequence_dim = message.sequence_dim();
+  return style;
+}
+
 absl::StatusOr<StyleKind> UnknownFromProto(const std::string& name,
                                            const FieldPath& field) {
   if (name.empty()) {
@@ -219,6 +225,8 @@ absl::StatusOr<StyleKind> KindFromProto(const pb::ParallelStyle& message,
     case pb::ParallelStyle::kRowwise:
       return AsKind(LinearFromProto<RowwiseParallel>(message.rowwise(),
                                                      field.Member("rowwise")));
+    case pb::ParallelStyle::kSequence:
+      return SequenceFromProto(message.sequence());
     case pb::ParallelStyle::kPrepareModuleInput:
       return AsKind(InputFromProto(message.prepare_module_input(),
                                    field.Member("prepare_module_input")));
@@ -235,7 +243,7 @@ absl::StatusOr<StyleKind> KindFromProto(const pb::ParallelStyle& message,
       break;
   }
   return MissingOneof(field,
-                      "colwise, rowwise, prepare_module_input, "
+                      "colwise, rowwise, sequence, prepare_module_input, "
                       "prepare_module_output, prepare_module_input_output");
 }
 
@@ -248,6 +256,9 @@ struct StyleWriter {
   }
   void operator()(const RowwiseParallel& style) {
     LinearToProto(style, out.mutable_rowwise());
+  }
+  void operator()(const SequenceParallel& style) {
+    out.mutable_sequence()->set_sequence_dim(style.sequence_dim);
   }
   void operator()(const PrepareModuleInput& style) {
     InputToProto(style, out.mutable_prepare_module_input());

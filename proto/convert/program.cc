@@ -51,6 +51,8 @@ class Reader {
 
   absl::StatusOr<LocalSize> Size(const pb::LocalSize& message,
                                  const FieldPath& field) const;
+  absl::StatusOr<LocalOffset> Offset(const pb::LocalOffset& message,
+                                     const FieldPath& field) const;
   absl::StatusOr<ProgramArgument> List(const pb::ProgramArgument::List& message,
                                        const FieldPath& field, int depth) const;
   absl::StatusOr<ProgramArgument> Argument(const pb::ProgramArgument& message,
@@ -70,6 +72,9 @@ class Reader {
       const FieldPath& field) const;
   absl::StatusOr<Accumulate> ReadAccumulate(
       const pb::ShardedProgram::Accumulate& message,
+      const FieldPath& field) const;
+  absl::StatusOr<AllReduceBucket> ReadBucket(
+      const pb::ShardedProgram::AllReduceBucket& message,
       const FieldPath& field) const;
   absl::StatusOr<Instruction> ReadInstruction(
       const pb::ShardedProgram::Instruction& message,
@@ -126,6 +131,19 @@ absl::StatusOr<LocalSize> Reader::Size(const pb::LocalSize& message,
   return size;
 }
 
+absl::StatusOr<LocalOffset> Reader::Offset(const pb::LocalOffset& message,
+                                           const FieldPath& field) const {
+  LocalOffset offset{message.extent(), {}};
+  if (offset.extent < 0) {
+    return InvalidField(
+        field.Member("extent"),
+        absl::StrCat("expected an extent >= 0, got: ", offset.extent));
+  }
+  SP_ASSIGN_OR_RETURN(
+      offset.cuts, Indices(message.cuts(), 0, num_mesh_dims_, field, "cuts"));
+  return offset;
+}
+
 absl::StatusOr<ProgramArgument> Reader::List(
     const pb::ProgramArgument::List& message, const FieldPath& field,
     int depth) const {
@@ -174,6 +192,12 @@ absl::StatusOr<ProgramArgument> Reader::Argument(
                                                field.Member("local_size")));
       return ProgramArgument{std::move(size)};
     }
+    case pb::ProgramArgument::kLocalOffset: {
+      SP_ASSIGN_OR_RETURN(
+          LocalOffset offset,
+          Offset(message.local_offset(), field.Member("local_offset")));
+      return ProgramArgument{std::move(offset)};
+    }
     case pb::ProgramArgument::kList:
       return List(message.list(), field.Member("list"), depth);
     case pb::ProgramArgument::KIND_NOT_SET:
@@ -181,7 +205,7 @@ absl::StatusOr<ProgramArgument> Reader::Argument(
   }
   return MissingOneof(field,
                       "none, value, int_value, float_value, bool_value, "
-                      "string_value, dtype, local_size, list");
+                      "string_value, dtype, local_size, local_offset, list");
 }
 
 absl::StatusOr<Value> Reader::ReadValue(
@@ -291,6 +315,21 @@ absl::StatusOr<Accumulate> Reader::ReadAccumulate(
   return accumulate;
 }
 
+absl::StatusOr<AllReduceBucket> Reader::ReadBucket(
+    const pb::ShardedProgram::AllReduceBucket& message,
+    const FieldPath& field) const {
+  AllReduceBucket bucket;
+  SP_ASSIGN_OR_RETURN(
+      bucket.mesh_dim,
+      Index(message.mesh_dim(), 0, num_mesh_dims_, field.Member("mesh_dim")));
+  SP_ASSIGN_OR_RETURN(bucket.op, FromProto(message.op(), field.Member("op")));
+  SP_ASSIGN_OR_RETURN(bucket.inputs,
+                      ValueIds(message.inputs(), field, "inputs"));
+  SP_ASSIGN_OR_RETURN(bucket.outputs,
+                      ValueIds(message.outputs(), field, "outputs"));
+  return bucket;
+}
+
 absl::StatusOr<Instruction> Reader::ReadInstruction(
     const pb::ShardedProgram::Instruction& message,
     const FieldPath& field) const {
@@ -311,6 +350,9 @@ absl::StatusOr<Instruction> Reader::ReadInstruction(
                               field.Member("redistribute"));
     case Message::kAccumulate:
       return ReadAccumulate(message.accumulate(), field.Member("accumulate"));
+    case Message::kAllReduceBucket:
+      return ReadBucket(message.all_reduce_bucket(),
+                        field.Member("all_reduce_bucket"));
     case Message::kOnes: {
       SP_ASSIGN_OR_RETURN(
           const ValueId output,
@@ -400,6 +442,10 @@ absl::StatusOr<ShardedProgram> Reader::Read(const FieldPath& field) const {
       program.backward_begin,
       Index(message_.backward_begin(), 0, message_.instructions_size() + 1,
             field.Member("backward_begin")));
+  if (message_.has_random()) {
+    SP_ASSIGN_OR_RETURN(program.random,
+                        Id(message_.random(), field.Member("random")));
+  }
   return program;
 }
 

@@ -56,6 +56,11 @@ struct ArgumentWriter {
       CopyIds(factor.cuts, row->mutable_cuts());
     }
   }
+  void operator()(const LocalOffset& offset) {
+    pb::LocalOffset* message = out.mutable_local_offset();
+    message->set_extent(offset.extent);
+    CopyIds(offset.cuts, message->mutable_cuts());
+  }
   void operator()(const ProgramArgumentList& items) {
     pb::ProgramArgument::List* list = out.mutable_list();
     for (const ProgramArgument& item : items) {
@@ -119,6 +124,14 @@ struct InstructionWriter {
     message->set_op(ToProto(step.op));
     message->set_input(step.input);
     message->set_output(step.output);
+  }
+  void operator()(const AllReduceBucket& bucket) {
+    pb::ShardedProgram::AllReduceBucket* message =
+        out.mutable_all_reduce_bucket();
+    message->set_mesh_dim(bucket.mesh_dim);
+    message->set_op(ToProto(bucket.op));
+    CopyIds(bucket.inputs, message->mutable_inputs());
+    CopyIds(bucket.outputs, message->mutable_outputs());
   }
   void operator()(const Accumulate& accumulate) {
     CopyIds(accumulate.inputs, out.mutable_accumulate()->mutable_inputs());
@@ -187,6 +200,7 @@ v1::ShardedProgram ToProto(const ShardedProgram& program) {
     std::visit(InstructionWriter{*message.add_instructions()}, instruction);
   }
   message.set_backward_begin(program.backward_begin);
+  if (program.random >= 0) message.set_random(program.random);
   return message;
 }
 

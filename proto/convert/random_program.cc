@@ -17,7 +17,7 @@ std::vector<int> RandomValues::Ids(int low, int end) {
 
 ProgramArgument RandomValues::AnyProgramArgument(int values, int mesh_ndim,
                                                  int depth) {
-  switch (Below(depth < 4 ? 9 : 8)) {
+  switch (Below(depth < 4 ? 10 : 9)) {
     case 0:
       return {};
     case 1:
@@ -34,6 +34,8 @@ ProgramArgument RandomValues::AnyProgramArgument(int values, int mesh_ndim,
       return {AnyDType()};
     case 7:
       return {LocalSize{{{Below(100), Ids(0, mesh_ndim)}, {Below(9), {}}}}};
+    case 8:
+      return {LocalOffset{Below(100), Ids(0, mesh_ndim)}};
     default: {
       ProgramArgumentList items;
       for (int i = Below(4); i > 0; --i) {
@@ -55,7 +57,7 @@ Op RandomValues::AnyOp(int values, int mesh_ndim) {
 
 Instruction RandomValues::AnyInstruction(int values, int segments,
                                          int mesh_ndim) {
-  switch (Below(6)) {
+  switch (Below(7)) {
     case 0:
       return RunSegment{Below(segments)};
     case 1:
@@ -73,6 +75,11 @@ Instruction RandomValues::AnyInstruction(int values, int segments,
       return Accumulate{Ids(0, values), Below(values)};
     case 4:
       return Ones{Below(values)};
+    case 5:
+      return AllReduceBucket{.mesh_dim = Below(mesh_ndim),
+                             .op = static_cast<ReduceOp>(1 + Below(3)),
+                             .inputs = Ids(0, values),
+                             .outputs = Ids(0, values)};
     default:
       return Free{Ids(0, values)};
   }
@@ -101,6 +108,7 @@ ShardedProgram RandomValues::AnyProgram() {
   }
   program.outputs = Ids(0, values);
   program.loss = Below(values + 1) - 1;
+  program.random = Below(values + 1) - 1;
   for (int i = Below(8); i > 0; --i) {
     program.instructions.push_back(AnyInstruction(values, segments, ndim));
   }

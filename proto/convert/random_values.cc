@@ -180,7 +180,7 @@ PrepareModuleOutput RandomValues::AnyOutput() {
 ParallelStyle RandomValues::AnyStyle() {
   ParallelStyle style;
   style.mesh_dim = Coin() ? "" : Word();
-  switch (Below(6)) {
+  switch (Below(7)) {
     case 0:
       style.kind = ColwiseParallel{AnyPlacement(-3), AnyPlacement(-3)};
       break;
@@ -195,6 +195,9 @@ ParallelStyle RandomValues::AnyStyle() {
       break;
     case 4:
       style.kind = PrepareModuleInputOutput{AnyInput(), AnyOutput()};
+      break;
+    case 5:
+      style.kind = SequenceParallel{Below(6) - 3};
       break;
     default:
       style.kind = UnknownStyle{Word()};

@@ -46,6 +46,14 @@ def _rowwise(style, where):
     return pb.ParallelStyle(rowwise=_linear(pb.RowwiseParallel, style, where))
 
 
+def _sequence(style, where):
+    (layout,) = style.sequence_sharding
+    placement = _one(layout, f"{where}.sequence_dim")
+    return pb.ParallelStyle(sequence=pb.SequenceParallel(
+        sequence_dim=placement.shard.dim,
+        use_local_output=bool(style.use_local_output)))
+
+
 def _input(style, where):
     message = pb.PrepareModuleInput(
         input_layouts=_several(style.input_layouts, f"{where}.input_layouts"),
@@ -79,6 +87,7 @@ def _input_output(style, where):
 _STYLES = {
     "ColwiseParallel": _colwise,
     "RowwiseParallel": _rowwise,
+    "SequenceParallel": _sequence,
     "PrepareModuleInput":
         lambda style, where: pb.ParallelStyle(
             prepare_module_input=_input(style, where)),

@@ -62,6 +62,16 @@ def _check_pairs(style, name, given, desired):
             field=f"desired_{name}")
 
 
+class SequenceParallel(ParallelStyle):
+    """The first input cut along `sequence_dim`; parameters replicated."""
+
+    def __init__(self, *, sequence_dim=1, use_local_output=False,
+                 mesh_dim=None):
+        self.sequence_sharding = (Shard(sequence_dim),)
+        self.use_local_output = use_local_output
+        self.mesh_dim = mesh_dim
+
+
 class PrepareModuleInput(ParallelStyle):
     def __init__(self, *, input_layouts=None, desired_input_layouts=None,
                  input_kwarg_layouts=None, desired_input_kwarg_layouts=None,
@@ -115,10 +125,6 @@ class _Later(ParallelStyle):
     def __init__(self, *args, **kwargs):
         self.args = args or None
         self.kwargs = kwargs or None
-
-
-class SequenceParallel(_Later):
-    pass
 
 
 class PairwiseParallel(_Later):
