@@ -78,6 +78,7 @@ absl::Status BuildStack(const OpRow& row, const OpCall& call, OpInstance* op);
 absl::Status BuildSplit(const OpRow& row, const OpCall& call, OpInstance* op);
 absl::Status BuildUnbind(const OpRow& row, const OpCall& call, OpInstance* op);
 absl::Status BuildSelect(const OpRow& row, const OpCall& call, OpInstance* op);
+// spec: what argument 3 is, the "end" or the "length".
 absl::Status BuildSlice(const OpRow& row, const OpCall& call, OpInstance* op);
 absl::Status BuildRepeatInterleave(const OpRow& row, const OpCall& call,
                                    OpInstance* op);

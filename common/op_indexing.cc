@@ -194,10 +194,19 @@ absl::Status BuildSlice(const OpRow& row, const OpCall& call, OpInstance* op) {
   const TensorType& in = call.operands[0];
   SP_ASSIGN_OR_RETURN(const int dim, DimArgument(call, 1, Rank(in), 0));
   const int64_t size = in.shape[dim];
-  const int64_t step = IntArgument(call, 4, "step").value_or(1);
+  const bool by_length = row.spec == "length";
+  const int64_t step = by_length ? 1 : IntArgument(call, 4, "step").value_or(1);
   if (step < 1) return BadCall(call, "a step above 0", absl::StrCat(step));
   const int64_t start = ClampIndex(IntArgument(call, 2, "start"), 0, size);
-  const int64_t end = ClampIndex(IntArgument(call, 3, "end"), size, size);
+  int64_t end = ClampIndex(IntArgument(call, 3, "end"), size, size);
+  if (by_length) {
+    const int64_t length = IntArgument(call, 3, "length").value_or(-1);
+    end = start + length;
+    if (length < 0 || end > size) {
+      return BadCall(call, absl::StrCat("a part of ", size, " elements"),
+                     absl::StrCat(length, " from ", start));
+    }
+  }
   if (start == 0 && end == size && step == 1) {  // all of it
     SP_RETURN_IF_ERROR(
         BuildPointwise({row.target, nullptr, "", Linearity::kEach}, call, op));

@@ -77,6 +77,81 @@ TEST(ShardedProgramTest, LocalSizesFollowTheRank) {
   EXPECT_EQ(Evaluate(LocalSize{}, mesh, {1, 3}), 1);
 }
 
+TEST(ShardedProgramTest, LocalOffsetsFollowTheRank) {
+  const DeviceMesh mesh = *DeviceMesh::Create({{"dp", 2}, {"tp", 4}});
+  const LocalOffset offset{5, {1}};
+  std::vector<int64_t> offsets;
+  for (int tp = 0; tp < 4; ++tp) {
+    offsets.push_back(Evaluate(offset, mesh, {0, tp}));
+  }
+  EXPECT_EQ(offsets, (std::vector<int64_t>{0, 2, 4, 0}));  // the last is empty
+  EXPECT_EQ(Evaluate(LocalOffset{5, {}}, mesh, {1, 3}), 0);
+  EXPECT_EQ(Evaluate(LocalOffset{8, {0, 1}}, mesh, {1, 2}), 6);
+}
+
+// Two Partial values, reduced together.
+ShardedProgram Bucket() {
+  const DTensorSpec partial{{Partial{}}, {}};
+  const DTensorSpec whole{{Replicate{}}, {}};
+  ShardedProgram p;
+  p.mesh = *DeviceMesh::Create({{"tp", 2}});
+  p.values = {{"a", {DType::kFloat32, {4, 5}}, partial},
+              {"b", {DType::kFloat32, {3}}, partial},
+              {"a", {DType::kFloat32, {4, 5}}, whole},
+              {"b", {DType::kFloat32, {3}}, whole}};
+  p.inputs = {{0, -1}, {1, -1}};
+  p.outputs = {2, 3};
+  p.instructions = {AllReduceBucket{0, ReduceOp::kSum, {0, 1}, {2, 3}}};
+  p.backward_begin = 1;
+  return p;
+}
+
+TEST(ShardedProgramTest, BucketIsOneCollectiveOfAllItsElements) {
+  const ShardedProgram p = Bucket();
+  ASSERT_TRUE(Validate(p).ok()) << Validate(p);
+  EXPECT_THAT(ToString(p), HasSubstr("%2, %3 = all_reduce[tp, sum] %0, %1"));
+  const auto records = Collectives(p, Phase::kForward, {1});
+  ASSERT_EQ(records.size(), 1);
+  EXPECT_EQ(records[0], (CollectiveRecord{RedistributeKind::kAllReduce, 0,
+                                          DType::kFloat32, 23, 23}));
+}
+
+AllReduceBucket& BucketOf(ShardedProgram* p) {
+  return std::get<AllReduceBucket>(p->instructions[0]);
+}
+
+TEST(ShardedProgramTest, BadBucketsAreRefused) {
+  const auto check = [](void (*plant)(ShardedProgram*)) {
+    ShardedProgram p = Bucket();
+    plant(&p);
+    return std::string(Validate(p).message());
+  };
+  using P = ShardedProgram*;
+  EXPECT_THAT(check([](P p) { BucketOf(p).outputs.pop_back(); }),
+              HasSubstr("one output an input; got: 2 inputs and 1 outputs"));
+  EXPECT_THAT(check([](P p) { BucketOf(p).mesh_dim = 1; }),
+              HasSubstr("got: 1"));
+  EXPECT_THAT(check([](P p) {
+                p->values[1].spec = {{Replicate{}}, {}};
+              }),
+              HasSubstr("a bucket reduces tensors"));
+  EXPECT_THAT(check([](P p) {
+                p->values[1].type.dtype = DType::kFloat64;
+                p->values[3].type.dtype = DType::kFloat64;
+              }),
+              HasSubstr("of one dtype"));
+}
+
+TEST(ShardedProgramTest, RandomIsTwoIntegers) {
+  ShardedProgram p = Bucket();
+  p.values.push_back({"random", {DType::kInt64, {2}}, {{Replicate{}}, {}}});
+  p.random = 4;
+  EXPECT_TRUE(Validate(p).ok());
+  EXPECT_THAT(ToString(p), HasSubstr("random\n  %4: i64[2] [R]"));
+  p.values[4].type.shape = {3};
+  EXPECT_THAT(std::string(Validate(p).message()), HasSubstr("got: i64[3]"));
+}
+
 TEST(ShardedProgramTest, OneRankRunsNoCollective) {
   ShardedProgram p = Rowwise();
   EXPECT_EQ(Collectives(p, Phase::kForward, {1}).size(), 1);
