@@ -83,6 +83,30 @@ TEST(CompileTransformerTest, EmbeddingWithACutVocabulary) {
   EXPECT_EQ(Specs(compiled), "ids [R] none; embedding.weight [S(0)] [S(0)]");
 }
 
+// Five rows of two on 4 ranks are 3, 3, 3, 1 of ten columns.
+TEST(CompileTransformerTest, ViewThatACutMissesGathersAndSaysSo) {
+  const GraphModule module = *GraphModule::Create(
+      {Root({Placeholder("x"),
+             Call("h", "aten.view.default",
+                  {Ref("x"),
+                   {ArgumentList{{int64_t{8}}, {int64_t{5}}, {int64_t{2}}}}}),
+             Output(Ref("h"))})},
+      {});
+  Request request{
+      module,
+      {Entry("", {PrepareModuleInput{{{Shard{1}, Shard{1}}}, {}}, ""})}};
+  request.loss = false;
+  const auto compiled = Compile(request);
+  EXPECT_EQ(Count(Steps(compiled), "all_gather"), 1);
+  ASSERT_EQ(compiled->diagnostics.size(), 1);
+  EXPECT_EQ(compiled->diagnostics[0].severity, Severity::kNote);
+  EXPECT_EQ(compiled->diagnostics[0].reason, "VIEW_GATHERS");
+  EXPECT_THAT(compiled->diagnostics[0].message,
+              HasSubstr("cut of dim 1 over tp=4 falls inside"));
+  request.mesh = {{"tp", 5}};
+  EXPECT_TRUE(Compile(request)->diagnostics.empty());
+}
+
 GraphModule Classifier(std::vector<Argument> more) {
   std::vector<Argument> args = {Ref("logits"), Ref("target")};
   args.insert(args.end(), more.begin(), more.end());

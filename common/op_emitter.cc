@@ -173,6 +173,28 @@ absl::Status OpEmitter::WarnReplicated(
   return absl::OkStatus();
 }
 
+void OpEmitter::NoteGatheredView(const ValueCall& call, const OpInstance& op,
+                                 const OpSharding& sharding,
+                                 const OperandState& state) {
+  for (int m = 0; m < builder_->mesh().ndim(); ++m) {
+    const int dim = ShardDim(state.spec.placements[m]);
+    if (dim < 0 || !IsReplicate(sharding.operands[0].spec.placements[m]) ||
+        builder_->mesh().dim_size(m) == 1) {
+      continue;
+    }
+    const MeshDim& mesh_dim = builder_->mesh().dims()[m];
+    compiled_->diagnostics.push_back(
+        {Severity::kNote, "VIEW_GATHERS",
+         absl::StrCat(call.fqn.empty() ? "the root module" : call.fqn, ": ",
+                      call.name, " views ", ToString(state.type), " as ",
+                      ShapeToString(op.results[0].type.shape),
+                      "; its cut of dim ", dim, " over ", mesh_dim.name, "=",
+                      mesh_dim.size, " falls inside a dim of the result, so ",
+                      ByteSize(state.type), " bytes are gathered first"),
+         call.fqn, ""});
+  }
+}
+
 void OpEmitter::CountFlops(const OpInstance& op, const OpSharding& sharding,
                            const std::vector<ValueId>& tensors) {
   int64_t flops = op.flops;
@@ -296,6 +318,9 @@ absl::StatusOr<std::vector<ValueId>> OpEmitter::EmitOne(const ValueCall& call) {
     }
   }
   const OpSharding sharding = ChooseSharding(*op, states, builder_->mesh());
+  if (op->lowering == Lowering::kResize) {
+    NoteGatheredView(call, *op, sharding, states[0]);
+  }
   CountFlops(*op, sharding, tensors);
   absl::StatusOr<std::vector<ValueId>> ids =
       EmitChosen(call, *op, sharding, tensors);

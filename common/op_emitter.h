@@ -44,6 +44,9 @@ class OpEmitter {
   absl::StatusOr<std::vector<ValueId>> EmitOne(const ValueCall& call);
   absl::Status WarnReplicated(const ValueCall& call,
                               const std::vector<OperandState>& states);
+  // A view whose dims a cut does not meet: heads that do not divide.
+  void NoteGatheredView(const ValueCall& call, const OpInstance& op,
+                        const OpSharding& sharding, const OperandState& state);
   absl::StatusOr<std::vector<ValueId>> EmitChosen(
       const ValueCall& call, const OpInstance& op, const OpSharding& sharding,
       const std::vector<ValueId>& tensors);
