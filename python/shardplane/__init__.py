@@ -8,13 +8,15 @@
         y = m(x)
         loss = m.step(x, loss="sum", optimizer=sp.SGD(lr=0.25))
 
-Only `parallelize_module` needs torch.
+Only `parallelize_module` of a torch module needs torch; a description, a
+module as JSON, needs none (docs/descriptions.md).
 """
 
 # Generated code (shardplane/v1) lies in another folder of the path.
 __path__ = __import__("pkgutil").extend_path(__path__, __name__)
 
 from shardplane.connection import Connection, connect
+from shardplane.description import Description
 from shardplane.errors import (
     AbortedError, AlreadyExistsError, Code, DataLossError,
     DeadlineExceededError, FailedPreconditionError, InternalError,

@@ -25,7 +25,11 @@ class Connection:
         self.close()
 
     def parallelize_module(self, module, mesh=None, plan=None, **options):
-        """A module on a mesh under a plan: see CLIENT.md. Needs torch."""
+        """A module on a mesh under a plan: see CLIENT.md.
+
+        `module`: a torch module, or a description of one (a path, a dict, an
+        sp.Description), which needs no torch here.
+        """
         from shardplane.deploy import deploy
         return deploy(self.rpc, module, mesh, plan, **options)
 

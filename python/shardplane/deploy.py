@@ -1,32 +1,32 @@
-"""parallelize_module: from a torch module to a deployment that is ready."""
+"""parallelize_module: from a module to a deployment that is ready."""
 
 import inspect
 import warnings
 
-import torch
-
 from shardplane import mesh as meshes
 from shardplane import plan as plans
+from shardplane.description import is_description
 from shardplane.errors import PlanTypeError, invalid, unimplemented
 from shardplane.handle import DeployedModule
-from shardplane.module_tree import ModuleTree
-from shardplane.programs import Programs
 from shardplane.report import Report
 from shardplane.rpc import request_id
-from shardplane.transfer import upload_parameter
 from shardplane.v1 import coordinator_pb2 as pb
 
 
-def _modules(module):
-    """One module, or one a rank: (the first, all)."""
-    modules = list(module) if isinstance(module, (list, tuple)) else [module]
-    if not modules or not all(
-            isinstance(m, torch.nn.Module) for m in modules):
+def _source(module):
+    """What the module is made of; torch is imported where it is torch's."""
+    if is_description(module):
+        from shardplane.described import DescribedSource
+        return DescribedSource(module)
+    try:
+        from shardplane.torch_source import TorchSource
+    except ImportError as error:
         raise invalid(
-            "module: expected a torch.nn.Module or a list of them, one a "
-            f"rank, got: {type(module).__name__}", reason="MODULE_TYPE",
-            cls=PlanTypeError, field="module")
-    return modules
+            "module: expected a description (a path, a dict, an "
+            f"sp.Description), as torch cannot be imported ({error}), got: "
+            f"{type(module).__name__}", reason="MODULE_TYPE",
+            cls=PlanTypeError, field="module") from error
+    return TorchSource(module)
 
 
 def _plan_dim(mesh, plan_dim=""):
@@ -36,43 +36,20 @@ def _plan_dim(mesh, plan_dim=""):
                      mesh.dims[0].size if len(mesh.dims) == 1 else None)
 
 
-def _check(modules, trees, mesh, src_data_rank, data_parallel):
+def _check(source, mesh, src_data_rank, data_parallel):
     if data_parallel is not None:
         raise unimplemented("data_parallel", f"got: {data_parallel!r}")
     size = _plan_dim(mesh)
-    if len(modules) > 1 and size is not None and len(modules) != size:
+    if source.count > 1 and size is not None and source.count != size:
         raise invalid(
             f"module: expected one a rank of the plan's mesh dim, {size}, "
-            f"got: {len(modules)}", reason="MODULE_COUNT", field="module")
+            f"got: {source.count}", reason="MODULE_COUNT", field="module")
     if src_data_rank is not None and (
             isinstance(src_data_rank, bool) or
             not isinstance(src_data_rank, int)):
         raise invalid(
             f"src_data_rank: expected a rank or None, got: {src_data_rank!r}",
             reason="SRC_DATA_RANK", cls=PlanTypeError, field="src_data_rank")
-    names = [p.to_proto() for p in trees[0].parameters]
-    for rank, tree in enumerate(trees[1:], 1):
-        if [p.to_proto() for p in tree.parameters] != names:
-            raise invalid(
-                f"module of rank {rank}: expected the parameters of rank 0's "
-                "by name, shape and dtype, got: others",
-                reason="MODULE_MISMATCH", field="module")
-
-
-def _upload(rpc, deployment, trees, constants, src_data_rank):
-    """Source data: all of one rank's, or each rank's own."""
-    if len(trees) == 1:
-        sources = [(trees[0], None)]
-    elif src_data_rank is not None:
-        sources = [(trees[src_data_rank], None)]
-    else:
-        sources = [(tree, rank) for rank, tree in enumerate(trees)]
-    for tree, rank in sources:
-        for p in tree.parameters:
-            if not p.alias_of and p.tensor.device.type != "meta":
-                upload_parameter(rpc, deployment, p.fqn, p.tensor, rank)
-    for fqn, tensor in constants:
-        upload_parameter(rpc, deployment, fqn, tensor, None)
 
 
 def _warn(report):
@@ -98,14 +75,13 @@ def deploy(rpc, module, mesh=None, plan=None, *, device_mesh=None,
     """See CLIENT.md."""
     mesh = meshes.to_proto_mesh(device_mesh if mesh is None else mesh)
     plan = plans.to_proto_plan(parallelize_plan if plan is None else plan)
-    modules = _modules(module)
-    trees = [ModuleTree(m) for m in modules]
-    _check(modules, trees, mesh, src_data_rank, data_parallel)
+    source = _source(module)
+    _check(source, mesh, src_data_rank, data_parallel)
 
-    programs = Programs(rpc, trees[0], plans.needs_call_signatures(plan))
+    programs = source.programs(rpc, plans.needs_call_signatures(plan))
     first = None
     if example_inputs is not None or example_kwargs is not None:
-        if isinstance(example_inputs, torch.Tensor):
+        if programs.codec.is_tensor(example_inputs):
             example_inputs = (example_inputs,)
         first = programs.first(example_inputs or (), example_kwargs or {},
                                loss, example_targets)
@@ -114,7 +90,7 @@ def deploy(rpc, module, mesh=None, plan=None, *, device_mesh=None,
         request_id=request_id(),
         signature=first.signature if first else None,
         deployment=pb.Deployment(
-            module=first.exported.module if first else trees[0].to_proto(),
+            module=first.exported.module if first else source.to_proto(),
             mesh=mesh, plan=plan, src_data_rank=src_data_rank, seed=seed,
             strict=strict))
     deployment = rpc.call("CreateDeployment", request, timeout=300)
@@ -122,7 +98,7 @@ def deploy(rpc, module, mesh=None, plan=None, *, device_mesh=None,
     if validate_only:
         return Report(deployment.report)
     try:
-        _upload(rpc, deployment, trees, programs.constants, src_data_rank)
+        source.upload(rpc, deployment, programs.constants, src_data_rank)
         deployment = rpc.call("MaterializeDeployment",
                               pb.MaterializeDeploymentRequest(
                                   name=deployment.name,
@@ -135,4 +111,4 @@ def deploy(rpc, module, mesh=None, plan=None, *, device_mesh=None,
             allow_missing=True))
         raise
     programs.bind(deployment, first)
-    return DeployedModule(rpc, deployment, trees[0], programs, loss)
+    return DeployedModule(rpc, deployment, source.tree, programs, loss)

@@ -1,12 +1,8 @@
 """The handle of a deployment: a module that runs elsewhere."""
 
-import torch
-
-from shardplane import tensors
 from shardplane.errors import (FailedPreconditionError, NotFoundError, invalid,
                                unimplemented)
 from shardplane.optimizers import to_proto_optimizer
-from shardplane.programs import check_loss
 from shardplane.report import Report, counts_by_phase
 from shardplane.rpc import request_id
 from shardplane.transfer import download, to_messages, upload
@@ -23,6 +19,7 @@ class DeployedModule:
         self._deployment = deployment
         self._tree = tree
         self._programs = programs
+        self._codec = programs.codec  # tensors or arrays
         self._loss = loss
         self._step = deployment.last_step
         self._closed = False
@@ -33,6 +30,7 @@ class DeployedModule:
             if c.phase == "materialize"]
         self._ran = []          # collectives of the last call
         self._has_gradients = False
+        self._gradient_norm = None
 
     # ---------------------------------------------------------- what it is
 
@@ -63,6 +61,13 @@ class DeployedModule:
     def comm_bytes(self):
         return counts_by_phase([*self._materialized, *self._ran], "bytes")
 
+    @property
+    def gradient_norm(self):
+        """The global 2-norm of all gradients, before clipping, of the last
+        step or update; None where that had no clip_norm. A replicated or tied
+        parameter counts once."""
+        return self._gradient_norm
+
     # ------------------------------------------------------------- calling
 
     def __call__(self, *args, **kwargs):
@@ -84,7 +89,13 @@ class DeployedModule:
 
     def step(self, *inputs, kwargs=None, targets=(), loss=None,
              optimizer=None, clip_norm=None):
-        """Forward, backward and update as one numbered step; the loss."""
+        """Forward, backward and update as one numbered step; the loss.
+
+        With `clip_norm` the update sees all gradients scaled, so that their
+        global 2-norm is at most that, as torch.nn.utils.clip_grad_norm_ has
+        it; `gradient_norm` is then the norm before. `gradients()` stay as
+        they are.
+        """
         if optimizer is None:
             raise invalid(
                 "step: expected an optimizer, such as sp.SGD(lr=0.1), got: "
@@ -100,13 +111,12 @@ class DeployedModule:
                            None, None, accumulate)
 
     def update(self, optimizer, clip_norm=None):
-        """Applies the gradients that are there."""
-        _refuse_clip_norm(clip_norm)
+        """Applies the gradients that are there; `clip_norm` as in step."""
         if not self._has_gradients:
             raise _no_call("update")
         answer = self._act(update=pb.StepRequest.Update(
-            optimizer=to_proto_optimizer(optimizer)))
-        self._ran = list(answer.collectives)
+            optimizer=to_proto_optimizer(optimizer), clip_norm=clip_norm))
+        self._note(answer)
 
     def train(self, batches, **options):
         del batches, options
@@ -122,8 +132,7 @@ class DeployedModule:
         all its names. What the loss does not depend on is left out."""
         return self._by_name(
             lambda fqn: pb.TensorRef(gradient=fqn),
-            [(name, p) for name, p in self._tree.module.named_parameters(
-                remove_duplicate=False) if p.requires_grad], optional=True)
+            self._tree.trainable(), optional=True)
 
     def input_gradients(self):
         """One for each input tensor with requires_grad, in order."""
@@ -136,11 +145,11 @@ class DeployedModule:
         """FQN -> global value, under the names of the module's own."""
         return self._by_name(
             lambda fqn: pb.TensorRef(parameter=fqn),
-            [(name, value) for name, value in self._state_dict().items()])
+            self._tree.state_types())
 
     def load_state_dict(self, state_dict, strict=True):
         """New values, as one numbered step: all of them or none."""
-        own = self._state_dict()
+        own = self._tree.state_types()
         missing = [name for name in own if name not in state_dict]
         unexpected = [name for name in state_dict if name not in own]
         if strict and (missing or unexpected):
@@ -196,10 +205,11 @@ class DeployedModule:
         return range(self.num_ranks)
 
     def _download(self, ref, rank=None):
-        return download(self._rpc, self._deployment, ref, rank)
+        return download(self._rpc, self._deployment, ref, self._codec, rank)
 
     def _messages(self, values, what):
-        return to_messages(self._rpc, self._deployment, values, what)
+        return to_messages(self._rpc, self._deployment, values, what,
+                           self._codec)
 
     def _with_program(self, call, run):
         """Runs `run`; once more where the program was dropped meanwhile."""
@@ -222,32 +232,33 @@ class DeployedModule:
 
     def _output(self, index, output):
         if output.HasField("inline"):
-            return tensors.from_bytes(output.spec.type, output.inline)
+            return self._codec.from_bytes(output.spec.type, output.inline)
         return self._download(pb.TensorRef(output=index))
 
     def _train(self, method, inputs, kwargs, targets, loss, clip_norm,
                optimizer, accumulate=False):
-        _refuse_clip_norm(clip_norm)
         loss = self._loss if loss is None else loss
         if loss is None:
             raise invalid(
                 f'{method}: expected a loss ("sum", "mean" or a callable), '
                 "got: none", reason="NO_LOSS", field="loss")
-        check_loss(loss)
-        if isinstance(targets, torch.Tensor):
+        self._programs.check_loss(loss)
+        if self._codec.is_tensor(targets):
             targets = (targets,)
         call = self._programs.call(inputs, kwargs or {}, loss, tuple(targets))
 
         def run(call, program):
             return self._act(train=pb.StepRequest.Train(
                 program=program, optimizer=optimizer, accumulate=accumulate,
+                clip_norm=clip_norm,
                 inputs=self._messages(call.inputs, "input"),
                 targets=self._messages(call.targets, "target")))
 
         answer = self._with_program(call, run)
-        self._last, self._ran = call, list(answer.collectives)
+        self._last = call
+        self._note(answer)
         self._has_gradients = True
-        return tensors.from_bytes(answer.loss.type, answer.loss.inline)
+        return self._codec.from_bytes(answer.loss.type, answer.loss.inline)
 
     def _act(self, **action):
         """One numbered action: retried under its number, so done once."""
@@ -258,17 +269,19 @@ class DeployedModule:
         self._step = answer.number
         return answer
 
-    def _state_dict(self):
-        # The module's own names and order; its values are not looked at.
-        return self._tree.module.state_dict(keep_vars=True)
+    def _note(self, answer):
+        """What the last action that used gradients has left."""
+        self._ran = list(answer.collectives)
+        self._gradient_norm = (answer.gradient_norm if answer.HasField(
+            "gradient_norm") else None)
 
     def _canonical(self, name):
         return self._tree.canonical(name)
 
-    def _by_name(self, make_ref, named, optional=False):
-        """`named`: (name, ...); each tensor is downloaded once."""
+    def _by_name(self, make_ref, names, optional=False):
+        """Each tensor is downloaded once."""
         values, result = {}, {}
-        for name, _ in named:
+        for name in names:
             fqn = self._canonical(name)
             if fqn not in values:
                 try:
@@ -281,22 +294,19 @@ class DeployedModule:
                 result[name] = values[fqn]
         return result
 
-    def _upload_state(self, name, tensor, like):
-        if not isinstance(tensor, torch.Tensor) or (
-                tensor.shape != like.shape):
-            got = (list(tensor.shape) if isinstance(tensor, torch.Tensor)
-                   else type(tensor).__name__)
+    def _upload_state(self, name, value, type_):
+        where = f"state_dict[{name!r}]"
+        if not self._codec.is_tensor(value) or (
+                list(value.shape) != list(type_.shape)):
+            got = (list(value.shape) if self._codec.is_tensor(value)
+                   else type(value).__name__)
             raise invalid(
-                f"state_dict[{name!r}]: expected a tensor of shape "
-                f"{list(like.shape)}, got: {got}", reason="STATE_DICT_SHAPE",
-                field=f"state_dict[{name!r}]", fqn=name)
+                f"{where}: expected a tensor of shape {list(type_.shape)}, "
+                f"got: {got}", reason="STATE_DICT_SHAPE", field=where,
+                fqn=name)
         return upload(self._rpc, self._deployment,
-                      tensor.detach().to(like.dtype), f"parameter {name!r}")
-
-
-def _refuse_clip_norm(clip_norm):
-    if clip_norm is not None:
-        raise unimplemented("clip_norm", f"got: {clip_norm!r}")
+                      self._codec.converted(value, type_),
+                      f"parameter {name!r}", self._codec)
 
 
 def _no_call(method):

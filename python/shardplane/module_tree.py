@@ -87,6 +87,17 @@ class ModuleTree:
         tensor = next(p.tensor for p in self.parameters if p.fqn == fqn)
         return self._by_tensor[id(tensor)]
 
+    def trainable(self):
+        """All names of the parameters that have gradients."""
+        return [name for name, p in self.module.named_parameters(
+            remove_duplicate=False) if p.requires_grad]
+
+    def state_types(self):
+        """Name -> TensorType, in order of the module's own state_dict."""
+        return {name: type_of(value, f"state_dict[{name!r}]")
+                for name, value in self.module.state_dict(
+                    keep_vars=True).items()}
+
     def training_modes(self):
         return tuple(m.training for _, m in self.modules)
 

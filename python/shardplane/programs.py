@@ -1,7 +1,5 @@
-"""Programs of a deployment: one for each signature that a call has."""
+"""Programs of a torch module: exported at a signature's first use."""
 
-import collections
-import dataclasses
 import inspect
 import types
 
@@ -9,33 +7,11 @@ import torch
 
 from shardplane import tensors
 from shardplane.errors import PlanTypeError, invalid, unimplemented
-from shardplane.export import Exported, export, export_loss, flatten_call
-from shardplane.rpc import request_id
+from shardplane.export import export, export_loss, flatten_call
+from shardplane.program_store import Call, Program, ProgramStore, Recent
 from shardplane.v1 import coordinator_pb2 as pb
 
 _REDUCTIONS = {"sum": pb.Loss.REDUCTION_SUM, "mean": pb.Loss.REDUCTION_MEAN}
-_KEPT = 64  # least recently used signatures are forgotten
-
-
-@dataclasses.dataclass
-class Program:
-    """A signature, and the program that the coordinator has for it."""
-
-    exported: Exported
-    signature: pb.ProgramSignature
-    loss: object          # kept: its key may hold an id
-    loss_constants: list
-    name: str = ""
-
-
-@dataclasses.dataclass
-class Call:
-    """The tensors of one call, in the program's order."""
-
-    program: Program
-    inputs: list
-    targets: list
-    requires_grad: list  # indices of the inputs that do
 
 
 def _leaf_key(leaf):
@@ -97,18 +73,18 @@ def _check_reduction(loss, exported, targets):
                       field="targets")
 
 
-class Programs:
-    """Exports at a signature's first use; keeps what it has exported."""
+class Programs(ProgramStore):
+    """Keeps what it has exported."""
+
+    codec = tensors
+    check_loss = staticmethod(check_loss)
 
     def __init__(self, rpc, tree, call_signatures):
-        self._rpc = rpc
+        super().__init__(rpc)
         self._tree = tree
         self._call_signatures = call_signatures
-        self._exports = collections.OrderedDict()
-        self._programs = collections.OrderedDict()
-        self._deployment = None
+        self._exports = Recent()
         self._deployed = None   # the Exported that the deployment was made of
-        self.constants = []
 
     def first(self, args, kwargs, loss, targets):
         """The program to plan with, before there is a deployment."""
@@ -122,11 +98,6 @@ class Programs:
         self._deployed = call.program.exported
         self.constants = self._deployed.constants
         return call.program
-
-    def bind(self, deployment, first):
-        self._deployment = deployment
-        if first is not None and deployment.programs:
-            first.name = deployment.programs[0]
 
     def call(self, args, kwargs, loss=None, targets=()):
         """The program of a call, and its tensors."""
@@ -148,15 +119,9 @@ class Programs:
             leaf.requires_grad for leaf in leaves)
         key = (shape_key, grads, loss_key(loss),
                tuple(map(_leaf_key, targets)))
-        program = self._programs.get(key)
-        if program is None:
-            exported = self._export(shape_key, args, kwargs)
-            program = self._sign(exported, leaves, names, grads, loss,
-                                 targets)
-            self._programs[key] = program
-            while len(self._programs) > _KEPT:
-                self._programs.popitem(last=False)
-        self._programs.move_to_end(key)
+        program = self._programs.get_or(key, lambda: self._sign(
+            self._export(shape_key, args, kwargs), leaves, names, grads, loss,
+            targets))
         return self._bound_call(program, leaves, grads, targets)
 
     def _bound_call(self, program, leaves, grads, targets):
@@ -167,15 +132,8 @@ class Programs:
                      if grads[i]])
 
     def _export(self, key, args, kwargs):
-        exported = self._exports.get(key)
-        if exported is None:
-            exported = export(self._tree, args, kwargs,
-                              call_signatures=self._call_signatures)
-            self._exports[key] = exported
-            while len(self._exports) > _KEPT:
-                self._exports.popitem(last=False)
-        self._exports.move_to_end(key)
-        return exported
+        return self._exports.get_or(key, lambda: export(
+            self._tree, args, kwargs, call_signatures=self._call_signatures))
 
     def _sign(self, exported, leaves, names, grads, loss, targets):
         signature = pb.ProgramSignature(inputs=[
@@ -210,19 +168,6 @@ class Programs:
                     "a constant that only a later input shape has",
                     f"{fqn!r}; give example_inputs of that shape when the "
                     "deployment is made, or register it as a buffer")
-
-    def name_of(self, program):
-        """Creates the program where the coordinator does not have it yet."""
-        if not program.name:
-            answer = self._rpc.call("CreateProgram", pb.CreateProgramRequest(
-                parent=self._deployment.name, signature=program.signature,
-                request_id=request_id()), timeout=300)
-            program.name = answer.name
-        return program.name
-
-    def forget(self, program):
-        """The coordinator has dropped it: the next call makes it anew."""
-        program.name = ""
 
 
 def _same(a, b):

@@ -1,13 +1,10 @@
-"""Tensors <-> bytes: row-major, little-endian, in chunks with a checksum."""
-
-import zlib
+"""Torch tensors <-> bytes; arrays.py is the same for numpy's."""
 
 import torch
 
-from shardplane.errors import DataLossError, unimplemented
+from shardplane import streams
+from shardplane.errors import unimplemented
 from shardplane.v1 import types_pb2 as pb
-
-CHUNK_BYTES = 1 << 20
 
 _DTYPES = {
     torch.float32: pb.DTYPE_FLOAT32,
@@ -28,6 +25,15 @@ def dtype_to_proto(dtype, where):
     if dtype not in _DTYPES:
         raise unimplemented(f"dtype {dtype}", f"in {where}")
     return _DTYPES[dtype]
+
+
+def is_tensor(value):
+    return isinstance(value, torch.Tensor)
+
+
+def converted(tensor, type_):
+    """As the dtype of `type_`, a TensorType of the same shape."""
+    return tensor.detach().to(_TORCH_DTYPES[type_.dtype])
 
 
 def type_of(tensor, where):
@@ -65,31 +71,9 @@ def inline(tensor, where):
 
 def chunks(tensor):
     """TensorData messages; at least one, also of an empty tensor."""
-    data = memoryview(to_array(tensor))
-    crc = 0
-    for start in range(0, max(len(data), 1), CHUNK_BYTES):
-        piece = data[start:start + CHUNK_BYTES]
-        crc = zlib.crc32(piece, crc)
-        last = start + CHUNK_BYTES >= len(data)
-        yield pb.TensorData(data=bytes(piece), last=last,
-                            crc32=crc if last else 0)
+    return streams.chunks(to_array(tensor))
 
 
 def assemble(type_, pieces, where):
     """The tensor of a stream of TensorData."""
-    data = bytearray()
-    crc, last = 0, False
-    for piece in pieces:
-        data += piece.data
-        crc = zlib.crc32(piece.data, crc)
-        if piece.last:
-            last = True
-            if piece.crc32 != crc:
-                raise DataLossError(
-                    f"{where}: checksum {piece.crc32:#x} expected, got: "
-                    f"{crc:#x}", {"reason": "CHECKSUM"})
-    if not last:
-        raise DataLossError(
-            f"{where}: the stream ended early, got: {len(data)} bytes",
-            {"reason": "STREAM_CUT"})
-    return from_bytes(type_, data)
+    return from_bytes(type_, streams.joined(pieces, where))

@@ -162,7 +162,7 @@ def test_details_that_do_not_parse_leave_the_code(fake, rpc):
 def test_upload_in_chunks(fake, rpc, numel, chunks):
     fake.script = [unavailable()]  # the stream is made anew
     tensor = torch.arange(numel, dtype=torch.float32)
-    upload_id = upload(rpc, DEPLOYMENT, tensor, "x")
+    upload_id = upload(rpc, DEPLOYMENT, tensor, "x", tensors)
     first, again = fake.requests
     assert first == again or not first
     header, *rest = again
@@ -190,7 +190,7 @@ def test_download_of_every_dtype(fake, rpc, dtype, shape):
     tensor = (torch.arange(15) % 7).to(dtype)[:max(
         torch.Size(shape).numel(), 0)].reshape(shape)
     fake.script = [stream(tensor)]
-    value = download(rpc, DEPLOYMENT, pb.TensorRef(parameter="w"))
+    value = download(rpc, DEPLOYMENT, pb.TensorRef(parameter="w"), tensors)
     assert value.dtype == dtype and value.shape == tensor.shape
     assert torch.equal(value, tensor)
     value.zero_()  # it owns its memory
@@ -202,7 +202,7 @@ def test_download_of_every_dtype(fake, rpc, dtype, shape):
 def test_damaged_download(fake, rpc, damage, reason):
     fake.script = [stream(torch.ones(3), damage)]
     with pytest.raises(sp.DataLossError) as raised:
-        download(rpc, DEPLOYMENT, pb.TensorRef(parameter="w"))
+        download(rpc, DEPLOYMENT, pb.TensorRef(parameter="w"), tensors)
     assert raised.value.reason == reason
 
 
