@@ -73,9 +73,11 @@ struct TrainAction {
   std::vector<TensorSource> targets;
   std::optional<OptimizerOptions> optimizer;
   bool accumulate = false;
+  std::optional<double> clip_norm;
 };
 struct UpdateAction {
   OptimizerOptions optimizer;
+  std::optional<double> clip_norm;
 };
 struct LoadStateAction {
   std::vector<LoadEntry> entries;
@@ -211,7 +213,8 @@ class Coordinator {
   absl::StatusOr<ForwardAnswer> Forward(const ForwardCall& call,
                                         const CallContext& context);
   // Aborted: a number out of turn. InvalidArgument as Forward, or bad
-  // optimizer values. FailedPrecondition: a program without a loss.
+  // optimizer values. FailedPrecondition: a program without a loss, optimizer
+  // state of another kind.
   absl::StatusOr<StepAnswer> Step(const StepCall& call,
                                   const CallContext& context);
   // Errors as DeploymentState::FindAnswer.
@@ -279,11 +282,18 @@ class Coordinator {
   // coordinator_step.cc
   std::optional<CallFailure> RunOnAll(Deployment& deployment,
                                       const RunCall& call,
-                                      const DeploymentProgram& program,
+                                      const DeploymentProgram* program,
                                       std::vector<RunOutcome>* outcomes);
   absl::StatusOr<StepAnswer> RunTrain(const DeploymentPtr& deployment,
                                       const StepCall& call,
                                       const DeploymentProgram& program);
+  // The norm of the gradients that there are, for an update alone.
+  absl::StatusOr<StepAnswer> RunNorm(const DeploymentPtr& deployment,
+                                     const StepCall& call);
+  // `program` is nullptr where none runs.
+  absl::StatusOr<StepAnswer> RunStep(const DeploymentPtr& deployment,
+                                     const RunCall& run,
+                                     const DeploymentProgram* program);
   absl::Status CommitStep(const DeploymentPtr& deployment,
                           const StepCall& call);
   absl::StatusOr<StepAnswer> NewStep(const DeploymentPtr& deployment,

@@ -96,7 +96,7 @@ class CoordinatorTest : public ::testing::Test {
   StepCall TrainCall(uint64_t number, const std::string& digest = "body") {
     TrainAction train{.program = {id_, program_},
                       .inputs = {Zeros(MlpInput())},
-                      .optimizer = SgdOptions{.lr = 0.25}};
+                      .optimizer = OptimizerOptions{SgdOptions{.lr = 0.25}}};
     return {.deployment = id_,
             .number = StepNumber{number},
             .digest = digest,

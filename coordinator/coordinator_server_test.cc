@@ -176,7 +176,7 @@ class CoordinatorServerTest : public ::testing::Test {
     *request.mutable_train()->add_inputs() =
         ToProto(HostTensor{MlpInput(), std::string(240, '\0')});
     *request.mutable_train()->mutable_optimizer() =
-        ToProto(OptimizerOptions(SgdOptions{.lr = 0.25}));
+        ToProto(OptimizerOptions{SgdOptions{.lr = 0.25}});
     return request;
   }
   FakeWorker& worker(const std::string& id) { return cluster_.worker(id); }
@@ -289,6 +289,24 @@ TEST_F(CoordinatorServerTest, StepTwiceAndWhileItRuns) {
   }
   EXPECT_EQ(answers[0]->name(), absl::StrCat(name_, "/steps/1"));
   EXPECT_EQ(worker("w0").calls(Method::kRun), 1);
+}
+
+TEST_F(CoordinatorServerTest, ClippedUpdateTwiceAndWithAnotherBody) {
+  ASSERT_NO_FATAL_FAILURE(Deploy(1));
+  pb::StepRequest request = StepRequestOf(1);
+  pb::Optimizer optimizer = request.train().optimizer();
+  *request.mutable_update()->mutable_optimizer() = std::move(optimizer);
+  request.mutable_update()->set_clip_norm(0.5);
+  const auto first = Step(request);
+  ASSERT_THAT(first, IsOk());
+  EXPECT_EQ(first->gradient_norm(), 2.5);
+  request.set_request_id(NewId());
+  EXPECT_EQ(Step(request)->SerializeAsString(), first->SerializeAsString());
+  EXPECT_EQ(worker("w0").calls(Method::kRun), 1);
+  request.set_request_id(NewId());
+  request.mutable_update()->set_clip_norm(0.25);
+  EXPECT_THAT(Step(request), HasReason("STEP_OUT_OF_TURN"));
+  EXPECT_EQ(worker("w0").commits()[0].clip_norm, 0.5);
 }
 
 TEST_F(CoordinatorServerTest, DeleteTwiceAndWhileItRuns) {

@@ -5,7 +5,9 @@
 #include "common/errors.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/digest.h"
+#include "coordinator/run_outcomes.h"
 #include "coordinator/step_inputs.h"
+#include "coordinator/step_optimizer.h"
 
 namespace shardplane {
 namespace {
@@ -50,15 +52,32 @@ struct ToCommitCall {
   CommitCall call;
   void operator()(const TrainAction& action) {
     call.optimizer = action.optimizer;
+    call.clip_norm = action.clip_norm;
   }
   void operator()(const UpdateAction& action) {
     call.optimizer = action.optimizer;
+    call.clip_norm = action.clip_norm;
   }
   void operator()(const LoadStateAction& action) {
     call.load_state = action.entries;
   }
   void operator()(const ResetOptimizerAction&) { call.reset_optimizer = true; }
 };
+
+// The optimizer that an action applies; nullptr: none.
+const OptimizerOptions* OptimizerOf(const StepAction& action) {
+  if (const auto* train = std::get_if<TrainAction>(&action)) {
+    return train->optimizer.has_value() ? &*train->optimizer : nullptr;
+  }
+  const auto* update = std::get_if<UpdateAction>(&action);
+  return update == nullptr ? nullptr : &update->optimizer;
+}
+
+// Whether an update needs the norm of the gradients and no run tells it.
+bool NeedsNormAlone(const StepAction& action) {
+  const auto* update = std::get_if<UpdateAction>(&action);
+  return update != nullptr && update->clip_norm.has_value();
+}
 
 absl::Status CheckLoadState(Deployment& deployment,
                             const LoadStateAction& action)
@@ -114,26 +133,11 @@ absl::StatusOr<std::shared_ptr<const DeploymentProgram>> FindProgram(
                     .metadata = {{"field", field}, {"expected", expected}}});
 }
 
-// The global loss of the ranks' local values.
-absl::StatusOr<HostTensor> AssembleLoss(
-    const DeploymentProgram& program, const std::vector<RunOutcome>& outcomes) {
-  const Value& loss = program.program.values[program.program.loss];
-  std::vector<HostTensor> shards;
-  for (const int rank : RanksToAssemble(loss.spec, program.program.mesh)) {
-    if (!outcomes[rank].loss.has_value()) {
-      return absl::InternalError(
-          absl::StrCat("loss: expected one of rank ", rank, ", got: none"));
-    }
-    shards.push_back(*outcomes[rank].loss);
-  }
-  return AssembleGlobal(loss.type, loss.spec, program.program.mesh, shards);
-}
-
 }  // namespace
 
 std::optional<CallFailure> Coordinator::RunOnAll(
     Deployment& deployment, const RunCall& call,
-    const DeploymentProgram& program, std::vector<RunOutcome>* outcomes) {
+    const DeploymentProgram* program, std::vector<RunOutcome>* outcomes) {
   outcomes->resize(deployment.gang->size());
   {
     // The workers take uploads away when they run, whatever comes of it.
@@ -146,7 +150,7 @@ std::optional<CallFailure> Coordinator::RunOnAll(
           const CallOptions& options, WorkerClient::Done done) {
         RunCall mine = call;
         mine.expected_hash =
-            call.train ? program.train_hash[rank] : program.forward_hash[rank];
+            ExpectedHash(call, program, deployment.spec->mesh, rank);
         client.Run(ref, mine, options,
                    [outcomes, rank, done](absl::StatusOr<RunOutcome> outcome) {
                      const absl::Status status = outcome.status();
@@ -170,15 +174,16 @@ absl::StatusOr<ForwardAnswer> Coordinator::Forward(const ForwardCall& call,
   }
   SP_ASSIGN_OR_RETURN(const std::shared_ptr<const DeploymentProgram> program,
                       FindProgram(deployment, call.program, "program"));
+  RunCall run{.program = program->id, .inputs = call.inputs};
   {
     absl::MutexLock lock(&deployment.mu);
     SP_RETURN_IF_ERROR(
         CheckInputs(*program, call.inputs, {}, "", deployment.uploads));
+    run.random_step = StepNumber{deployment.state.last_step().value + 1};
   }
   std::vector<RunOutcome> outcomes;
   const std::optional<CallFailure> failure =
-      RunOnAll(deployment, {.program = program->id, .inputs = call.inputs},
-               *program, &outcomes);
+      RunOnAll(deployment, run, program.get(), &outcomes);
   AddMetric(Counter::kSteps,
             {"forward", failure.has_value() ? "failed" : "ok"});
   if (failure.has_value()) {
@@ -248,6 +253,7 @@ absl::StatusOr<StepAnswer> Coordinator::NewStep(const DeploymentPtr& deployment,
                                                 const StepCall& call,
                                                 const std::string& digest) {
   const auto* train = std::get_if<TrainAction>(&call.action);
+  const OptimizerOptions* optimizer = OptimizerOf(call.action);
   std::shared_ptr<const DeploymentProgram> program;
   if (train != nullptr) {
     SP_ASSIGN_OR_RETURN(
@@ -265,20 +271,35 @@ absl::StatusOr<StepAnswer> Coordinator::NewStep(const DeploymentPtr& deployment,
     if (const auto* load = std::get_if<LoadStateAction>(&call.action)) {
       SP_RETURN_IF_ERROR(CheckLoadState(*deployment, *load));
     }
+    if (optimizer != nullptr) {
+      SP_RETURN_IF_ERROR(CheckOptimizer(
+          *optimizer, deployment->spec->module, deployment->optimizer_kind,
+          train != nullptr ? "train.optimizer" : "update.optimizer"));
+    }
     SP_RETURN_IF_ERROR(
         deployment->state
-            .Apply(StepRequested{call.number, digest, train != nullptr}, Now())
+            .Apply(
+                StepRequested{call.number, digest,
+                              train != nullptr || NeedsNormAlone(call.action)},
+                Now())
             .status());
   }
   const absl::Time start = Now();
   StepAnswer answer{.number = call.number, .epoch = deployment->gang->epoch()};
   if (train != nullptr) {
     SP_ASSIGN_OR_RETURN(answer, RunTrain(deployment, call, *program));
+  } else if (NeedsNormAlone(call.action)) {
+    SP_ASSIGN_OR_RETURN(answer, RunNorm(deployment, call));
   }
   SP_RETURN_IF_ERROR(CommitStep(deployment, call));
   answer.seconds = absl::ToDoubleSeconds(Now() - start);
   absl::MutexLock lock(&deployment->mu);
   deployment->last_run = train != nullptr ? program : deployment->last_run;
+  if (optimizer != nullptr) {
+    deployment->optimizer_kind = KindName(optimizer->values);
+  } else if (std::holds_alternative<ResetOptimizerAction>(call.action)) {
+    deployment->optimizer_kind.clear();
+  }
   // Uploads of earlier steps are no longer asked for; those of this one are
   // kept for a repeated call.
   deployment->uploads.ForgetUsed(UploadsOf(call.action));
@@ -293,29 +314,43 @@ absl::StatusOr<StepAnswer> Coordinator::RunTrain(
   const auto& train = std::get<TrainAction>(call.action);
   RunCall run{.step = call.number,
               .program = program.id,
-              .train = true,
+              .mode = RunMode::kTrain,
               .inputs = train.inputs,
-              .accumulate = train.accumulate};
+              .accumulate = train.accumulate,
+              .random_step = call.number,
+              .gradient_norm = train.clip_norm.has_value()};
   run.inputs.insert(run.inputs.end(), train.targets.begin(),
                     train.targets.end());
+  return RunStep(deployment, run, &program);
+}
+
+absl::StatusOr<StepAnswer> Coordinator::RunNorm(const DeploymentPtr& deployment,
+                                                const StepCall& call) {
+  return RunStep(deployment,
+                 {.step = call.number,
+                  .mode = RunMode::kNorm,
+                  .random_step = call.number,
+                  .gradient_norm = true},
+                 nullptr);
+}
+
+absl::StatusOr<StepAnswer> Coordinator::RunStep(
+    const DeploymentPtr& deployment, const RunCall& run,
+    const DeploymentProgram* program) {
   std::vector<RunOutcome> outcomes;
   std::optional<CallFailure> failure =
       RunOnAll(*deployment, run, program, &outcomes);
   if (failure.has_value()) {
     return HandleFailure(deployment, *failure);
   }
-  absl::StatusOr<HostTensor> loss = AssembleLoss(program, outcomes);
-  if (!loss.ok()) {
-    return HandleFailure(deployment, {.status = loss.status()});
+  StepAnswer answer{.number = run.step, .epoch = deployment->gang->epoch()};
+  if (const absl::Status status = Assemble(run, program, outcomes, &answer);
+      !status.ok()) {
+    return HandleFailure(deployment, {.status = status});
   }
-  {
-    absl::MutexLock lock(&deployment->mu);
-    SP_RETURN_IF_ERROR(deployment->state.Apply(RunDone{}, Now()).status());
-  }
-  return StepAnswer{.number = call.number,
-                    .epoch = deployment->gang->epoch(),
-                    .loss = *std::move(loss),
-                    .collectives = outcomes[0].collectives};
+  absl::MutexLock lock(&deployment->mu);
+  SP_RETURN_IF_ERROR(deployment->state.Apply(RunDone{}, Now()).status());
+  return answer;
 }
 
 absl::Status Coordinator::CommitStep(const DeploymentPtr& deployment,

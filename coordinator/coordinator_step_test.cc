@@ -291,7 +291,7 @@ TEST_F(CoordinatorTest, UpdateLoadStateAndResetOnlyCommit) {
   call.action = LoadStateAction{{{"net1.bias", "b"}}};
   EXPECT_THAT(coordinator_->Step(call, {}), IsOk());
   call.number = StepNumber{2};
-  call.action = UpdateAction{SgdOptions{.lr = 1}};
+  call.action = UpdateAction{{SgdOptions{.lr = 1}}};
   EXPECT_THAT(coordinator_->Step(call, {}), IsOk());
   call.number = StepNumber{3};
   call.action = ResetOptimizerAction{};

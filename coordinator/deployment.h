@@ -81,6 +81,8 @@ struct Deployment {
       ABSL_GUARDED_BY(mu);
   // The program of the last call, for its outputs; nullptr before the first.
   std::shared_ptr<const DeploymentProgram> last_run ABSL_GUARDED_BY(mu);
+  // Of the optimizer state that the workers have, a KindName; "": none.
+  std::string optimizer_kind ABSL_GUARDED_BY(mu);
 
   DeploymentInfo Info() ABSL_LOCKS_EXCLUDED(mu);
   // NotFound, with the names there are.

@@ -176,8 +176,8 @@ absl::StatusOr<DeploymentState::Actions> DeploymentState::On(
     return Actions{GiveAnswer{*recorded}};
   }
   running_digest_ = event.digest;
-  in_flight_ = event.runs_program ? InFlight::kRun : InFlight::kCommit;
-  return event.runs_program ? Actions{Run{}} : Actions{Commit{}};
+  in_flight_ = event.runs ? InFlight::kRun : InFlight::kCommit;
+  return event.runs ? Actions{Run{}} : Actions{Commit{}};
 }
 
 absl::StatusOr<DeploymentState::Actions> DeploymentState::On(const RunDone&,

@@ -43,6 +43,7 @@ struct StepAnswer {
   std::optional<HostTensor> loss;
   std::vector<CollectiveCount> collectives;
   double seconds = 0;
+  std::optional<double> gradient_norm;  // before clipping, where it was asked
   friend bool operator==(const StepAnswer&, const StepAnswer&) = default;
 };
 
@@ -58,8 +59,8 @@ struct MaterializeRequested {};
 struct MaterializeDone {};
 struct StepRequested {
   StepNumber number;
-  std::string digest;        // of the whole request
-  bool runs_program = true;  // train; else only a commit
+  std::string digest;  // of the whole request
+  bool runs = true;    // before it commits; else only a commit
 };
 struct RunDone {};
 struct CommitDone {

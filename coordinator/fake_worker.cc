@@ -96,6 +96,11 @@ void FakeWorker::Freeze() {
   frozen_ = true;
 }
 
+void FakeWorker::SetGradientNorm(double norm) {
+  absl::MutexLock lock(&mu_);
+  gradient_norm_ = norm;
+}
+
 void FakeWorker::Die() {
   absl::MutexLock lock(&mu_);
   dead_ = true;
@@ -257,10 +262,17 @@ void FakeWorker::Run(const GangRef& gang, const RunCall& call,
       absl::MutexLock lock(&mu_);
       runs_.push_back(call);
     }
-    RunOutcome outcome{.collectives = {{"forward", "all_reduce", 1, 384}},
-                       .seconds = 0.25};
-    if (call.train) {
+    RunOutcome outcome{.seconds = 0.25};
+    if (call.mode != RunMode::kNorm) {
+      outcome.collectives.push_back({"forward", "all_reduce", 1, 384});
+    }
+    if (call.mode == RunMode::kTrain) {
       outcome.loss = Half();
+    }
+    if (call.gradient_norm) {
+      outcome.collectives.push_back({"optimizer", "all_reduce", 1, 8});
+      absl::MutexLock lock(&mu_);
+      outcome.gradient_norm = gradient_norm_;
     }
     done(std::move(outcome));
   });

@@ -29,7 +29,8 @@ enum class Method {
 };
 
 // Answers at once and as a worker would: its tensors are zeros, its loss is
-// 0.5, it ran one all_reduce. Thread-safe.
+// 0.5, its gradients' norm 2.5, it ran one all_reduce and one for the norm.
+// Thread-safe.
 class FakeWorker : public WorkerClient {
  public:
   ~FakeWorker() override;
@@ -42,6 +43,7 @@ class FakeWorker : public WorkerClient {
   void Hold(Method method);
   void Release(Method method);
   void WaitUntilHeld(Method method);
+  void SetGradientNorm(double norm);  // else 2.5
   // It does not obey Abort any more.
   void Freeze();
   // The process is gone: all calls fail as a broken connection does.
@@ -103,6 +105,7 @@ class FakeWorker : public WorkerClient {
   JoinGangCall joined_ ABSL_GUARDED_BY(mu_);
   MaterializeCall materialized_ ABSL_GUARDED_BY(mu_);
   absl::btree_map<std::string, ShardedProgram> programs_ ABSL_GUARDED_BY(mu_);
+  double gradient_norm_ ABSL_GUARDED_BY(mu_) = 2.5;
   std::vector<RunCall> runs_ ABSL_GUARDED_BY(mu_);
   std::vector<CommitCall> commits_ ABSL_GUARDED_BY(mu_);
   std::vector<std::string> staged_ ABSL_GUARDED_BY(mu_);

@@ -64,14 +64,18 @@ pb::RunRequest ToProto(const GangRef& gang, const RunCall& call) {
   *request.mutable_gang() = ToProto(gang);
   request.set_step(call.step.value);
   request.set_program(call.program.value);
-  request.set_mode(call.train ? pb::RunRequest::MODE_TRAIN
-                              : pb::RunRequest::MODE_FORWARD);
+  static constexpr pb::RunRequest::Mode kModes[] = {
+      pb::RunRequest::MODE_FORWARD, pb::RunRequest::MODE_TRAIN,
+      pb::RunRequest::MODE_NORM};
+  request.set_mode(kModes[static_cast<int>(call.mode)]);
   for (const TensorSource& input : call.inputs) {
     *request.add_inputs() =
         std::visit([](const auto& tensor) { return ToProto(tensor); }, input);
   }
   request.set_accumulate(call.accumulate);
   request.set_expected_hash(call.expected_hash);
+  request.set_random_step(call.random_step.value);
+  request.set_gradient_norm(call.gradient_norm);
   return request;
 }
 
@@ -82,6 +86,7 @@ pb::CommitRequest ToProto(const GangRef& gang, const CommitCall& call) {
   if (call.optimizer.has_value()) {
     *request.mutable_optimizer() = ToProto(*call.optimizer);
   }
+  if (call.clip_norm.has_value()) request.set_clip_norm(*call.clip_norm);
   for (const LoadEntry& entry : call.load_state) {
     auto& message = *request.mutable_load_state()->add_entries();
     message.set_fqn(entry.fqn);
@@ -103,6 +108,7 @@ absl::StatusOr<RunOutcome> OutcomeFromProto(const pb::RunResponse& response) {
     }
     outcome.loss = std::get<HostTensor>(std::move(loss));
   }
+  outcome.gradient_norm = response.gradient_norm();
   outcome.seconds = response.seconds();
   return outcome;
 }

@@ -86,6 +86,29 @@ absl::StatusOr<TrainAction> TrainFromProto(
                         FromProto(message.optimizer(), "train.optimizer"));
   }
   action.accumulate = message.accumulate();
+  if (message.has_clip_norm()) {
+    SP_RETURN_IF_ERROR(CheckClipNorm(message.clip_norm(), "train.clip_norm"));
+    if (!message.has_optimizer()) {
+      return InvalidField("train.clip_norm",
+                          "expected an optimizer beside it, got: none");
+    }
+    action.clip_norm = message.clip_norm();
+  }
+  return action;
+}
+
+absl::StatusOr<UpdateAction> UpdateFromProto(
+    const pb::StepRequest::Update& message) {
+  if (!message.has_optimizer()) {
+    return MissingField("update.optimizer");
+  }
+  UpdateAction action;
+  SP_ASSIGN_OR_RETURN(action.optimizer,
+                      FromProto(message.optimizer(), "update.optimizer"));
+  if (message.has_clip_norm()) {
+    SP_RETURN_IF_ERROR(CheckClipNorm(message.clip_norm(), "update.clip_norm"));
+    action.clip_norm = message.clip_norm();
+  }
   return action;
 }
 
@@ -93,15 +116,8 @@ absl::StatusOr<StepAction> ActionFromProto(const pb::StepRequest& request) {
   switch (request.action_case()) {
     case pb::StepRequest::kTrain:
       return TrainFromProto(request.train());
-    case pb::StepRequest::kUpdate: {
-      if (!request.update().has_optimizer()) {
-        return MissingField("update.optimizer");
-      }
-      SP_ASSIGN_OR_RETURN(
-          OptimizerOptions optimizer,
-          FromProto(request.update().optimizer(), "update.optimizer"));
-      return UpdateAction{std::move(optimizer)};
-    }
+    case pb::StepRequest::kUpdate:
+      return UpdateFromProto(request.update());
     case pb::StepRequest::kLoadState: {
       LoadStateAction action;
       for (const auto& entry : request.load_state().entries()) {
@@ -353,6 +369,9 @@ pb::StepResult ToProto(const DeploymentId& deployment,
   }
   *message.mutable_collectives() = CountsToProto(answer.collectives);
   message.set_duration_seconds(answer.seconds);
+  if (answer.gradient_norm.has_value()) {
+    message.set_gradient_norm(*answer.gradient_norm);
+  }
   return message;
 }
 

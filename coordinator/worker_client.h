@@ -60,17 +60,23 @@ struct MaterializeCall {
   uint64_t seed = 0;
 };
 
+// kNorm: no program, the norm of the gradients that there are.
+enum class RunMode { kForward, kTrain, kNorm };
+
 struct RunCall {
   StepNumber step;  // 0: a forward without a number
   ProgramId program;
-  bool train = false;
+  RunMode mode = RunMode::kForward;
   std::vector<TensorSource> inputs;  // then targets
   bool accumulate = false;
+  StepNumber random_step;      // that random masks are drawn for
+  bool gradient_norm = false;  // of what Commit will find; always with kNorm
   uint64_t expected_hash = 0;
 };
 struct RunOutcome {
   std::vector<CollectiveCount> collectives;
   std::optional<HostTensor> loss;  // this rank's local value
+  double gradient_norm = 0;        // where it was asked for
   double seconds = 0;
 };
 
@@ -81,6 +87,7 @@ struct LoadEntry {
 struct CommitCall {
   StepNumber step;
   std::optional<OptimizerOptions> optimizer;
+  std::optional<double> clip_norm;
   std::vector<LoadEntry> load_state;
   bool reset_optimizer = false;
   bool abandon = false;

@@ -1,0 +1,75 @@
+#include "coordinator/run_outcomes.h"
+
+#include <cmath>
+#include <cstddef>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "common/errors.h"
+#include "common/gradient_norm.h"
+#include "common/host_tensor.h"
+
+namespace shardplane {
+namespace {
+
+// The global loss of the ranks' local values.
+absl::StatusOr<HostTensor> AssembleLoss(
+    const DeploymentProgram& program, const std::vector<RunOutcome>& outcomes) {
+  const Value& loss = program.program.values[program.program.loss];
+  std::vector<HostTensor> shards;
+  for (const int rank : RanksToAssemble(loss.spec, program.program.mesh)) {
+    if (!outcomes[rank].loss.has_value()) {
+      return absl::InternalError(
+          absl::StrCat("loss: expected one of rank ", rank, ", got: none"));
+    }
+    shards.push_back(*outcomes[rank].loss);
+  }
+  return AssembleGlobal(loss.type, loss.spec, program.program.mesh, shards);
+}
+
+// The norm that all ranks have computed together. Scaled by different ones,
+// replicas would part.
+absl::StatusOr<double> AgreedNorm(const std::vector<RunOutcome>& outcomes) {
+  const double norm = outcomes[0].gradient_norm;
+  for (size_t rank = 1; rank < outcomes.size(); ++rank) {
+    const double other = outcomes[rank].gradient_norm;
+    if (other == norm || (std::isnan(other) && std::isnan(norm))) continue;
+    return MakeError(
+        absl::StatusCode::kInternal,
+        absl::StrCat("gradient norm of rank ", rank, ": expected rank 0's, ",
+                     norm, "; got: ", other),
+        {.reason = "GRADIENT_NORMS_DIFFER",
+         .metadata = {{"rank", absl::StrCat(rank)},
+                      {"expected", absl::StrCat(norm)}}});
+  }
+  return norm;
+}
+
+}  // namespace
+
+uint64_t ExpectedHash(const RunCall& call, const DeploymentProgram* program,
+                      const DeviceMesh& mesh, int rank) {
+  uint64_t hash = kCollectiveHashSeed;
+  if (program != nullptr) {
+    hash = call.mode == RunMode::kTrain ? program->train_hash[rank]
+                                        : program->forward_hash[rank];
+  }
+  return call.gradient_norm ? HashCollectives(NormCollectives(mesh), hash)
+                            : hash;
+}
+
+absl::Status Assemble(const RunCall& call, const DeploymentProgram* program,
+                      const std::vector<RunOutcome>& outcomes,
+                      StepAnswer* answer) {
+  answer->collectives = outcomes[0].collectives;
+  if (program != nullptr) {
+    SP_ASSIGN_OR_RETURN(answer->loss, AssembleLoss(*program, outcomes));
+  }
+  if (call.gradient_norm) {
+    SP_ASSIGN_OR_RETURN(answer->gradient_norm, AgreedNorm(outcomes));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace shardplane
