@@ -25,9 +25,9 @@ void CheckTerms(const at::Tensor& logits, const at::Tensor& max,
   TORCH_CHECK_VALUE(offset >= 0 && offset + count <= classes,
                     "cross-entropy: expected logits of a part of ", classes,
                     " classes; got: ", count, " from ", offset);
-  TORCH_CHECK_VALUE(max.sizes() == Without(logits, dim),
-                    "cross-entropy: expected a max of ", Without(logits, dim),
-                    "; got: ", max.sizes());
+  const std::vector<int64_t> batch = Without(logits, dim);
+  TORCH_CHECK_VALUE(max.sizes() == batch, "cross-entropy: expected a max of ",
+                    at::IntArrayRef(batch), "; got: ", max.sizes());
   if (!weight.has_value()) return;
   TORCH_CHECK_VALUE(weight->dim() == 1 && weight->size(0) == count,
                     "cross-entropy: expected weights of ", count,
