@@ -8,6 +8,23 @@ import torch
 import shardplane as sp
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "gpu: needs a GPU, else left out")
+
+
+_left_out = []
+
+
+def pytest_deselected(items):
+    _left_out.extend(item for item in items if item.get_closest_marker("gpu"))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """`./shardplane test` deselects them where there is no GPU."""
+    if _left_out:
+        terminalreporter.write_line(f"{len(_left_out)} GPU tests are left out")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
     # The workers use the cores; results do not depend on it.

@@ -14,10 +14,6 @@
 namespace shardplane {
 namespace {
 
-// Up to here each rank sends all its elements to all others and sums for
-// itself: one latency. Beyond, each sums one part: two, but less to send.
-constexpr int64_t kOneShotBytes = 64 * 1024;
-
 int64_t CeilDiv(int64_t n, int64_t d) { return (n + d - 1) / d; }
 
 // Zeros behind, up to `extent` elements of `dim`.
@@ -46,32 +42,7 @@ std::vector<int64_t> WithExtent(const at::Tensor& tensor, int64_t extent) {
   return sizes;
 }
 
-at::Tensor Reduced(const at::Tensor& sum, const at::Tensor& piece,
-                   ReduceOp op) {
-  switch (op) {
-    case ReduceOp::kSum:
-      return sum.add(piece);
-    case ReduceOp::kMax:
-      return at::maximum(sum, piece);
-    case ReduceOp::kMin:
-      return at::minimum(sum, piece);
-  }
-  return sum;
-}
-
 }  // namespace
-
-at::Tensor ReduceInRankOrder(const at::Tensor& pieces, ReduceOp op) {
-  const at::ScalarType type = pieces.scalar_type();
-  const bool by_float = at::isReducedFloatingType(type);
-  at::Tensor sum = pieces.select(0, 0);
-  if (by_float) sum = sum.to(at::kFloat);
-  for (int64_t i = 1; i < pieces.size(0); ++i) {
-    const at::Tensor piece = pieces.select(0, i);
-    sum = Reduced(sum, by_float ? piece.to(at::kFloat) : piece, op);
-  }
-  return by_float ? sum.to(type) : sum;
-}
 
 Communicator::Communicator(ProcessGroups* groups, DeviceMesh mesh, int rank)
     : groups_(groups),
@@ -124,26 +95,13 @@ absl::StatusOr<at::Tensor> Communicator::AllReduce(const at::Tensor& tensor,
                                                    int mesh_dim, ReduceOp op) {
   const int64_t ranks = mesh_.dim_size(mesh_dim);
   if (ranks == 1) return tensor;
-  const at::Tensor sent = tensor.contiguous().view({-1});
-  const int64_t n = sent.numel();
+  const at::Tensor sent = tensor.contiguous();
   at::Tensor result;
   SP_RETURN_IF_ERROR(Guard("all_reduce", mesh_dim, [&](ProcessGroup* group) {
-    if (static_cast<int64_t>(sent.nbytes()) <= kOneShotBytes) {
-      at::Tensor pieces = at::empty({ranks, n}, sent.options());
-      group->AllGather(pieces, sent);
-      result = ReduceInRankOrder(pieces, op);
-      return;
-    }
-    const int64_t part = CeilDiv(n, ranks);
-    const std::vector<int64_t> counts(ranks, part);
-    at::Tensor pieces = at::empty({ranks, part}, sent.options());
-    group->AllToAll(pieces, PadTo(sent, 0, part * ranks), counts, counts);
-    at::Tensor all = at::empty({ranks * part}, sent.options());
-    group->AllGather(all, ReduceInRankOrder(pieces, op));
-    result = all.narrow(0, 0, n);
+    result = group->AllReduce(sent, op);
   }));
   Record(RedistributeKind::kAllReduce, mesh_dim, sent, result);
-  return result.view(tensor.sizes());
+  return result;
 }
 
 absl::StatusOr<at::Tensor> Communicator::AllGather(const at::Tensor& tensor,
@@ -170,15 +128,10 @@ absl::StatusOr<at::Tensor> Communicator::ReduceScatter(const at::Tensor& tensor,
   const int64_t extent = tensor.size(dim);
   const int64_t chunk = CeilDiv(extent, ranks);
   const at::Tensor sent = DimFirst(PadTo(tensor, dim, chunk * ranks), dim);
-  at::Tensor pieces = at::empty_like(sent);
-  SP_RETURN_IF_ERROR(
-      Guard("reduce_scatter", mesh_dim, [&](ProcessGroup* group) {
-        const std::vector<int64_t> counts(ranks, sent.numel() / ranks);
-        group->AllToAll(pieces, sent, counts, counts);
-      }));
-  std::vector<int64_t> by_rank = WithExtent(sent, chunk);
-  by_rank.insert(by_rank.begin(), ranks);
-  const at::Tensor sum = ReduceInRankOrder(pieces.view(by_rank), op);
+  at::Tensor sum;
+  SP_RETURN_IF_ERROR(Guard(
+      "reduce_scatter", mesh_dim,
+      [&](ProcessGroup* group) { sum = group->ReduceScatter(sent, op); }));
   Record(RedistributeKind::kReduceScatter, mesh_dim, sent, sum);
   return DimBack(
       sum, dim,
@@ -262,6 +215,15 @@ absl::StatusOr<at::Tensor> Communicator::Broadcast(const at::Tensor& full,
   ++materialized_.broadcasts;
   materialized_.broadcast_bytes += buffer.nbytes();
   return buffer;
+}
+
+absl::Status Communicator::Finish() {
+  for (int dim = 0; dim < mesh_.ndim(); ++dim) {
+    if (mesh_.dim_size(dim) == 1) continue;
+    SP_RETURN_IF_ERROR(Guard("waiting for collectives", dim,
+                             [](ProcessGroup* group) { group->Finish(); }));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace shardplane

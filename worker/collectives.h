@@ -15,10 +15,6 @@
 
 namespace shardplane {
 
-// Reduces pieces [W, ...] over their first dim, rank after rank: the same bits
-// whatever brought them here. f16 and bf16 by way of f32.
-at::Tensor ReduceInRankOrder(const at::Tensor& pieces, ReduceOp op);
-
 // The collectives of one rank. Every rank of a group makes the same calls in
 // the same order; ranks whose shard is empty too. Results are contiguous; an
 // argument is never changed. Along a mesh dim of size 1 nothing runs and
@@ -51,6 +47,11 @@ class Communicator {
   absl::StatusOr<at::Tensor> Broadcast(const at::Tensor& full,
                                        const TensorType& type, int mesh_dim,
                                        int root);
+
+  // Waits for what the calls above have begun. Before it, a result that is
+  // read back may be another than the one that the call promised: on GPUs a
+  // peer that has gone shows here. Errors: Unavailable as above.
+  absl::Status Finish();
 
   // What ran since the last call of it, made of the buffers that were used.
   std::vector<CollectiveRecord> TakeRecords() {

@@ -3,8 +3,10 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <chrono>
-#include <cstdlib>
+#include <cstring>
+#include <filesystem>
 #include <iostream>
 #include <memory>
 #include <random>
@@ -17,6 +19,7 @@
 #include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
@@ -30,6 +33,7 @@
 #include "telemetry/rpc_metrics.h"
 #include "worker/gang_worker.h"
 #include "worker/membership.h"
+#include "worker/nccl_environment.h"
 #include "worker/ready_file.h"
 #include "worker/rendezvous_client.h"
 #include "worker/torch_executor.h"
@@ -51,7 +55,8 @@ ABSL_FLAG(std::string, id, "",
           "worker-PID");
 ABSL_FLAG(std::string, ready_file, "",
           "file to write once registered: addresses and pid, as JSON");
-ABSL_FLAG(std::string, device, "cpu", "where tensors live");
+ABSL_FLAG(std::string, device, "cpu",
+          "where tensors live: cpu, cuda or cuda:N");
 ABSL_FLAG(int, threads, 0,
           "threads of one operator; 0: as LibTorch decides "
           "(OMP_NUM_THREADS, else all cores)");
@@ -115,6 +120,7 @@ class Daemon {
   const uint64_t incarnation_ = RandomIncarnation();
   std::string host_;
   std::string collective_host_;
+  std::string device_;
   std::atomic<bool> refused_ = false;
   Metrics metrics_{{.component = "worker"}};
   std::unique_ptr<Executor> executor_;
@@ -190,7 +196,7 @@ void Daemon::StartMembership() {
                          .incarnation = incarnation_,
                          .address = address_,
                          .http_address = http_->address(),
-                         .device = absl::GetFlag(FLAGS_device),
+                         .device = device_,
                          .on_refused =
                              [this](const absl::Status& status) {
                                Log(absl::StrCat("refused by the coordinator: ",
@@ -205,8 +211,9 @@ void Daemon::StartMembership() {
 
 absl::Status Daemon::Start() {
   SP_RETURN_IF_ERROR(FindHosts());
+  SP_ASSIGN_OR_RETURN(device_, CheckDevice(absl::GetFlag(FLAGS_device)));
   SP_ASSIGN_OR_RETURN(
-      executor_, MakeTorchExecutor({.device = absl::GetFlag(FLAGS_device),
+      executor_, MakeTorchExecutor({.device = device_,
                                     .collective_hostname = collective_host_,
                                     .threads = absl::GetFlag(FLAGS_threads)}));
   worker_ =
@@ -267,9 +274,27 @@ int Daemon::Wait(const sigset_t& signals) {
   return refused_ ? 1 : 0;
 }
 
-int Main() {
+// A binary for CPUs goes on as the one for GPUs, which lies beside it. Returns
+// only if it cannot: why.
+absl::Status BecomeWorkerForGpus(char** argv) {
+  std::error_code error;
+  const std::filesystem::path self =
+      std::filesystem::read_symlink("/proc/self/exe", error);
+  const std::string other = self.parent_path() / "shardplane_worker_cuda";
+  execv(other.c_str(), argv);
+  return absl::FailedPreconditionError(
+      absl::StrCat("--device: this worker is for CPUs, and the one for GPUs, ",
+                   other, ", does not start (", std::strerror(errno),
+                   "), got: ", absl::GetFlag(FLAGS_device)));
+}
+
+int Main(char** argv) {
   if (absl::GetFlag(FLAGS_id).empty()) {
     absl::SetFlag(&FLAGS_id, absl::StrCat("worker-", getpid()));
+  }
+  if (absl::StartsWith(absl::GetFlag(FLAGS_device), "cuda") && !IsForGpus()) {
+    Log(absl::StrCat("cannot start: ", BecomeWorkerForGpus(argv).ToString()));
+    return 1;
   }
   // Blocked before any thread starts, so that only Wait sees them.
   sigset_t signals;
@@ -278,10 +303,7 @@ int Main() {
   sigaddset(&signals, SIGINT);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);
-  // NCCL's own watchdogs must not end the process when the coordinator is
-  // gone: the coordinator, or its absence, is ours to judge.
-  setenv("TORCH_NCCL_ENABLE_MONITORING", "0", /*overwrite=*/0);
-  setenv("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0", /*overwrite=*/0);
+  SetNcclEnvironment();
   Daemon daemon;
   if (const absl::Status status = daemon.Start(); !status.ok()) {
     Log(absl::StrCat("cannot start: ", status.ToString()));
@@ -297,5 +319,5 @@ int main(int argc, char** argv) {
   absl::SetProgramUsageMessage(
       "holds shards and runs programs for a Shardplane coordinator");
   absl::ParseCommandLine(argc, argv);
-  return shardplane::Main();
+  return shardplane::Main(argv);
 }

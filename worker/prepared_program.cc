@@ -162,6 +162,29 @@ absl::Status PreparedProgram::Execute(const Redistribute& step,
   return absl::OkStatus();
 }
 
+absl::Status PreparedProgram::Execute(const AllReduceBucket& step,
+                                      State& state) const {
+  std::vector<at::Tensor> flat;
+  std::vector<int64_t> sizes;
+  for (const ValueId id : step.inputs) {
+    flat.push_back(state.values[id].reshape({-1}));
+    sizes.push_back(flat.back().numel());
+  }
+  if (program_.mesh.dim_size(step.mesh_dim) > 1) {
+    SP_ASSIGN_OR_RETURN(
+        const at::Tensor reduced,
+        state.communicator->AllReduce(at::cat(flat), step.mesh_dim, step.op));
+    flat = reduced.split_with_sizes(sizes);
+  }
+  for (size_t i = 0; i < step.outputs.size(); ++i) {
+    const ValueId id = step.outputs[i];
+    at::Tensor output = flat[i].view(local_shapes_[id]);
+    SP_RETURN_IF_ERROR(CheckShape(id, output));
+    state.values[id] = std::move(output);
+  }
+  return absl::OkStatus();
+}
+
 absl::Status PreparedProgram::Execute(const Accumulate& step,
                                       State& state) const {
   at::Tensor sum = state.values[step.inputs.at(0)];
@@ -217,7 +240,7 @@ ProgramResult PreparedProgram::Collect(State& state) const {
 
 absl::Status PreparedProgram::Bind(absl::Span<const at::Tensor> parameters,
                                    absl::Span<const at::Tensor> inputs,
-                                   State& state) const {
+                                   RandomCounter random, State& state) const {
   for (size_t i = 0; i < program_.parameters.size(); ++i) {
     const ValueId id = program_.parameters[i].value;
     SP_RETURN_IF_ERROR(CheckShape(id, parameters[i]));
@@ -227,6 +250,12 @@ absl::Status PreparedProgram::Bind(absl::Span<const at::Tensor> parameters,
     const ValueId id = program_.inputs[i].value;
     SP_RETURN_IF_ERROR(CheckShape(id, inputs[i]));
     state.values[id] = inputs[i];
+  }
+  if (program_.random >= 0) {
+    // On the host, where masks are drawn.
+    state.values[program_.random] = at::tensor(
+        {static_cast<int64_t>(random.seed), static_cast<int64_t>(random.step)},
+        at::kLong);
   }
   return absl::OkStatus();
 }
@@ -243,7 +272,8 @@ absl::Status PreparedProgram::ExecuteRange(int begin, int end,
 
 absl::StatusOr<ProgramResult> PreparedProgram::Run(
     RunMode mode, absl::Span<const at::Tensor> parameters,
-    absl::Span<const at::Tensor> inputs, Communicator& communicator) const {
+    absl::Span<const at::Tensor> inputs, Communicator& communicator,
+    RandomCounter random) const {
   if (mode == RunMode::kTrain && program_.loss < 0) {
     return MakeError(absl::StatusCode::kFailedPrecondition,
                      "training: expected a program with a loss, got: one "
@@ -257,7 +287,7 @@ absl::StatusOr<ProgramResult> PreparedProgram::Run(
       .values = std::vector<at::Tensor>(program_.values.size()),
       .recordings = std::vector<SegmentRecording>(program_.segments.size()),
       .communicator = &communicator};
-  SP_RETURN_IF_ERROR(Bind(parameters, inputs, state));
+  SP_RETURN_IF_ERROR(Bind(parameters, inputs, random, state));
   communicator.TakeRecords();  // what a failed run left
   const int begin = program_.backward_begin;
   SP_RETURN_IF_ERROR(ExecuteRange(0, begin, state));
@@ -266,6 +296,7 @@ absl::StatusOr<ProgramResult> PreparedProgram::Run(
     const int end = static_cast<int>(program_.instructions.size());
     SP_RETURN_IF_ERROR(ExecuteRange(begin, end, state));
   }
+  SP_RETURN_IF_ERROR(communicator.Finish());
   ProgramResult result = Collect(state);
   result.forward = std::move(forward);
   result.backward = communicator.TakeRecords();

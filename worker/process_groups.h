@@ -1,79 +1,68 @@
 // The connections of one gang: a process group for each mesh dim that has
-// more than one rank. Torch's Gloo moves the bytes; worker/collectives says
-// what they mean.
+// more than one rank. A group moves and sums; worker/collectives says what.
 #ifndef SHARDPLANE_WORKER_PROCESS_GROUPS_H_
 #define SHARDPLANE_WORKER_PROCESS_GROUPS_H_
 
-#include <chrono>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "ATen/core/Tensor.h"
-#include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
 #include "c10/core/Device.h"
+#include "common/placement.h"
 #include "worker/executor.h"
-
-namespace c10d {
-class Backend;
-class Work;
-}  // namespace c10d
 
 namespace shardplane {
 
-// One group of ranks. Moves contiguous buffers whose numbers of elements every
-// rank of the group knows; element types do not matter to it. Calls block and
-// throw what c10d throws. One thread calls it, except Abort.
-//
-// Everything is sends and receives between pairs, all posted before any is
-// waited for: one latency a call, and unlike c10d's collectives over Gloo they
-// can be aborted while a peer is stopped.
+// One group of ranks: GlooGroup (worker/gloo_group) between CPUs, NcclGroup
+// (worker/nccl_group) between GPUs. Every rank makes the same calls in the same
+// order, with contiguous buffers whose sizes all know; arguments named output
+// are written, no other is changed. Calls throw what c10d throws, above all
+// c10::DistBackendError. One thread calls, except Abort.
 class ProcessGroup {
  public:
-  ProcessGroup(c10::intrusive_ptr<c10d::Backend> backend, int rank, int size,
-               std::chrono::milliseconds timeout);
-  ~ProcessGroup();
+  ProcessGroup(int rank, int size) : rank_(rank), size_(size) {}
+  virtual ~ProcessGroup() = default;
+  ProcessGroup(const ProcessGroup&) = delete;
+  ProcessGroup& operator=(const ProcessGroup&) = delete;
 
   int rank() const { return rank_; }  // in the group
   int size() const { return size_; }
 
+  // The sum (or maximum, minimum) of all ranks' inputs, of any one shape.
+  virtual at::Tensor AllReduce(const at::Tensor& input, ReduceOp op) = 0;
+  // Inputs are [size * n, ...], n for each rank: this rank's sum, [n, ...].
+  virtual at::Tensor ReduceScatter(const at::Tensor& input, ReduceOp op) = 0;
   // output = the inputs of all ranks, one after the other.
-  void AllGather(const at::Tensor& output, const at::Tensor& input);
+  virtual void AllGather(const at::Tensor& output, const at::Tensor& input) = 0;
   // Cuts input by input_counts (elements, one a rank), sends each its part;
   // output is what came, by rank.
-  void AllToAll(const at::Tensor& output, const at::Tensor& input,
-                absl::Span<const int64_t> output_counts,
-                absl::Span<const int64_t> input_counts);
+  virtual void AllToAll(const at::Tensor& output, const at::Tensor& input,
+                        absl::Span<const int64_t> output_counts,
+                        absl::Span<const int64_t> input_counts) = 0;
   // Equal parts of `input`, which is defined on rank `root` alone.
-  void Scatter(const at::Tensor& output, const at::Tensor& input, int root);
-  void Broadcast(const at::Tensor& buffer, int root);
+  virtual void Scatter(const at::Tensor& output, const at::Tensor& input,
+                       int root) = 0;
+  virtual void Broadcast(const at::Tensor& buffer, int root) = 0;
 
+  // Returns when all calls before have ended, at the latest after the gang's
+  // timeout. Until then results may be still to come: GPUs work behind the
+  // calls, and order by stream what uses a result there.
+  virtual void Finish() = 0;
   // Ends a running call, and every later one, with c10::DistBackendError; any
   // thread.
-  void Abort();
+  virtual void Abort() = 0;
 
  private:
-  // Sends and receives part by part: an empty part, or one's own, is neither
-  // sent nor waited for.
-  void Exchange(std::vector<at::Tensor> sent, std::vector<at::Tensor> received);
-  void Post(std::vector<at::Tensor> sent, std::vector<at::Tensor> received);
-  void Wait();
-
-  c10::intrusive_ptr<c10d::Backend> backend_;
   const int rank_;
   const int size_;
-  const std::chrono::milliseconds timeout_;
-  int tag_ = 0;  // of the next call; the same on all ranks
-  absl::Mutex mutex_;
-  bool aborted_ ABSL_GUARDED_BY(mutex_) = false;
-  std::vector<c10::intrusive_ptr<c10d::Work>> running_ ABSL_GUARDED_BY(mutex_);
 };
 
 struct ProcessGroupsOptions {
-  // The local address that peers connect to.
+  // The local address that peers connect to; NCCL chooses its own.
   std::string hostname = "127.0.0.1";
   c10::Device device = c10::Device(c10::kCPU);
 };
@@ -81,8 +70,8 @@ struct ProcessGroupsOptions {
 class ProcessGroups {
  public:
   // Blocks until all ranks are there. Throws what c10d throws (a rank that
-  // does not come: c10::DistStoreError). Unimplemented: no transport for the
-  // device.
+  // does not come: c10::DistStoreError). FailedPrecondition: GPUs that NCCL
+  // cannot connect. Unimplemented: no transport for the device.
   static absl::StatusOr<std::unique_ptr<ProcessGroups>> Create(
       const GangSpec& spec, std::shared_ptr<GangStore> store,
       const ProcessGroupsOptions& options);

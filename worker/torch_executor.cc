@@ -6,8 +6,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "c10/core/Device.h"
+#include "c10/core/DeviceGuard.h"
 #include "common/errors.h"
 #include "worker/collectives.h"
+#include "worker/cuda_support.h"
 #include "worker/gang_tensors.h"
 #include "worker/process_groups.h"
 #include "worker/torch_status.h"
@@ -23,8 +25,8 @@ absl::Status NoGang() {
 
 class TorchExecutor : public Executor {
  public:
-  explicit TorchExecutor(const TorchExecutorOptions& options)
-      : options_(options), device_(options.device) {}
+  TorchExecutor(const TorchExecutorOptions& options, c10::Device device)
+      : options_(options), device_(device) {}
 
   ~TorchExecutor() override { LeaveGang().IgnoreError(); }
 
@@ -37,8 +39,8 @@ class TorchExecutor : public Executor {
   absl::Status LoadProgram(const std::string& id,
                            const ShardedProgram& program) override;
   absl::StatusOr<RunResult> Run(const RunSpec& spec) override;
-  absl::Status Commit(
-      const std::optional<OptimizerOptions>& optimizer) override;
+  absl::Status Commit(const std::optional<OptimizerOptions>& optimizer,
+                      std::optional<double> clip_norm) override;
   absl::Status Discard() override;
   absl::Status LoadState(const LoadStateSpec& spec) override;
   absl::Status ResetOptimizer() override;
@@ -88,7 +90,10 @@ template <typename Function>
 auto TorchExecutor::WithTensors(absl::string_view doing, Function&& function)
     -> std::invoke_result_t<Function, GangTensors&> {
   if (tensors_ == nullptr) return NoGang();
-  return CatchTorch(doing, [&] { return function(*tensors_); });
+  return CatchTorch(doing, [&] {
+    const c10::DeviceGuard guard(device_);  // the thread's current one
+    return function(*tensors_);
+  });
 }
 
 template <typename Function>
@@ -96,7 +101,14 @@ auto TorchExecutor::Communicating(absl::string_view doing, Function&& function)
     -> std::invoke_result_t<Function, GangTensors&> {
   if (tensors_ == nullptr) return NoGang();
   SP_RETURN_IF_ERROR(CheckWhole());
-  auto result = WithTensors(doing, function);
+  auto result =
+      WithTensors(doing,
+                  [&](GangTensors& tensors)
+                      -> std::invoke_result_t<Function, GangTensors&> {
+                    auto made = function(tensors);
+                    if (made.ok()) SP_RETURN_IF_ERROR(communicator_->Finish());
+                    return made;
+                  });
   if (absl::IsUnavailable(result.status())) Break(result.status().message());
   return result;
 }
@@ -113,6 +125,7 @@ absl::Status TorchExecutor::JoinGang(const GangSpec& spec,
       "joining the gang of ", spec.deployment, " as rank ", spec.rank);
   absl::StatusOr<std::shared_ptr<ProcessGroups>> groups = CatchTorch(
       doing, [&]() -> absl::StatusOr<std::shared_ptr<ProcessGroups>> {
+        const c10::DeviceGuard guard(device_);
         return ProcessGroups::Create(
             spec, std::move(store),
             {.hostname = options_.collective_hostname, .device = device_});
@@ -170,14 +183,17 @@ absl::Status TorchExecutor::LoadProgram(const std::string& id,
 
 absl::StatusOr<RunResult> TorchExecutor::Run(const RunSpec& spec) {
   return Communicating(
-      absl::StrCat("running program ", spec.program),
+      spec.mode == RunMode::kNorm
+          ? "computing the gradients' norm"
+          : absl::StrCat("running program ", spec.program),
       [&](GangTensors& tensors) { return tensors.Run(spec, *communicator_); });
 }
 
 absl::Status TorchExecutor::Commit(
-    const std::optional<OptimizerOptions>& optimizer) {
+    const std::optional<OptimizerOptions>& optimizer,
+    std::optional<double> clip_norm) {
   return WithTensors("committing", [&](GangTensors& tensors) {
-    return tensors.Commit(optimizer);
+    return tensors.Commit(optimizer, clip_norm);
   });
 }
 
@@ -215,15 +231,24 @@ void TorchExecutor::Abort(absl::string_view reason) {
 
 }  // namespace
 
+bool IsForGpus() { return FindCudaSupport() != nullptr; }
+
+absl::StatusOr<std::string> CheckDevice(const std::string& name) {
+  return CatchTorch("opening a device", [&]() -> absl::StatusOr<std::string> {
+    SP_ASSIGN_OR_RETURN(const c10::Device device, OpenDevice(name));
+    return device.str();
+  });
+}
+
 absl::StatusOr<std::unique_ptr<Executor>> MakeTorchExecutor(
     const TorchExecutorOptions& options) {
   return CatchTorch("starting LibTorch",
                     [&]() -> absl::StatusOr<std::unique_ptr<Executor>> {
-                      if (options.threads > 0) {
+                      SP_ASSIGN_OR_RETURN(const c10::Device device,
+                                          OpenDevice(options.device));
+                      if (options.threads > 0)
                         at::set_num_threads(options.threads);
-                      }
-                      auto executor = std::make_unique<TorchExecutor>(options);
-                      return executor;
+                      return std::make_unique<TorchExecutor>(options, device);
                     });
 }
 

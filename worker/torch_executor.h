@@ -11,6 +11,13 @@
 
 namespace shardplane {
 
+// Whether this binary can use GPUs: see worker/cuda_support.
+bool IsForGpus();
+
+// The device's full name: "cuda" is "cuda:0". InvalidArgument: none that there
+// is. FailedPrecondition: tensors cannot live there; says why.
+absl::StatusOr<std::string> CheckDevice(const std::string& name);
+
 struct TorchExecutorOptions {
   std::string device = "cpu";
   // The local address that the gang's other ranks connect to.
@@ -19,8 +26,7 @@ struct TorchExecutorOptions {
   int threads = 0;
 };
 
-// InvalidArgument: a device that LibTorch does not know. Unimplemented: one
-// without collectives.
+// Errors: CheckDevice's.
 absl::StatusOr<std::unique_ptr<Executor>> MakeTorchExecutor(
     const TorchExecutorOptions& options);
 

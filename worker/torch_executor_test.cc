@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -10,7 +11,9 @@
 #include <thread>
 #include <vector>
 
+#include "common/gradient_norm.h"
 #include "tests/matchers.h"
+#include "worker/device_for_test.h"
 #include "worker/fake_gang_store.h"
 #include "worker/programs_for_test.h"
 
@@ -19,30 +22,37 @@ namespace {
 
 using absl::StatusCode;
 using testing::AllOf;
+using testing::Each;
 using testing::ElementsAre;
+using testing::FloatEq;
 using testing::HasSubstr;
 using testing::IsEmpty;
 
-// Ranks that are threads, each with an executor of its own.
+// Ranks that are threads, each with an executor of its own on DeviceForTest.
 class TorchExecutorTest : public testing::Test {
  protected:
-  TorchExecutorTest() { Form(*DeviceMesh::Create({{"tp", 2}})); }
+  void SetUp() override { Form(*DeviceMesh::Create({{"tp", 2}})); }
 
+  // Skips the test where this machine has too few GPUs for it.
   void Form(const DeviceMesh& mesh) {
     mesh_ = mesh;
     ++epoch_;
     auto store = std::make_shared<FakeGangStore>();
     while (static_cast<int>(executors_.size()) < mesh.size()) {
-      executors_.push_back(*MakeTorchExecutor({.threads = 1}));
+      const int rank = static_cast<int>(executors_.size());
+      executors_.push_back(
+          *MakeTorchExecutor({.device = DeviceForTest(rank), .threads = 1}));
     }
+    std::vector<absl::Status> formed(mesh.size());
     ForEachRank([&](int rank) {
-      EXPECT_THAT(executors_[rank]->JoinGang({.deployment = "deployments/d",
-                                              .epoch = epoch_,
-                                              .rank = rank,
-                                              .mesh = mesh},
-                                             store),
-                  IsOk());
+      formed[rank] = executors_[rank]->JoinGang({.deployment = "deployments/d",
+                                                 .epoch = epoch_,
+                                                 .rank = rank,
+                                                 .mesh = mesh},
+                                                store);
     });
+    if (TooFewGpus(formed[0], mesh.size())) GTEST_SKIP() << formed[0];
+    EXPECT_THAT(formed, Each(IsOk()));
   }
 
   void ForEachRank(const std::function<void(int)>& body) {
@@ -77,25 +87,51 @@ class TorchExecutorTest : public testing::Test {
 
   // Runs "p" on one input, everywhere. Rank 0's result.
   RunResult Run(RunMode mode, const HostTensor& x, bool accumulate = false) {
+    return Run({.program = "p",
+                .mode = mode,
+                .inputs = {"upload:x"},
+                .accumulate = accumulate},
+               x);
+  }
+  RunResult Run(const RunSpec& spec, const HostTensor& x) {
     std::vector<RunResult> results(mesh_.size());
     ForEachRank([&](int rank) {
       StageOn(rank, "upload:x", x);
-      auto result = executors_[rank]->Run({.program = "p",
-                                           .mode = mode,
-                                           .inputs = {"upload:x"},
-                                           .accumulate = accumulate});
+      auto result = executors_[rank]->Run(spec);
       ASSERT_THAT(result, IsOk());
       results[rank] = *result;
     });
+    for (const RunResult& result : results) {
+      EXPECT_EQ(result.gradient_norm, results[0].gradient_norm);
+    }
     return results[0];
+  }
+  RunResult TrainWithNorm(bool accumulate = false) {
+    return Run({.program = "p",
+                .mode = RunMode::kTrain,
+                .inputs = {"upload:x"},
+                .accumulate = accumulate,
+                .gradient_norm = true},
+               F32({1, 2}, {1, 10}));
+  }
+  RunResult Norm() {
+    return Run({.mode = RunMode::kNorm}, F32({1, 2}, {1, 10}));
   }
   RunResult Train(bool accumulate = false) {
     return Run(RunMode::kTrain, F32({1, 2}, {1, 10}), accumulate);
   }
-  void Commit(const std::optional<OptimizerOptions>& optimizer) {
+  void Commit(const std::optional<Hyperparameters>& values,
+              std::optional<double> clip_norm = std::nullopt) {
     for (const auto& executor : executors_) {
-      ASSERT_THAT(executor->Commit(optimizer), IsOk());
+      ASSERT_THAT(CommitOn(*executor, values, clip_norm), IsOk());
     }
+  }
+  static absl::Status CommitOn(Executor& executor,
+                               const std::optional<Hyperparameters>& values,
+                               std::optional<double> clip_norm = std::nullopt) {
+    std::optional<OptimizerOptions> optimizer;
+    if (values.has_value()) optimizer = OptimizerOptions{.values = *values};
+    return executor.Commit(optimizer, clip_norm);
   }
 
   std::vector<float> Read(int rank, const TensorKey& key) {
@@ -135,6 +171,7 @@ TEST_F(TorchExecutorTest, WithoutASourceRankEachCutsItsOwn) {
 
 TEST_F(TorchExecutorTest, MaterializesOverTwoMeshDims) {
   Form(*DeviceMesh::Create({{"dp", 2}, {"tp", 2}}));
+  if (IsSkipped()) return;
   // Rank 1 is dp 0, tp 1: it has the data.
   StageOn(1, "parameter:w", F32({3}, {1, 2, 3}));
   StageOn(1, "parameter:both", F32({3}, {1, 2, 3}));
@@ -236,6 +273,105 @@ TEST_F(TorchExecutorTest, CommitUpdatesAndKeepsTheGradients) {
   EXPECT_THAT(Read(1, ParameterKey{"net1.weight"}), ElementsAre(2, -24));
 }
 
+// The squares of both gradients, of both ranks:
+// 1 + 100 + 1 + 100 + 9 + 900, and 2 (21^2 + 43^2 + 65^2).
+constexpr double kSquares = 1111 + 13030;
+
+TEST_F(TorchExecutorTest, NormIsOverAllRanks) {
+  Materialize();
+  Load(TwoLinears());
+  const RunResult result = TrainWithNorm();
+  EXPECT_DOUBLE_EQ(result.gradient_norm, std::sqrt(kSquares));
+  EXPECT_THAT(result.ran.counts,
+              ElementsAre(CollectiveCount{"forward", "all_reduce", 1, 8},
+                          CollectiveCount{"backward", "all_reduce", 1, 8},
+                          CollectiveCount{"optimizer", "all_reduce", 1, 8}));
+  EXPECT_EQ(result.ran.hash,
+            HashCollectives(NormCollectives(mesh_), HashOf(TwoLinears(), {0})));
+  EXPECT_EQ(Train().gradient_norm, 0) << "only where it is asked for";
+}
+
+TEST_F(TorchExecutorTest, ClippingScalesTheUpdateAndNotTheGradients) {
+  Materialize();
+  Load(TwoLinears());
+  const double half = std::sqrt(kSquares) / 2;
+  TrainWithNorm();
+  Commit(SgdOptions{.lr = 0.5}, half);
+  // 5 - 0.5 * 0.5 * 3, 6 - 0.5 * 0.5 * 30
+  EXPECT_THAT(Read(1, ParameterKey{"net1.weight"}),
+              ElementsAre(FloatEq(4.25), FloatEq(-1.5)));
+  EXPECT_THAT(Read(1, GradientKey{"net1.weight"}), ElementsAre(3, 30));
+}
+
+TEST_F(TorchExecutorTest, NormBelowTheLimitChangesNothing) {
+  Materialize();
+  Load(TwoLinears());
+  TrainWithNorm();
+  Commit(SgdOptions{.lr = 0.5}, 1000);
+  EXPECT_THAT(Read(1, ParameterKey{"net1.weight"}), ElementsAre(3.5, -9));
+}
+
+TEST_F(TorchExecutorTest, NormIsOfWhatCommitFinds) {
+  Materialize();
+  Load(TwoLinears());
+  Train();
+  Commit(std::nullopt);
+  EXPECT_DOUBLE_EQ(TrainWithNorm(/*accumulate=*/true).gradient_norm,
+                   2 * std::sqrt(kSquares));
+  Commit(std::nullopt);
+  EXPECT_THAT(Read(1, GradientKey{"net1.weight"}), ElementsAre(6, 60));
+  const RunResult alone = Norm();
+  EXPECT_DOUBLE_EQ(alone.gradient_norm, 2 * std::sqrt(kSquares));
+  EXPECT_EQ(alone.ran.hash, HashCollectives(NormCollectives(mesh_)));
+  EXPECT_FALSE(alone.loss.has_value());
+  // The last call's output is still there.
+  EXPECT_THAT(Read(0, OutputKey{0}), ElementsAre(86, 173));
+  // A discarded run leaves what was there.
+  TrainWithNorm(/*accumulate=*/true);
+  for (const auto& executor : executors_) {
+    ASSERT_THAT(executor->Discard(), IsOk());
+  }
+  EXPECT_DOUBLE_EQ(Norm().gradient_norm, 2 * std::sqrt(kSquares));
+}
+
+TEST_F(TorchExecutorTest, ClippingNeedsTheNorm) {
+  Materialize();
+  Load(TwoLinears());
+  Train();
+  EXPECT_THAT(
+      CommitOn(*executors_[1], SgdOptions{.lr = 0.5}, 1.0),
+      AllOf(StatusIs(StatusCode::kFailedPrecondition, HasSubstr("clip_norm")),
+            HasReason("NO_GRADIENT_NORM")));
+  EXPECT_THAT(Read(1, ParameterKey{"net1.weight"}), ElementsAre(5, 6));
+  TrainWithNorm();
+  Commit(std::nullopt);
+  EXPECT_THAT(CommitOn(*executors_[1], SgdOptions{.lr = 0.5}, 1.0),
+              HasReason("NO_GRADIENT_NORM"));
+}
+
+TEST_F(TorchExecutorTest, AnotherKindOfOptimizerChangesNothing) {
+  Materialize();
+  Load(TwoLinears());
+  Train();
+  Commit(SgdOptions{.lr = 0.5});
+  Run(RunMode::kTrain, F32({1, 2}, {0, 0}));
+  for (const auto& executor : executors_) {
+    EXPECT_THAT(CommitOn(*executor, AdamOptions{.lr = 1}),
+                AllOf(StatusIs(StatusCode::kFailedPrecondition,
+                               HasSubstr("expected SGD")),
+                      HasReason("OPTIMIZER_KIND_DIFFERS")));
+    ASSERT_THAT(executor->Discard(), IsOk());
+  }
+  EXPECT_THAT(Read(1, ParameterKey{"net1.weight"}), ElementsAre(3.5, -9));
+  EXPECT_THAT(Read(1, GradientKey{"net1.weight"}), ElementsAre(3, 30));
+  for (const auto& executor : executors_) {
+    ASSERT_THAT(executor->ResetOptimizer(), IsOk());
+  }
+  Commit(AdamOptions{.lr = 1, .eps = 0});  // its first step is the sign
+  EXPECT_THAT(Read(1, ParameterKey{"net1.weight"}),
+              ElementsAre(FloatEq(2.5), FloatEq(-10)));
+}
+
 TEST_F(TorchExecutorTest, AccumulateAddsAtCommit) {
   Materialize();
   Load(TwoLinears());
@@ -280,6 +416,7 @@ TEST_F(TorchExecutorTest, LoadsAllOrNothing) {
 
 TEST_F(TorchExecutorTest, EveryRedistributionFindsItsWayBack) {
   Form(*DeviceMesh::Create({{"dp", 2}, {"tp", 3}}));
+  if (IsSkipped()) return;
   const ShardedProgram program = RoundTrip(mesh_);
   ForEachRank([&](int rank) {
     EXPECT_THAT(executors_[rank]->Materialize({}), IsOk());
@@ -375,6 +512,36 @@ TEST_F(TorchExecutorTest, AbortEndsARunThatWaits) {
   executors_[0]->Abort("rank 1 is lost");
   waiting.join();
   EXPECT_THAT(result, StatusIs(StatusCode::kUnavailable, testing::_));
+}
+
+// One rank needs no other, and so runs on any one GPU.
+class OneRankExecutorTest : public TorchExecutorTest {
+ protected:
+  void SetUp() override { Form(*DeviceMesh::Create({{"tp", 1}})); }
+};
+
+TEST_F(OneRankExecutorTest, TrainsOnTheDeviceThatItHas) {
+  MaterializeSpec spec = TwoWeights();
+  spec.src_data_rank.reset();
+  StageOn(0, "parameter:net1.weight", F32({3, 2}, {1, 2, 3, 4, 5, 6}));
+  StageOn(0, "parameter:net2.weight", F32({2, 3}, {1, 0, 1, 0, 1, 2}));
+  ASSERT_THAT(executors_[0]->Materialize(spec), IsOk());
+  ShardedProgram program = TwoLinears();
+  program.mesh = mesh_;
+  Load(program);
+  const RunResult result = TrainWithNorm();
+  EXPECT_THAT(result.ran.counts, IsEmpty());
+  EXPECT_THAT(Read(0, OutputKey{0}), ElementsAre(86, 173));
+  EXPECT_THAT(Floats(*result.loss), ElementsAre(259));
+  EXPECT_THAT(Read(0, GradientKey{"net1.weight"}),
+              ElementsAre(1, 10, 1, 10, 3, 30));
+  EXPECT_NEAR(result.gradient_norm,
+              std::sqrt(1 + 100 + 1 + 100 + 9 + 900 +
+                        2 * (21 * 21 + 43 * 43 + 65 * 65)),
+              1e-4);
+  Commit(SgdOptions{.lr = 0.5});
+  EXPECT_THAT(Read(0, ParameterKey{"net1.weight"}),
+              ElementsAre(0.5, -3, 2.5, -1, 3.5, -9));
 }
 
 TEST(MakeTorchExecutorTest, RefusesAnUnknownDevice) {

@@ -46,6 +46,14 @@ absl::Status FromError(const c10::Error& error, absl::string_view doing) {
     return Make(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY", doing,
                 what);
   }
+  // A GPU that failed, in this call or one before it.
+  if (dynamic_cast<const c10::AcceleratorError*>(&error) != nullptr) {
+    return Make(absl::StatusCode::kInternal, "DEVICE_FAILED", doing, what);
+  }
+  if (dynamic_cast<const c10::IndexError*>(&error) != nullptr) {
+    return Make(absl::StatusCode::kInvalidArgument, "INDEX_OUT_OF_RANGE", doing,
+                what);
+  }
   if (absl::StrContains(what, "INTERNAL ASSERT FAILED")) {
     return Make(absl::StatusCode::kInternal, "TORCH_INTERNAL", doing, what);
   }

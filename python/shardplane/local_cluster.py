@@ -12,6 +12,11 @@ from shardplane.processes import Launcher, ReadyWatch
 
 _START_SECONDS = 60
 _STOP_SECONDS = 10
+# What NCCL asks for where several ranks have one GPU, unless it is set already:
+# to say so, not to expect a switch between them, and few blocks a kernel, so
+# that the ranks' kernels, which wait for each other, find room side by side.
+_SHARED_GPU = {"NCCL_MULTI_RANK_GPU_ENABLE": "1", "NCCL_NVLS_ENABLE": "0",
+               "NCCL_MAX_CTAS": "4"}
 
 
 def _binary(name, *path):
@@ -30,10 +35,15 @@ class LocalCluster:
     """`with sp.LocalCluster(workers=4) as cluster:`
 
     Also a connection: `parallelize_module`, `workers()`, `deployments()`.
-    `coordinator_args`, `worker_args`: further flags of the daemons.
+    `device`: where tensors live. "cpu"; "cuda": a GPU for each worker, from the
+    first on; "cuda:N": that one for all workers, which takes NCCL 2.30
+    (docs/gpu.md). `coordinator_args`, `worker_args`: further flags of the
+    daemons.
     """
 
-    def __init__(self, workers=4, *, coordinator_args=(), worker_args=()):
+    def __init__(self, workers=4, *, device="cpu", coordinator_args=(),
+                 worker_args=()):
+        self._device = device
         self._worker_args = tuple(worker_args)
         self._folder = tempfile.mkdtemp(prefix="shardplane-")
         self._launcher = Launcher(self._folder)
@@ -61,12 +71,16 @@ class LocalCluster:
         started = []
         for _ in range(count):
             name = f"worker-{self._count}"
+            device = self._device
+            if device == "cuda":
+                device = f"cuda:{self._count}"
             self._count += 1
             process = self._launcher.start(name, [
                 _binary("the worker", "worker", "shardplane_worker"),
                 f"--coordinator={self.address}", "--listen=127.0.0.1:0",
-                "--http_listen=127.0.0.1:0", f"--id={name}", "--device=cpu",
-                *self._worker_args])
+                "--http_listen=127.0.0.1:0", f"--id={name}",
+                f"--device={device}", *self._worker_args],
+                _SHARED_GPU if self._device.startswith("cuda:") else {})
             started.append(process)
             self.processes.append(process)
         self._watch.wait(started, _START_SECONDS)
@@ -126,9 +140,9 @@ class LocalCluster:
         self.close()
 
 
-def _up(workers):
+def _up(workers, device):
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with LocalCluster(workers=workers) as cluster:
+    with LocalCluster(workers=workers, device=device) as cluster:
         print(f"coordinator  {cluster.address}  "
               f"(metrics http://{cluster.coordinator.http_address}/metrics)")
         for process in cluster.processes[1:]:
@@ -147,8 +161,10 @@ def main(arguments=None):
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="start a cluster and print where")
     up.add_argument("--workers", type=int, default=4)
+    up.add_argument("--device", default="cpu", metavar="cpu|cuda|cuda:N",
+                    help="cuda: a GPU for each worker; cuda:N: that one for all")
     options = parser.parse_args(arguments)
-    _up(options.workers)
+    _up(options.workers, options.device)
 
 
 if __name__ == "__main__":

@@ -62,16 +62,18 @@ class Launcher:
         self._thread = concurrent.futures.ThreadPoolExecutor(
             max_workers=1, thread_name_prefix="shardplane-launcher")
 
-    def start(self, name, command):
-        """`command`: without --ready_file, which is added."""
+    def start(self, name, command, defaults=None):
+        """`command`: without --ready_file, which is added. `defaults`:
+        environment variables, where they are not set."""
         ready_file = os.path.join(self._folder, f"{name}.ready.json")
         log_file = os.path.join(self._folder, f"{name}.log")
         command = [*command, f"--ready_file={ready_file}"]
-        popen = self._thread.submit(self._spawn, command, log_file).result()
+        env = {**(defaults or {}), **os.environ, "OMP_NUM_THREADS": "1"}
+        popen = self._thread.submit(
+            self._spawn, command, env, log_file).result()
         return Process(name, popen, ready_file, log_file)
 
-    def _spawn(self, command, log_file):
-        env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    def _spawn(self, command, env, log_file):
         setpriv = shutil.which("setpriv")
         # No code of ours between fork and exec, where locks of gRPC's threads
         # may be held. One that dies before setpriv has run leaves an orphan.

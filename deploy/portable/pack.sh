@@ -1,0 +1,34 @@
+#!/bin/bash
+# pack.sh FOLDER: fills FOLDER with what a machine needs beside torch to run
+# Shardplane and its GPU tests. See docs/gpu.md.
+set -euo pipefail
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
+out="${1:?usage: pack.sh FOLDER}"
+tests=(collectives_gpu_test nccl_group_gpu_test torch_executor_gpu_test)
+binaries=(shardplane_coordinator shardplane_worker shardplane_worker_cuda)
+
+"$root/shardplane" build //proto:py \
+  "${binaries[@]/#///deploy/portable:}" "${tests[@]/#///deploy/portable:}" >&2
+
+made="$root/bazel-bin/deploy/portable"
+mkdir -p "$out"/{bin/coordinator,bin/worker,lib,python,stubs,tests/gpu,gpu_tests}
+out="$(cd "$out" && pwd)"
+# Where LocalCluster looks for them under $SHARDPLANE_BIN_DIR.
+install -s "$made/shardplane_coordinator" "$out/bin/coordinator/"
+install -s "$made"/shardplane_worker{,_cuda} "$out/bin/worker/"
+for name in "${tests[@]}"; do
+  install -s "$made/$name" "$out/gpu_tests/"
+done
+# Debian has no static libraries of these.
+ldd "$made/shardplane_coordinator" |
+  awk '$1 ~ /^lib(civetweb|prometheus)/ { print $3 }' |
+  xargs cp -L -t "$out/lib"
+cp -r "$root/python/shardplane" "$out/python/"
+(cd "$root/bazel-bin/proto" && find . -name '*_pb2*.py' -print0 |
+  xargs -0 cp -L --parents -t "$out/stubs")
+cp "$root"/tests/{__init__,conftest,models,parity}.py "$out/tests/"
+cp "$root"/tests/gpu/*.py "$out/tests/gpu/"
+install "$root/deploy/portable/run_gpu_tests.sh" "$out/"
+find "$out" -name __pycache__ -prune -exec rm -rf {} +
+chmod -R u+w "$out"

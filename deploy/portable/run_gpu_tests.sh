@@ -1,0 +1,19 @@
+#!/bin/bash
+# In a folder that pack.sh has filled, on a machine with a GPU: every test
+# tagged gpu. $PYTHON (python3) must have torch 2.11.0+cu130, pytest, grpcio and
+# protobuf. With another NCCL than torch's: LD_PRELOAD=.../libnccl.so.2.
+set -uo pipefail
+
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+python="${PYTHON:-python3}"
+torch="$("$python" -c 'import torch; print(torch.__path__[0])')" || exit 1
+export LD_LIBRARY_PATH="$torch/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+export SHARDPLANE_BIN_DIR="$here/bin"
+export PYTHONPATH="$here/python:$here/stubs:$here"
+failed=0
+for test in "$here"/gpu_tests/*; do
+  SHARDPLANE_TEST_DEVICE=cuda timeout 300 "$test" || failed=1
+done
+"$python" -m pytest -q -rs -m gpu --import-mode=importlib \
+  --rootdir="$here" -p no:cacheprovider "$here/tests/gpu" || failed=1
+exit "$failed"

@@ -1,0 +1,55 @@
+// What a binary for GPUs can and one for CPUs cannot. CUDA's libraries cost a
+// third of a second and a third of a gigabyte at every start, so only
+// shardplane_worker_cuda links them, with worker/nccl_group, which registers
+// itself here.
+#ifndef SHARDPLANE_WORKER_CUDA_SUPPORT_H_
+#define SHARDPLANE_WORKER_CUDA_SUPPORT_H_
+
+#include <chrono>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "c10/core/Device.h"
+#include "c10/util/intrusive_ptr.h"
+#include "worker/process_groups.h"
+
+namespace c10d {
+class Store;
+}  // namespace c10d
+
+namespace shardplane {
+
+struct CudaGroupOptions {
+  std::string name;        // of the mesh dim, for messages
+  std::vector<int> ranks;  // the group's, as the gang numbers them
+  int rank = 0;            // this one's place among them
+  std::chrono::milliseconds timeout{60'000};
+  c10::Device device = c10::Device(c10::kCUDA, 0);
+};
+
+struct CudaSupport {
+  // FailedPrecondition: tensors cannot live on that GPU; says why.
+  absl::Status (*check_device)(c10::Device device);
+  // See ProcessGroups::Create.
+  absl::StatusOr<std::unique_ptr<ProcessGroup>> (*make_group)(
+      const c10::intrusive_ptr<c10d::Store>& store,
+      const CudaGroupOptions& options);
+};
+
+// nullptr in a binary for CPUs.
+const CudaSupport* FindCudaSupport();
+// Before main. Borrows.
+void RegisterCudaSupport(const CudaSupport* support);
+
+// Where tensors shall live: "cpu", "cuda:1", or "cuda", which is "cuda:0".
+// InvalidArgument: anything else. FailedPrecondition: no such GPU here, or a
+// binary for CPUs.
+absl::StatusOr<c10::Device> OpenDevice(absl::string_view name);
+
+}  // namespace shardplane
+
+#endif  // SHARDPLANE_WORKER_CUDA_SUPPORT_H_

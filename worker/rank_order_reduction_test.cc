@@ -1,0 +1,26 @@
+#include "worker/rank_order_reduction.h"
+
+#include <gtest/gtest.h>
+
+#include "ATen/ATen.h"
+
+namespace shardplane {
+namespace {
+
+TEST(ReduceInRankOrderTest, MaxAndMin) {
+  const at::Tensor pieces = at::tensor({1, 5, 3, 2}, at::kFloat).view({2, 2});
+  EXPECT_TRUE(ReduceInRankOrder(pieces, ReduceOp::kMax)
+                  .equal(at::tensor({3, 5}, at::kFloat)));
+  EXPECT_TRUE(ReduceInRankOrder(pieces, ReduceOp::kMin)
+                  .equal(at::tensor({1, 2}, at::kFloat)));
+}
+
+TEST(ReduceInRankOrderTest, Bfloat16IsRoundedOnce) {
+  // 256 + 1 + 1 = 258 in f32; bf16 would round 257 back to 256 twice.
+  const at::Tensor pieces =
+      at::tensor({256, 1, 1}, at::kFloat).to(at::kBFloat16).view({3, 1});
+  EXPECT_EQ(ReduceInRankOrder(pieces, ReduceOp::kSum).item<float>(), 258);
+}
+
+}  // namespace
+}  // namespace shardplane
