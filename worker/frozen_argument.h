@@ -13,9 +13,10 @@
 namespace shardplane {
 
 // `argument` (no value in it) as a `schema.real_type()`: 1 as a float is 1.0,
-// 3 as an int[2] is [3, 3], a LocalSize this rank's size, "strided" a layout,
-// any device the context's, a number for a tensor a 0-dim one that does not
-// take part in type promotion. nullopt: not possible.
+// 3 as an int[2] is [3, 3], a LocalSize this rank's size, a LocalOffset where
+// its part begins, "strided" a layout, any device the context's, a number for a
+// tensor a 0-dim one that does not take part in type promotion. nullopt: not
+// possible.
 std::optional<c10::IValue> FreezeArgument(const ProgramArgument& argument,
                                           const c10::Argument& schema,
                                           const OperatorContext& context);

@@ -9,6 +9,7 @@
 #include "absl/strings/str_split.h"
 #include "common/errors.h"
 #include "worker/frozen_argument.h"
+#include "worker/sharded_operators.h"
 
 namespace shardplane {
 namespace {
@@ -26,6 +27,7 @@ std::optional<c10::OperatorHandle> FindOperator(const std::string& target) {
   std::string overload = parts.back() == "default" ? "" : parts.back();
   const std::string name = absl::StrCat(
       parts[0], "::", absl::StrJoin(parts.begin() + 1, parts.end() - 1, "."));
+  RegisterShardedOperators();
   return c10::Dispatcher::singleton().findSchema({name, overload});
 }
 

@@ -2,6 +2,7 @@
 #ifndef SHARDPLANE_WORKER_PREPARED_PROGRAM_H_
 #define SHARDPLANE_WORKER_PREPARED_PROGRAM_H_
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -30,6 +31,12 @@ struct ProgramResult {
   std::vector<CollectiveRecord> backward;
 };
 
+// What random masks follow from, beside their place in the program.
+struct RandomCounter {
+  uint64_t seed = 0;  // of the deployment
+  uint64_t step = 0;
+};
+
 // Immutable once created: it may be run any number of times.
 class PreparedProgram {
  public:
@@ -39,12 +46,13 @@ class PreparedProgram {
       const ShardedProgram& program, const OperatorContext& context);
 
   // `parameters` in the order of program().parameters, `inputs` (local parts)
-  // in the order of program().inputs. kTrain needs a program with a loss:
-  // else FailedPrecondition. Throws what torch throws.
+  // in the order of program().inputs, masks drawn for `random`. kTrain needs a
+  // program with a loss: else FailedPrecondition. Throws what torch throws.
   absl::StatusOr<ProgramResult> Run(RunMode mode,
                                     absl::Span<const at::Tensor> parameters,
                                     absl::Span<const at::Tensor> inputs,
-                                    Communicator& communicator) const;
+                                    Communicator& communicator,
+                                    RandomCounter random = {}) const;
 
   const ShardedProgram& program() const { return program_; }
   // The part of an input that this rank gets. A Partial input lies whole on
@@ -61,6 +69,7 @@ class PreparedProgram {
   absl::Status Execute(const RunSegment& step, State& state) const;
   absl::Status Execute(const RunSegmentBackward& step, State& state) const;
   absl::Status Execute(const Redistribute& step, State& state) const;
+  absl::Status Execute(const AllReduceBucket& step, State& state) const;
   absl::Status Execute(const Accumulate& step, State& state) const;
   absl::Status Execute(const Ones& step, State& state) const;
   absl::Status Execute(const Free& step, State& state) const;
@@ -68,9 +77,10 @@ class PreparedProgram {
                                          const at::Tensor& input,
                                          Communicator& communicator) const;
   absl::Status CheckShape(ValueId id, const at::Tensor& tensor) const;
-  // Puts parameters and inputs in their places.
+  // Puts parameters, inputs and the random counter in their places.
   absl::Status Bind(absl::Span<const at::Tensor> parameters,
-                    absl::Span<const at::Tensor> inputs, State& state) const;
+                    absl::Span<const at::Tensor> inputs, RandomCounter random,
+                    State& state) const;
   absl::Status ExecuteRange(int begin, int end, State& state) const;
   ProgramResult Collect(State& state) const;
 
