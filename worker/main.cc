@@ -77,6 +77,11 @@ void Log(absl::string_view text) {
             << std::endl;
 }
 
+// Without payloads, which are for programs.
+std::string Text(const absl::Status& status) {
+  return status.ToString(absl::StatusToStringMode::kWithNoExtraData);
+}
+
 uint64_t RandomIncarnation() {
   std::random_device random;
   // Never 0, and a positive int64 for readers that have no other.
@@ -293,7 +298,7 @@ int Main(char** argv) {
     absl::SetFlag(&FLAGS_id, absl::StrCat("worker-", getpid()));
   }
   if (absl::StartsWith(absl::GetFlag(FLAGS_device), "cuda") && !IsForGpus()) {
-    Log(absl::StrCat("cannot start: ", BecomeWorkerForGpus(argv).ToString()));
+    Log(absl::StrCat("cannot start: ", Text(BecomeWorkerForGpus(argv))));
     return 1;
   }
   // Blocked before any thread starts, so that only Wait sees them.
@@ -306,7 +311,7 @@ int Main(char** argv) {
   SetNcclEnvironment();
   Daemon daemon;
   if (const absl::Status status = daemon.Start(); !status.ok()) {
-    Log(absl::StrCat("cannot start: ", status.ToString()));
+    Log(absl::StrCat("cannot start: ", Text(status)));
     return 1;
   }
   return daemon.Wait(signals);
