@@ -15,6 +15,14 @@ TEST(ReduceInRankOrderTest, MaxAndMin) {
                   .equal(at::tensor({1, 2}, at::kFloat)));
 }
 
+TEST(ReduceInRankOrderTest, RankAfterRank) {
+  // 1e8 - 1e8 + 1; what meets 1e8 alone is lost in f32.
+  const at::Tensor pieces =
+      at::tensor({1e8, -1e8, 1.0}, at::kFloat).view({3, 1});
+  EXPECT_EQ(ReduceInRankOrder(pieces, ReduceOp::kSum).item<float>(), 1);
+  EXPECT_EQ(ReduceInRankOrder(pieces.flip(0), ReduceOp::kSum).item<float>(), 0);
+}
+
 TEST(ReduceInRankOrderTest, Bfloat16IsRoundedOnce) {
   // 256 + 1 + 1 = 258 in f32; bf16 would round 257 back to 256 twice.
   const at::Tensor pieces =
