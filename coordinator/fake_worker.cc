@@ -261,6 +261,7 @@ void FakeWorker::Run(const GangRef& gang, const RunCall& call,
     {
       absl::MutexLock lock(&mu_);
       runs_.push_back(call);
+      if (call.mode != RunMode::kNorm) last_program_ = call.program;
     }
     RunOutcome outcome{.seconds = 0.25};
     if (call.mode != RunMode::kNorm) {
@@ -308,12 +309,12 @@ std::unique_ptr<TensorFlow> FakeWorker::ReadTensor(const GangRef&,
 LocalTensor FakeWorker::Read(const TensorKey& key) {
   LocalTensor tensor;
   if (const auto* output = std::get_if<OutputKey>(&key)) {
-    const ShardedProgram& program = programs_.at(runs_.back().program.value);
+    const ShardedProgram& program = programs_.at(last_program_.value);
     const Value& value = program.values[program.outputs[output->index]];
     tensor.global = value.type;
     tensor.spec = value.spec;
   } else if (const auto* input = std::get_if<InputGradientKey>(&key)) {
-    const ShardedProgram& program = programs_.at(runs_.back().program.value);
+    const ShardedProgram& program = programs_.at(last_program_.value);
     const Value& value = program.values[program.inputs[input->index].gradient];
     tensor.global = value.type;
     tensor.spec = value.spec;

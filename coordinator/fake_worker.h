@@ -107,6 +107,7 @@ class FakeWorker : public WorkerClient {
   absl::btree_map<std::string, ShardedProgram> programs_ ABSL_GUARDED_BY(mu_);
   double gradient_norm_ ABSL_GUARDED_BY(mu_) = 2.5;
   std::vector<RunCall> runs_ ABSL_GUARDED_BY(mu_);
+  ProgramId last_program_ ABSL_GUARDED_BY(mu_);  // whose outputs there are
   std::vector<CommitCall> commits_ ABSL_GUARDED_BY(mu_);
   std::vector<std::string> staged_ ABSL_GUARDED_BY(mu_);
   std::vector<std::thread> threads_ ABSL_GUARDED_BY(mu_);

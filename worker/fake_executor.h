@@ -63,8 +63,14 @@ class FakeExecutor : public Executor {
     return Wrote(absl::StrCat("load ", id));
   }
   absl::StatusOr<RunResult> Run(const RunSpec& spec) override {
-    Write(absl::StrCat("run ", spec.program, " of ",
-                       absl::StrJoin(spec.inputs, ",")));
+    Write(spec.mode == RunMode::kNorm
+              ? "norm"
+              : absl::StrCat("run ", spec.program, " of ",
+                             absl::StrJoin(spec.inputs, ","),
+                             spec.gradient_norm ? " with norm" : "",
+                             spec.random_step == 0
+                                 ? ""
+                                 : absl::StrCat(" at ", spec.random_step)));
     if (run_began != nullptr) run_began->Notify();
     if (block_run != nullptr) {
       block_run->WaitForNotification();
@@ -73,9 +79,14 @@ class FakeExecutor : public Executor {
     if (!run_status.ok()) return run_status;
     return run_result;
   }
-  absl::Status Commit(
-      const std::optional<OptimizerOptions>& optimizer) override {
-    return Wrote(optimizer.has_value() ? "commit with optimizer" : "commit");
+  absl::Status Commit(const std::optional<OptimizerOptions>& optimizer,
+                      std::optional<double> clip_norm) override {
+    std::string call = "commit";
+    if (optimizer.has_value()) {
+      absl::StrAppend(&call, " with ", KindName(optimizer->values));
+    }
+    if (clip_norm.has_value()) absl::StrAppend(&call, " clip ", *clip_norm);
+    return Wrote(std::move(call));
   }
   absl::Status Discard() override { return Wrote("discard"); }
   absl::Status LoadState(const LoadStateSpec& spec) override {

@@ -8,7 +8,9 @@
 #include "ATen/core/grad_mode.h"
 #include "absl/strings/str_cat.h"
 #include "common/errors.h"
+#include "common/gradient_norm.h"
 #include "common/tensor_spec.h"
+#include "worker/global_norm.h"
 #include "worker/torch_tensors.h"
 
 namespace shardplane {
@@ -78,6 +80,7 @@ absl::StatusOr<RanCollectives> GangTensors::Materialize(
                       materializer.Run([this](const std::string& fqn) {
                         return TakeStaged(SourceKey(fqn));
                       }));
+  seed_ = spec.seed;
   materialized_ = true;
   return CountMaterialized(communicator.TakeMaterialized());
 }
@@ -151,11 +154,29 @@ absl::StatusOr<RunResult> GangTensors::Run(const RunSpec& spec,
                                            Communicator& communicator) {
   const auto start = std::chrono::steady_clock::now();
   pending_.reset();
+  norm_.reset();
   if (!materialized_) {
     return MakeError(absl::StatusCode::kFailedPrecondition,
                      "a run expects materialized parameters, got: none yet",
                      {.reason = "NOT_MATERIALIZED", .metadata = {}});
   }
+  communicator.TakeSeconds();  // of what ran before
+  RunResult result;
+  if (spec.mode != RunMode::kNorm) {
+    SP_ASSIGN_OR_RETURN(result, RunProgram(spec, communicator));
+  }
+  if (spec.gradient_norm || spec.mode == RunMode::kNorm) {
+    SP_RETURN_IF_ERROR(AddNorm(communicator, result));
+  }
+  result.collective_seconds = communicator.TakeSeconds();
+  result.seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
+          .count();
+  return result;
+}
+
+absl::StatusOr<RunResult> GangTensors::RunProgram(const RunSpec& spec,
+                                                  Communicator& communicator) {
   const auto found = programs_.find(spec.program);
   if (found == programs_.end()) return NotThere("a program", spec.program);
   const std::shared_ptr<const PreparedProgram> program = found->second;
@@ -164,47 +185,88 @@ absl::StatusOr<RunResult> GangTensors::Run(const RunSpec& spec,
   SP_ASSIGN_OR_RETURN(const std::vector<at::Tensor> parameters,
                       ParametersOf(*program));
   last_ = ProgramResult();  // room for this run's
-  SP_ASSIGN_OR_RETURN(
-      last_, program->Run(spec.mode, parameters, inputs, communicator));
+  SP_ASSIGN_OR_RETURN(last_,
+                      program->Run(spec.mode, parameters, inputs, communicator,
+                                   {.seed = seed_, .step = spec.random_step}));
   last_program_ = program;
-  RunResult result{.ran = CountRan(last_), .loss = {}, .seconds = 0};
+  RunResult result{.ran = CountRan(last_)};
   if (spec.mode == RunMode::kTrain) {
     pending_ = Pending{std::exchange(last_.gradients, {}), spec.accumulate};
     result.loss = FromTorch(last_.loss);
   }
-  result.seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
-          .count();
   return result;
 }
 
+absl::Status GangTensors::AddNorm(Communicator& communicator,
+                                  RunResult& result) {
+  MergePending();
+  absl::StatusOr<double> norm = GlobalNorm(
+      parameters_, pending_.has_value() ? pending_->gradients : gradients_,
+      coordinate_, communicator);
+  const std::vector<CollectiveRecord> records = communicator.TakeRecords();
+  if (!norm.ok()) {
+    pending_.reset();
+    return norm.status();
+  }
+  norm_ = *norm;
+  result.gradient_norm = *norm;
+  for (CollectiveCount& count : CountCollectives("optimizer", records)) {
+    result.ran.counts.push_back(std::move(count));
+  }
+  result.ran.hash = HashCollectives(records, result.ran.hash);
+  return absl::OkStatus();
+}
+
+void GangTensors::MergePending() {
+  if (!pending_.has_value() || !pending_->accumulate) return;
+  for (auto& [fqn, gradient] : pending_->gradients) {
+    const auto earlier = gradients_.find(fqn);
+    if (earlier == gradients_.end()) continue;
+    gradient = earlier->second.add(gradient);
+  }
+  // Parameters that this program does not use keep what they have.
+  pending_->gradients.insert(gradients_.begin(), gradients_.end());
+  pending_->accumulate = false;
+}
+
+absl::Status GangTensors::CheckUpdate(
+    const std::optional<OptimizerOptions>& optimizer,
+    std::optional<double> clip_norm) const {
+  if (optimizer.has_value()) SP_RETURN_IF_ERROR(optimizers_.Check(*optimizer));
+  if (!clip_norm.has_value() || norm_.has_value()) return absl::OkStatus();
+  return MakeError(
+      absl::StatusCode::kFailedPrecondition,
+      "clip_norm: expected a run that told the norm of the gradients; got: "
+      "none",
+      {.reason = "NO_GRADIENT_NORM", .metadata = {{"field", "clip_norm"}}});
+}
+
 absl::Status GangTensors::Commit(
-    const std::optional<OptimizerOptions>& optimizer) {
-  if (optimizer.has_value()) SP_RETURN_IF_ERROR(Validate(*optimizer));
+    const std::optional<OptimizerOptions>& optimizer,
+    std::optional<double> clip_norm) {
+  SP_RETURN_IF_ERROR(CheckUpdate(optimizer, clip_norm));
+  MergePending();
+  const std::optional<double> norm = std::exchange(norm_, std::nullopt);
   if (pending_.has_value()) {
-    Pending pending = *std::exchange(pending_, std::nullopt);
-    if (pending.accumulate) {
-      for (auto& [fqn, gradient] : pending.gradients) {
-        const auto earlier = gradients_.find(fqn);
-        if (earlier == gradients_.end()) continue;
-        gradient = earlier->second.add(gradient);
-      }
-      // Parameters that this program does not use keep what they have.
-      pending.gradients.insert(gradients_.begin(), gradients_.end());
-    }
-    gradients_ = std::move(pending.gradients);
+    gradients_ = std::exchange(pending_, std::nullopt)->gradients;
   }
   if (!optimizer.has_value()) return absl::OkStatus();
   NamedTensors parameters;
-  for (const auto& [fqn, gradient] : gradients_) {
-    const auto found = parameters_.find(fqn);
-    if (found != parameters_.end()) parameters[fqn] = found->second.local;
+  for (const auto& [fqn, parameter] : parameters_) {
+    parameters[fqn] = parameter.local;
   }
-  return optimizers_.Apply(*optimizer, parameters, gradients_);
+  const double scale = clip_norm.has_value() ? ClipScale(*norm, *clip_norm) : 1;
+  if (scale == 1) return optimizers_.Apply(*optimizer, parameters, gradients_);
+  NamedTensors clipped;  // what Read shows stays as it is
+  for (const auto& [fqn, gradient] : gradients_) {
+    clipped[fqn] = gradient.mul(scale);
+  }
+  return optimizers_.Apply(*optimizer, parameters, clipped);
 }
 
 absl::Status GangTensors::Discard() {
   pending_.reset();
+  norm_.reset();
   return absl::OkStatus();
 }
 

@@ -31,7 +31,8 @@ class GangTensors {
                            const ShardedProgram& program);
   absl::StatusOr<RunResult> Run(const RunSpec& spec,
                                 Communicator& communicator);
-  absl::Status Commit(const std::optional<OptimizerOptions>& optimizer);
+  absl::Status Commit(const std::optional<OptimizerOptions>& optimizer,
+                      std::optional<double> clip_norm);
   absl::Status Discard();
   absl::Status LoadState(const LoadStateSpec& spec);
   absl::Status ResetOptimizer();
@@ -43,6 +44,14 @@ class GangTensors {
     bool accumulate = false;
   };
 
+  absl::StatusOr<RunResult> RunProgram(const RunSpec& spec,
+                                       Communicator& communicator);
+  // The norm of what a Commit would find, into `result`.
+  absl::Status AddNorm(Communicator& communicator, RunResult& result);
+  // Adds what there is already to pending gradients that accumulate.
+  void MergePending();
+  absl::Status CheckUpdate(const std::optional<OptimizerOptions>& optimizer,
+                           std::optional<double> clip_norm) const;
   absl::StatusOr<HostTensor> TakeStaged(const std::string& key);
   absl::StatusOr<std::vector<at::Tensor>> TakeInputs(
       const RunSpec& spec, const PreparedProgram& program);
@@ -58,6 +67,7 @@ class GangTensors {
   c10::Device device_;
   std::vector<int> coordinate_;
   bool materialized_ = false;
+  uint64_t seed_ = 0;  // of the deployment
   Parameters parameters_;
   absl::btree_map<std::string, HostTensor> staged_;
   // Shared with the last run, which outlives a program that is replaced.
@@ -67,6 +77,7 @@ class GangTensors {
   ProgramResult last_;
   std::optional<Pending> pending_;
   NamedTensors gradients_;
+  std::optional<double> norm_;  // of what the next Commit finds
   Optimizers optimizers_;
 };
 

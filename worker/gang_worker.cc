@@ -177,7 +177,7 @@ absl::Status GangWorker::CommitNow(const GangCommit& commit) {
   } else if (commit.reset_optimizer) {
     SP_RETURN_IF_ERROR(executor_->ResetOptimizer());
   } else {
-    SP_RETURN_IF_ERROR(executor_->Commit(commit.optimizer));
+    SP_RETURN_IF_ERROR(executor_->Commit(commit.optimizer, commit.clip_norm));
   }
   committed_step_ = commit.step;
   return absl::OkStatus();
@@ -226,7 +226,8 @@ bool GangWorker::in_gang() const {
 void GangWorker::Count(const GangRun& run,
                        const absl::StatusOr<RunResult>& result) {
   if (metrics_ == nullptr) return;
-  const char* phase = run.spec.mode == RunMode::kTrain ? "train" : "forward";
+  static constexpr const char* kPhases[] = {"forward", "train", "norm"};
+  const char* phase = kPhases[static_cast<int>(run.spec.mode)];
   metrics_->Add(Counter::kSteps, {phase, result.ok() ? "ok" : "failed"});
   if (!result.ok()) return;
   metrics_->Observe(Histogram::kStepDuration, {phase},

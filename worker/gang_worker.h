@@ -36,6 +36,7 @@ struct GangRun {
 struct GangCommit {
   uint64_t step = 0;
   std::optional<OptimizerOptions> optimizer;
+  std::optional<double> clip_norm;
   std::optional<LoadStateSpec> load_state;
   bool reset_optimizer = false;
   bool abandon = false;  // discards what is pending instead

@@ -15,6 +15,7 @@ namespace shardplane {
 namespace {
 
 using absl::StatusCode;
+using testing::AllOf;
 using testing::Contains;
 using testing::ElementsAre;
 using testing::HasSubstr;
@@ -101,15 +102,37 @@ TEST_F(GangWorkerTest, CollectivesThatDifferFailTheStep) {
 TEST_F(GangWorkerTest, StepIsCommittedOnce) {
   ASSERT_THAT(Join(1), IsOk());
   EXPECT_THAT(worker_.Run(Call(1), Train(1)), IsOk());
-  const GangCommit commit{.step = 1, .optimizer = SgdOptions()};
+  const GangCommit commit{.step = 1, .optimizer = OptimizerOptions()};
   EXPECT_THAT(worker_.Commit(Call(1), commit), IsOk());
   EXPECT_THAT(worker_.Commit(Call(1), commit), IsOk());
   EXPECT_THAT(executor_.calls(),
               ElementsAre(HasSubstr("abort"), "join 1 rank 0", "run p of ",
-                          "commit with optimizer"));
+                          "commit with SGD"));
   const auto late = worker_.Run(Call(1), Train(1));
   EXPECT_THAT(late, StatusIs(StatusCode::kAborted, HasSubstr("got: 1")));
   EXPECT_THAT(late, HasMetadata("expected", "2"));
+}
+
+TEST_F(GangWorkerTest, NormAloneIsRunAndCountedAsOne) {
+  ASSERT_THAT(Join(1), IsOk());
+  executor_.run_result.ran.counts = {{"optimizer", "all_reduce", 1, 8}};
+  executor_.run_result.gradient_norm = 2.5;
+  GangRun norm{.step = 1, .expected_hash = kCollectiveHashSeed};
+  norm.spec = {.mode = RunMode::kNorm, .gradient_norm = true};
+  const auto result = worker_.Run(Call(1), norm);
+  ASSERT_THAT(result, IsOk());
+  EXPECT_EQ(result->gradient_norm, 2.5);
+  EXPECT_THAT(worker_.Commit(Call(1), {.step = 1,
+                                       .optimizer = OptimizerOptions(),
+                                       .clip_norm = 0.5}),
+              IsOk());
+  EXPECT_THAT(executor_.calls(),
+              ElementsAre(HasSubstr("abort"), "join 1 rank 0", "norm",
+                          "commit with SGD clip 0.5"));
+  EXPECT_THAT(metrics_.Text(),
+              AllOf(HasSubstr("steps_total{phase=\"norm\",result=\"ok\"} 1"),
+                    HasSubstr("collectives_total{collective=\"all_reduce\","
+                              "phase=\"optimizer\"} 1")));
 }
 
 TEST_F(GangWorkerTest, AbandonedStepMayRunAgain) {

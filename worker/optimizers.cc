@@ -1,5 +1,6 @@
 #include "worker/optimizers.h"
 
+#include <cstddef>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -12,13 +13,13 @@ namespace shardplane {
 namespace {
 
 // Tensors that one call of a kernel updates together.
-struct Batch {
+struct SgdBatch {
   std::vector<at::Tensor> parameters;
   std::vector<at::Tensor> gradients;
   std::vector<at::Tensor> buffers;
 };
 
-void FusedSgd(const SgdOptions& options, const Batch& batch, bool first) {
+void FusedSgd(const SgdOptions& options, const SgdBatch& batch, bool first) {
   if (batch.parameters.empty()) return;
   at::_fused_sgd_(batch.parameters, batch.gradients, batch.buffers,
                   options.weight_decay, options.momentum, options.lr,
@@ -44,28 +45,89 @@ void PlainSgd(const SgdOptions& options, const at::Tensor& parameter,
   parameter.add_(step, -options.lr);
 }
 
+struct AdamBatch {
+  std::vector<at::Tensor> parameters;
+  std::vector<at::Tensor> gradients;
+  std::vector<at::Tensor> exp_avgs;
+  std::vector<at::Tensor> exp_avg_sqs;
+  std::vector<at::Tensor> max_exp_avg_sqs;  // empty without amsgrad
+  std::vector<at::Tensor> steps;
+};
+
+// Unlike SGD's, these kernels compute f16 and bf16 in f32, and rightly so:
+// closer to exact arithmetic than torch's plain formula, whose eps vanishes in
+// f16.
+void FusedAdam(const AdamOptions& options, const AdamBatch& batch) {
+  at::_foreach_add_(batch.steps, 1);
+  const auto call = [&](auto kernel) {
+    kernel(batch.parameters, batch.gradients, batch.exp_avgs, batch.exp_avg_sqs,
+           batch.max_exp_avg_sqs, batch.steps, options.lr, options.beta1,
+           options.beta2, options.weight_decay, options.eps, options.amsgrad,
+           options.maximize);
+  };
+  if (options.kind == AdamKind::kAdamW) {
+    call([](const auto&... args) { at::_fused_adamw_(args...); });
+  } else {
+    call([](const auto&... args) { at::_fused_adam_(args...); });
+  }
+}
+
 }  // namespace
+
+absl::Status Optimizers::Check(const OptimizerOptions& options) const {
+  SP_RETURN_IF_ERROR(Validate(options));
+  return CheckKind(options, kind_);
+}
+
+absl::StatusOr<std::vector<Optimizers::UpdateSet>> Optimizers::Collect(
+    const OptimizerOptions& options, const NamedTensors& parameters,
+    const NamedTensors& gradients) {
+  std::vector<std::string> fqns;
+  if (!options.groups.empty()) {
+    for (const auto& [fqn, parameter] : parameters) fqns.push_back(fqn);
+  }
+  SP_ASSIGN_OR_RETURN(const std::vector<int> groups,
+                      AssignGroups(options, fqns));
+  std::vector<UpdateSet> sets{{&options.values, {}}};
+  std::vector<size_t> set_of_group;
+  for (const ParameterGroup& group : options.groups) {
+    size_t set = 0;
+    while (set < sets.size() && *sets[set].values != group.values) ++set;
+    if (set == sets.size()) sets.push_back({&group.values, {}});
+    set_of_group.push_back(set);
+  }
+  size_t index = 0;
+  for (const auto& [fqn, parameter] : parameters) {
+    const int group = groups.empty() ? -1 : groups[index++];
+    const auto gradient = gradients.find(fqn);
+    if (gradient == gradients.end() || parameter.numel() == 0) continue;
+    sets[group < 0 ? 0 : set_of_group[group]].updates.push_back(
+        {fqn, parameter, gradient->second.contiguous()});
+  }
+  return sets;
+}
 
 absl::Status Optimizers::Apply(const OptimizerOptions& options,
                                const NamedTensors& parameters,
                                const NamedTensors& gradients) {
-  SP_RETURN_IF_ERROR(Validate(options));
-  std::visit([&](const auto& kind) { ApplyKind(kind, parameters, gradients); },
-             options);
+  SP_RETURN_IF_ERROR(Check(options));
+  SP_ASSIGN_OR_RETURN(const std::vector<UpdateSet> sets,
+                      Collect(options, parameters, gradients));
+  kind_ = KindName(options.values);
+  const at::AutoGradMode no_grad(false);
+  for (const UpdateSet& set : sets) {
+    std::visit([&](const auto& values) { ApplyKind(values, set.updates); },
+               *set.values);
+  }
   return absl::OkStatus();
 }
 
 void Optimizers::ApplyKind(const SgdOptions& options,
-                           const NamedTensors& parameters,
-                           const NamedTensors& gradients) {
-  const at::AutoGradMode no_grad(false);
+                           const std::vector<Update>& updates) {
   // The kernel takes one element type a call, and one answer to whether the
   // buffers are new.
-  absl::btree_map<std::pair<at::ScalarType, bool>, Batch> batches;
-  for (const auto& [fqn, gradient] : gradients) {
-    const auto found = parameters.find(fqn);
-    if (found == parameters.end() || found->second.numel() == 0) continue;
-    const at::Tensor& parameter = found->second;
+  absl::btree_map<std::pair<at::ScalarType, bool>, SgdBatch> batches;
+  for (const auto& [fqn, parameter, gradient] : updates) {
     const bool first = !momentum_.contains(fqn);
     at::Tensor* buffer = nullptr;
     if (options.momentum != 0) {
@@ -77,14 +139,44 @@ void Optimizers::ApplyKind(const SgdOptions& options,
       PlainSgd(options, parameter, gradient, buffer, first);
       continue;
     }
-    Batch& batch = batches[{parameter.scalar_type(), first}];
+    SgdBatch& batch = batches[{parameter.scalar_type(), first}];
     batch.parameters.push_back(parameter);
-    batch.gradients.push_back(gradient.contiguous());
+    batch.gradients.push_back(gradient);
     if (buffer != nullptr) batch.buffers.push_back(*buffer);
   }
   for (const auto& [key, batch] : batches) {
     FusedSgd(options, batch, key.second);
   }
+}
+
+void Optimizers::ApplyKind(const AdamOptions& options,
+                           const std::vector<Update>& updates) {
+  absl::btree_map<at::ScalarType, AdamBatch> batches;
+  for (const auto& [fqn, parameter, gradient] : updates) {
+    AdamState& state = adam_[fqn];
+    if (!state.step.defined()) {
+      state.exp_avg = at::zeros_like(parameter);
+      state.exp_avg_sq = at::zeros_like(parameter);
+      state.step = at::zeros({}, parameter.options().dtype(at::kFloat));
+    }
+    if (options.amsgrad && !state.max_exp_avg_sq.defined()) {
+      state.max_exp_avg_sq = at::zeros_like(parameter);
+    }
+    AdamBatch& batch = batches[parameter.scalar_type()];
+    batch.parameters.push_back(parameter);
+    batch.gradients.push_back(gradient);
+    batch.exp_avgs.push_back(state.exp_avg);
+    batch.exp_avg_sqs.push_back(state.exp_avg_sq);
+    if (options.amsgrad) batch.max_exp_avg_sqs.push_back(state.max_exp_avg_sq);
+    batch.steps.push_back(state.step);
+  }
+  for (const auto& [dtype, batch] : batches) FusedAdam(options, batch);
+}
+
+void Optimizers::Reset() {
+  kind_.clear();
+  momentum_.clear();
+  adam_.clear();
 }
 
 }  // namespace shardplane

@@ -3,33 +3,66 @@
 #define SHARDPLANE_WORKER_OPTIMIZERS_H_
 
 #include <string>
+#include <vector>
 
 #include "ATen/core/Tensor.h"
 #include "absl/container/btree_map.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "common/optimizer.h"
 
 namespace shardplane {
 
 // The optimizer state of one rank's shards. An update is elementwise: shards
-// are updated without regard to each other.
+// are updated without regard to each other. One thread.
 class Optimizers {
  public:
   using NamedTensors = absl::btree_map<std::string, at::Tensor>;
 
-  // Updates the parameters that have a gradient, in place. Throws what torch
-  // throws. InvalidArgument: hyperparameters that Validate refuses.
+  // InvalidArgument: hyperparameters that Validate refuses. FailedPrecondition:
+  // another kind of optimizer than the state is of.
+  absl::Status Check(const OptimizerOptions& options) const;
+
+  // Updates the parameters that have a gradient, in place. `parameters` are
+  // all there are: groups match their names. Throws what torch throws. Errors
+  // of Check, and of a pattern that matches none of them; nothing is changed
+  // then. Hyperparameters may differ each time: what an update with them needs
+  // for the first time (momentum, the maximum of amsgrad) starts there.
   absl::Status Apply(const OptimizerOptions& options,
                      const NamedTensors& parameters,
                      const NamedTensors& gradients);
-  void Reset() { momentum_.clear(); }
+  void Reset();
 
  private:
-  void ApplyKind(const SgdOptions& options, const NamedTensors& parameters,
-                 const NamedTensors& gradients);
+  // A shard that gets an update.
+  struct Update {
+    std::string fqn;
+    at::Tensor parameter;
+    at::Tensor gradient;
+  };
+  struct AdamState {
+    at::Tensor exp_avg;
+    at::Tensor exp_avg_sq;
+    at::Tensor max_exp_avg_sq;  // undefined until amsgrad needs it
+    at::Tensor step;            // f32 scalar, as ATen's kernels want it
+  };
+  // Parameters that take the same hyperparameters.
+  struct UpdateSet {
+    const Hyperparameters* values;
+    std::vector<Update> updates;
+  };
 
+  static absl::StatusOr<std::vector<UpdateSet>> Collect(
+      const OptimizerOptions& options, const NamedTensors& parameters,
+      const NamedTensors& gradients);
+  void ApplyKind(const SgdOptions& options, const std::vector<Update>& updates);
+  void ApplyKind(const AdamOptions& options,
+                 const std::vector<Update>& updates);
+
+  std::string kind_;  // of the updates so far; "": none yet
   // A buffer exists from the first update with momentum on.
   NamedTensors momentum_;
+  absl::btree_map<std::string, AdamState> adam_;
 };
 
 }  // namespace shardplane

@@ -9,7 +9,6 @@
 #include "ATen/ATen.h"
 #include "tests/matchers.h"
 #include "torch/csrc/autograd/autograd.h"
-#include "worker/optimizers.h"
 
 namespace shardplane {
 namespace {
@@ -83,8 +82,9 @@ const at::Tensor& X() {
 
 // What torch.export writes, argument by argument.
 std::vector<OpCase> OpCases() {
-  // 10 rows cut into 4 chunks: rank 2 has 3 of them.
+  // 10 rows cut into 4 chunks: rank 2 has 3 of them, from row 6 on.
   const LocalSize rows{{{10, {0}}}};
+  const LocalOffset row{10, {0}};
   return {
       {"TensorAndDefault",
        {.target = "aten.linear.default", .args = {Ref(0), Ref(1)}},
@@ -108,6 +108,20 @@ std::vector<OpCase> OpCases() {
         .args = {Ref(0), {ProgramArgumentList{{rows}, Int(4)}}}},
        {X().view({4, 3})},
        {X().view({3, 4})}},
+      {"LocalOffset",
+       {.target = "aten.add.Scalar", .args = {Ref(0), {row}}},
+       {X()},
+       {X() + 6}},
+      {"LocalOffsetInAList",
+       {.target = "aten.constant_pad_nd.default",
+        .args = {Ref(0), {ProgramArgumentList{{row}, Int(1)}}}},
+       {X()},
+       {at::constant_pad_nd(X(), {6, 1})}},
+      {"OperatorOfOurOwn",
+       {.target = "shardplane.embedding.default",
+        .args = {Ref(0), Ref(1), {row}, Int(10)}},
+       {X(), at::tensor({6, 5, 8})},
+       {at::stack({X()[0], at::zeros({4}), X()[2]})}},
       {"OneNumberForAList",
        {.target = "aten.sum.dim_IntList", .args = {Ref(0), Int(1)}},
        {X()},
@@ -267,94 +281,6 @@ TEST(SegmentTest, NothingIsRecordedWhenItIsOff) {
   std::vector<at::Tensor> values{x, at::ones({3, 3}), {}, {}, {}, {}};
   EXPECT_TRUE(
       segment->Forward(absl::MakeSpan(values), Recording::kOff).empty());
-}
-
-// torch.optim.SGD, as its documentation writes it.
-struct ReferenceSgd {
-  SgdOptions o;
-  at::Tensor parameter;
-  at::Tensor buffer;
-
-  void Step(at::Tensor g) {
-    if (o.maximize) g = -g;
-    if (o.weight_decay != 0) g = g + o.weight_decay * parameter;
-    if (o.momentum != 0) {
-      buffer = buffer.defined() ? o.momentum * buffer + (1 - o.dampening) * g
-                                : g.clone();
-      g = o.nesterov ? g + o.momentum * buffer : buffer;
-    }
-    parameter = parameter - o.lr * g;
-  }
-};
-
-struct SgdCase {
-  const char* name;
-  SgdOptions options;
-};
-
-class SgdTest : public testing::TestWithParam<SgdCase> {};
-
-TEST_P(SgdTest, UpdatesAsTorchDoes) {
-  for (const auto& [type, tolerance] :
-       {std::pair(at::kDouble, 1e-12), std::pair(at::kFloat, 1e-5),
-        std::pair(at::kBFloat16, 5e-2)}) {
-    const at::Tensor start = at::arange(37, at::kDouble).cos().to(type);
-    ReferenceSgd reference{GetParam().options, start.to(at::kDouble), {}};
-    Optimizers optimizers;
-    Optimizers::NamedTensors parameters{{"w", start.clone()},
-                                        {"empty", at::empty({0}, type)}};
-    for (int step = 0; step < 4; ++step) {
-      const at::Tensor gradient =
-          (at::arange(37, at::kDouble) + step).sin().to(type);
-      reference.Step(gradient.to(at::kDouble));
-      const Optimizers::NamedTensors gradients{{"w", gradient.clone()},
-                                               {"empty", at::empty({0}, type)}};
-      ASSERT_THAT(optimizers.Apply(GetParam().options, parameters, gradients),
-                  IsOk());
-      EXPECT_TRUE(gradients.at("w").equal(gradient)) << "gradients stay";
-    }
-    EXPECT_TRUE(at::allclose(parameters["w"].to(at::kDouble),
-                             reference.parameter, tolerance, tolerance))
-        << type;
-  }
-}
-
-INSTANTIATE_TEST_SUITE_P(
-    Options, SgdTest,
-    testing::Values(
-        SgdCase{"Plain", {.lr = 0.25}},
-        SgdCase{"Momentum", {.lr = 0.1, .momentum = 0.9}},
-        SgdCase{"Dampening", {.lr = 0.1, .momentum = 0.9, .dampening = 0.3}},
-        SgdCase{"Nesterov", {.lr = 0.1, .momentum = 0.9, .nesterov = true}},
-        SgdCase{"WeightDecay", {.lr = 0.1, .weight_decay = 0.05}},
-        SgdCase{"All",
-                {.lr = 0.1,
-                 .momentum = 0.8,
-                 .weight_decay = 0.05,
-                 .nesterov = true,
-                 .maximize = true}}),
-    [](const auto& info) { return info.param.name; });
-
-TEST(OptimizersTest, ParameterThatJoinsLaterHasItsOwnFirstStep) {
-  const SgdOptions options{.lr = 1, .momentum = 0.5};
-  Optimizers optimizers;
-  Optimizers::NamedTensors parameters{{"a", at::zeros({2})},
-                                      {"b", at::zeros({2})}};
-  const at::Tensor one = at::ones({2});
-  ASSERT_THAT(optimizers.Apply(options, parameters, {{"a", one}}), IsOk());
-  ASSERT_THAT(optimizers.Apply(options, parameters, {{"a", one}, {"b", one}}),
-              IsOk());
-  // a: 1, then 1 + 0.5; b: 1.
-  EXPECT_TRUE(parameters["a"].equal(at::full({2}, -2.5)));
-  EXPECT_TRUE(parameters["b"].equal(at::full({2}, -1.0)));
-  optimizers.Reset();
-  ASSERT_THAT(optimizers.Apply(options, parameters, {{"a", one}}), IsOk());
-  EXPECT_TRUE(parameters["a"].equal(at::full({2}, -3.5)));
-}
-
-TEST(OptimizersTest, RefusesBadOptions) {
-  EXPECT_THAT(Optimizers().Apply(SgdOptions{.lr = -1}, {}, {}),
-              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("lr")));
 }
 
 }  // namespace

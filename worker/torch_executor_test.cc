@@ -11,7 +11,10 @@
 #include <thread>
 #include <vector>
 
+#include "absl/types/span.h"
+#include "common/dropout_mask.h"
 #include "common/gradient_norm.h"
+#include "common/tensor_spec.h"
 #include "tests/matchers.h"
 #include "worker/device_for_test.h"
 #include "worker/fake_gang_store.h"
@@ -271,6 +274,45 @@ TEST_F(TorchExecutorTest, CommitUpdatesAndKeepsTheGradients) {
   EXPECT_THAT(Read(1, GradientKey{"net1.weight"}), ElementsAre(3, 30));
   Commit(SgdOptions{.lr = 0.5});  // an update alone: the same gradients
   EXPECT_THAT(Read(1, ParameterKey{"net1.weight"}), ElementsAre(2, -24));
+}
+
+// Twice the mask of each rank's rows.
+std::vector<float> MaskedOnes(uint64_t seed, uint64_t step, Extent rows) {
+  std::vector<uint8_t> keep(4 * rows.size);
+  EXPECT_THAT(DropoutMask({.seed = seed, .step = step, .node = 9}, 0.5, {5, 4},
+                          {rows, {0, 4}}, absl::MakeSpan(keep)),
+              IsOk());
+  std::vector<float> ones(keep.begin(), keep.end());
+  for (float& one : ones) one *= 2;
+  return ones;
+}
+
+TEST_F(TorchExecutorTest, MasksFollowFromTheSeedAndTheStep) {
+  Form(RandomHalf().mesh);
+  if (IsSkipped()) return;
+  const uint64_t seed = ~uint64_t{4};
+  ForEachRank([&](int rank) {
+    ASSERT_THAT(executors_[rank]->Materialize({.seed = seed}), IsOk());
+  });
+  Load(RandomHalf());
+  const HostTensor ones = F32({5, 4}, std::vector<float>(20, 1));
+  for (const uint64_t step : {7, 8, 7}) {
+    for (const RunMode mode : {RunMode::kForward, RunMode::kTrain}) {
+      Run({.program = "p",
+           .mode = mode,
+           .inputs = {"upload:x"},
+           .random_step = step},
+          ones);
+      for (int rank = 0; rank < 3; ++rank) {
+        const std::vector<float> masked =
+            MaskedOnes(seed, step, Chunk(5, 3, rank));
+        EXPECT_EQ(Read(rank, OutputKey{0}), masked);
+        if (mode == RunMode::kTrain) {
+          EXPECT_EQ(Read(rank, InputGradientKey{0}), masked);
+        }
+      }
+    }
+  }
 }
 
 // The squares of both gradients, of both ranks:

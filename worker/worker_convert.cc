@@ -15,6 +15,29 @@ namespace shardplane {
 
 namespace pb = ::shardplane::v1;
 
+namespace {
+
+absl::StatusOr<RunMode> ToRunMode(const pb::RunRequest& message) {
+  switch (message.mode()) {
+    case pb::RunRequest::MODE_FORWARD:
+      if (!message.gradient_norm()) return RunMode::kForward;
+      return InvalidField("gradient_norm",
+                          "expected false of a forward, got: true");
+    case pb::RunRequest::MODE_TRAIN:
+      return RunMode::kTrain;
+    case pb::RunRequest::MODE_NORM:
+      if (message.program().empty()) return RunMode::kNorm;
+      return InvalidField("program",
+                          absl::StrCat("expected none with MODE_NORM, got: \"",
+                                       message.program(), "\""));
+    default:
+      return InvalidEnum("mode", "MODE_FORWARD, MODE_TRAIN or MODE_NORM",
+                         message.mode());
+  }
+}
+
+}  // namespace
+
 GangCall ToGangCall(const pb::GangRef& message) {
   return {.deployment = message.deployment(),
           .epoch = message.epoch(),
@@ -74,18 +97,11 @@ std::string UploadKey(const std::string& id) {
 absl::StatusOr<GangRun> ToGangRun(const pb::RunRequest& message) {
   GangRun run{.step = message.step(),
               .spec = {.program = message.program(),
-                       .accumulate = message.accumulate()},
+                       .accumulate = message.accumulate(),
+                       .random_step = message.random_step(),
+                       .gradient_norm = message.gradient_norm()},
               .expected_hash = message.expected_hash()};
-  switch (message.mode()) {
-    case pb::RunRequest::MODE_FORWARD:
-      run.spec.mode = RunMode::kForward;
-      break;
-    case pb::RunRequest::MODE_TRAIN:
-      run.spec.mode = RunMode::kTrain;
-      break;
-    default:
-      return InvalidEnum("mode", "MODE_FORWARD or MODE_TRAIN", message.mode());
-  }
+  SP_ASSIGN_OR_RETURN(run.spec.mode, ToRunMode(message));
   const FieldPath root("");
   for (int i = 0; i < message.inputs_size(); ++i) {
     SP_ASSIGN_OR_RETURN(
@@ -110,6 +126,10 @@ absl::StatusOr<GangCommit> ToGangCommit(const pb::CommitRequest& message) {
   if (message.has_optimizer()) {
     SP_ASSIGN_OR_RETURN(commit.optimizer,
                         FromProto(message.optimizer(), "optimizer"));
+  }
+  if (message.has_clip_norm()) {
+    SP_RETURN_IF_ERROR(CheckClipNorm(message.clip_norm(), "clip_norm"));
+    commit.clip_norm = message.clip_norm();
   }
   if (message.has_load_state()) {
     LoadStateSpec load;
@@ -143,7 +163,9 @@ void FillResponse(RunResult result, pb::RunResponse& response) {
     *response.mutable_loss() = ToProto(*std::move(result.loss));
   }
   response.set_hash(result.ran.hash);
+  response.set_gradient_norm(result.gradient_norm);
   response.set_seconds(result.seconds);
+  response.set_collective_seconds(result.collective_seconds);
 }
 
 }  // namespace shardplane

@@ -20,6 +20,7 @@ namespace {
 
 namespace pb = ::shardplane::v1;
 using absl::StatusCode;
+using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
@@ -185,6 +186,70 @@ TEST_F(WorkerServiceTest, RunWithoutAModeIsRefused) {
               StatusIs(StatusCode::kInvalidArgument, HasSubstr("mode")));
 }
 
+TEST_F(WorkerServiceTest, RunTellsTheNorm) {
+  ASSERT_THAT(Join(1), IsOk());
+  executor_.run_result = {.ran = {{{"optimizer", "all_reduce", 1, 8}}, 99},
+                          .gradient_norm = 2.5};
+  auto request = For<pb::RunRequest>(1);
+  request.set_step(3);
+  request.set_program("p");
+  request.set_mode(pb::RunRequest::MODE_TRAIN);
+  request.set_gradient_norm(true);
+  request.set_random_step(3);
+  request.set_expected_hash(99);
+  pb::RunResponse response;
+  ASSERT_THAT(Send(&pb::Worker::Stub::Run, request, &response), IsOk());
+  EXPECT_EQ(executor_.calls().back(), "run p of  with norm at 3");
+  EXPECT_EQ(response.gradient_norm(), 2.5);
+  EXPECT_EQ(response.collectives(0).phase(), "optimizer");
+
+  request.set_mode(pb::RunRequest::MODE_NORM);
+  request.clear_program();
+  ASSERT_THAT(Send(&pb::Worker::Stub::Run, request, &response), IsOk());
+  EXPECT_EQ(executor_.calls().back(), "norm");
+  EXPECT_EQ(response.gradient_norm(), 2.5);
+}
+
+TEST_F(WorkerServiceTest, NormWhereThereIsNoneIsRefused) {
+  ASSERT_THAT(Join(1), IsOk());
+  auto request = For<pb::RunRequest>(1);
+  request.set_program("p");
+  request.set_mode(pb::RunRequest::MODE_FORWARD);
+  request.set_gradient_norm(true);
+  pb::RunResponse response;
+  EXPECT_THAT(Send(&pb::Worker::Stub::Run, request, &response),
+              AllOf(StatusIs(StatusCode::kInvalidArgument, testing::_),
+                    HasMetadata("field", "gradient_norm")));
+  request.set_mode(pb::RunRequest::MODE_NORM);
+  EXPECT_THAT(Send(&pb::Worker::Stub::Run, request, &response),
+              AllOf(StatusIs(StatusCode::kInvalidArgument, testing::_),
+                    HasMetadata("field", "program")));
+}
+
+TEST_F(WorkerServiceTest, CommitsWithClippingAndGroups) {
+  ASSERT_THAT(Join(1), IsOk());
+  auto commit = For<pb::CommitRequest>(1);
+  commit.set_step(1);
+  commit.set_clip_norm(0.5);
+  commit.mutable_optimizer()->mutable_adamw();
+  auto& group = *commit.mutable_optimizer()->add_groups();
+  group.add_patterns("*.bias");
+  group.mutable_adamw();
+  google::protobuf::Empty response;
+  ASSERT_THAT(Send(&pb::Worker::Stub::Commit, commit, &response), IsOk());
+  EXPECT_EQ(executor_.calls().back(), "commit with AdamW clip 0.5");
+
+  commit.set_clip_norm(0);
+  EXPECT_THAT(Send(&pb::Worker::Stub::Commit, commit, &response),
+              AllOf(StatusIs(StatusCode::kInvalidArgument, HasSubstr("got: 0")),
+                    HasMetadata("field", "clip_norm")));
+  commit.clear_clip_norm();
+  group.mutable_adam();
+  EXPECT_THAT(Send(&pb::Worker::Stub::Commit, commit, &response),
+              AllOf(StatusIs(StatusCode::kInvalidArgument, HasSubstr("AdamW")),
+                    HasMetadata("field", "optimizer.groups[0]")));
+}
+
 TEST_F(WorkerServiceTest, MaterializesWithCounts) {
   ASSERT_THAT(Join(1), IsOk());
   auto request = For<pb::MaterializeRequest>(1);
@@ -205,7 +270,7 @@ TEST_F(WorkerServiceTest, CommitsAndReadsBack) {
   commit.mutable_optimizer()->mutable_sgd()->set_lr(0.25);
   google::protobuf::Empty response;
   ASSERT_THAT(Send(&pb::Worker::Stub::Commit, commit, &response), IsOk());
-  EXPECT_EQ(executor_.calls().back(), "commit with optimizer");
+  EXPECT_EQ(executor_.calls().back(), "commit with SGD");
 
   executor_.tensor = {
       {{DType::kUInt8, {2}}, "ab"}, {DType::kUInt8, {4}}, {{Shard{0}}, {}}};
