@@ -152,10 +152,10 @@ def test_up_prints_where_it_listens():
     assert up.wait(60) == 0
 
 
-def test_demo_in_short():
+def test_digits_demo_in_short():
     """All of the demo but its length: it has learnt nothing yet, says so."""
     done = subprocess.run(
-        [sys.executable, "-m", "shardplane.demo", "--workers", "2",
+        [sys.executable, "-m", "shardplane.demo", "digits", "--workers", "2",
          "--steps", "5"], capture_output=True, text=True, timeout=120,
         env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
     assert done.returncode == 1, done.stderr

@@ -1,0 +1,1 @@
+"""What `./shardplane demo NAME` runs: a module each."""
