@@ -291,7 +291,9 @@ absl::StatusOr<StepAnswer> Coordinator::NewStep(const DeploymentPtr& deployment,
   } else if (NeedsNormAlone(call.action)) {
     SP_ASSIGN_OR_RETURN(answer, RunNorm(deployment, call));
   }
+  const absl::Time ran = Now();
   SP_RETURN_IF_ERROR(CommitStep(deployment, call));
+  answer.timing.commit_call = absl::ToDoubleSeconds(Now() - ran);
   answer.seconds = absl::ToDoubleSeconds(Now() - start);
   absl::MutexLock lock(&deployment->mu);
   deployment->last_run = train != nullptr ? program : deployment->last_run;

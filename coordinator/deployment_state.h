@@ -36,6 +36,14 @@ struct RankMember {
   friend bool operator==(const RankMember&, const RankMember&) = default;
 };
 
+// In seconds; the words of v1::StepTiming.
+struct StepTiming {
+  double run = 0;
+  double collectives = 0;
+  double commit_call = 0;
+  friend bool operator==(const StepTiming&, const StepTiming&) = default;
+};
+
 // What a numbered action answers, and answers again. Scalars only.
 struct StepAnswer {
   StepNumber number;
@@ -44,6 +52,7 @@ struct StepAnswer {
   std::vector<CollectiveCount> collectives;
   double seconds = 0;
   std::optional<double> gradient_norm;  // before clipping, where it was asked
+  StepTiming timing = {};
   friend bool operator==(const StepAnswer&, const StepAnswer&) = default;
 };
 

@@ -110,6 +110,7 @@ absl::StatusOr<RunOutcome> OutcomeFromProto(const pb::RunResponse& response) {
   }
   outcome.gradient_norm = response.gradient_norm();
   outcome.seconds = response.seconds();
+  outcome.collective_seconds = response.collective_seconds();
   return outcome;
 }
 

@@ -372,6 +372,10 @@ pb::StepResult ToProto(const DeploymentId& deployment,
   if (answer.gradient_norm.has_value()) {
     message.set_gradient_norm(*answer.gradient_norm);
   }
+  pb::StepTiming& timing = *message.mutable_timing();
+  timing.set_run_seconds(answer.timing.run);
+  timing.set_collective_seconds(answer.timing.collectives);
+  timing.set_commit_call_seconds(answer.timing.commit_call);
   return message;
 }
 

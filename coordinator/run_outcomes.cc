@@ -1,5 +1,6 @@
 #include "coordinator/run_outcomes.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <vector>
@@ -63,6 +64,11 @@ absl::Status Assemble(const RunCall& call, const DeploymentProgram* program,
                       const std::vector<RunOutcome>& outcomes,
                       StepAnswer* answer) {
   answer->collectives = outcomes[0].collectives;
+  const RunOutcome& slowest = *std::max_element(
+      outcomes.begin(), outcomes.end(),
+      [](const auto& a, const auto& b) { return a.seconds < b.seconds; });
+  answer->timing.run = slowest.seconds;
+  answer->timing.collectives = slowest.collective_seconds;
   if (program != nullptr) {
     SP_ASSIGN_OR_RETURN(answer->loss, AssembleLoss(*program, outcomes));
   }

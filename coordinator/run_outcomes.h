@@ -19,8 +19,9 @@ uint64_t ExpectedHash(const RunCall& call, const DeploymentProgram* program,
                       const DeviceMesh& mesh, int rank);
 
 // Writes what a run of train or of the norm gives into `answer`: rank 0's
-// collectives, the global loss, the norm. `outcomes` are by rank. Internal: a
-// rank without a loss, ranks that tell different norms.
+// collectives, the global loss, the norm, the slowest rank's times. `outcomes`
+// are by rank. Internal: a rank without a loss, ranks that tell different
+// norms.
 absl::Status Assemble(const RunCall& call, const DeploymentProgram* program,
                       const std::vector<RunOutcome>& outcomes,
                       StepAnswer* answer);

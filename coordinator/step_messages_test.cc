@@ -105,5 +105,17 @@ TEST(StepMessagesTest, ResultHasTheNormWhereThereIsOne) {
   EXPECT_EQ(result.gradient_norm(), 0);
 }
 
+TEST(StepMessagesTest, ResultTellsWhereTheTimeWent) {
+  const pb::StepResult result = ToProto(
+      DeploymentId{"d"},
+      {.number = StepNumber{3},
+       .seconds = 1,
+       .timing = {.run = 0.5, .collectives = 0.25, .commit_call = 0.125}});
+  EXPECT_EQ(result.duration_seconds(), 1);
+  EXPECT_EQ(result.timing().run_seconds(), 0.5);
+  EXPECT_EQ(result.timing().collective_seconds(), 0.25);
+  EXPECT_EQ(result.timing().commit_call_seconds(), 0.125);
+}
+
 }  // namespace
 }  // namespace shardplane

@@ -78,6 +78,7 @@ struct RunOutcome {
   std::optional<HostTensor> loss;  // this rank's local value
   double gradient_norm = 0;        // where it was asked for
   double seconds = 0;
+  double collective_seconds = 0;  // of them
 };
 
 struct LoadEntry {

@@ -1,6 +1,7 @@
 #include "worker/collectives.h"
 
 #include <algorithm>
+#include <chrono>
 #include <string>
 
 #include "ATen/ATen.h"
@@ -41,6 +42,24 @@ std::vector<int64_t> WithExtent(const at::Tensor& tensor, int64_t extent) {
   sizes[0] = extent;
   return sizes;
 }
+
+// Adds the time of its life.
+class Stopwatch {
+ public:
+  explicit Stopwatch(double* seconds) : seconds_(seconds) {}
+  Stopwatch(const Stopwatch&) = delete;
+  Stopwatch& operator=(const Stopwatch&) = delete;
+  ~Stopwatch() {
+    *seconds_ +=
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start_)
+            .count();
+  }
+
+ private:
+  const std::chrono::steady_clock::time_point start_ =
+      std::chrono::steady_clock::now();
+  double* const seconds_;
+};
 
 }  // namespace
 
@@ -95,6 +114,7 @@ absl::StatusOr<at::Tensor> Communicator::AllReduce(const at::Tensor& tensor,
                                                    int mesh_dim, ReduceOp op) {
   const int64_t ranks = mesh_.dim_size(mesh_dim);
   if (ranks == 1) return tensor;
+  const Stopwatch stopwatch(&seconds_);
   const at::Tensor sent = tensor.contiguous();
   at::Tensor result;
   SP_RETURN_IF_ERROR(Guard("all_reduce", mesh_dim, [&](ProcessGroup* group) {
@@ -109,6 +129,7 @@ absl::StatusOr<at::Tensor> Communicator::AllGather(const at::Tensor& tensor,
                                                    int64_t extent) {
   const int64_t ranks = mesh_.dim_size(mesh_dim);
   if (ranks == 1) return tensor;
+  const Stopwatch stopwatch(&seconds_);
   SP_RETURN_IF_ERROR(CheckShard("all_gather", tensor, mesh_dim, dim, extent));
   const int64_t chunk = CeilDiv(extent, ranks);
   const at::Tensor sent = DimFirst(PadTo(tensor, dim, chunk), dim);
@@ -125,6 +146,7 @@ absl::StatusOr<at::Tensor> Communicator::ReduceScatter(const at::Tensor& tensor,
                                                        ReduceOp op) {
   const int64_t ranks = mesh_.dim_size(mesh_dim);
   if (ranks == 1) return tensor;
+  const Stopwatch stopwatch(&seconds_);
   const int64_t extent = tensor.size(dim);
   const int64_t chunk = CeilDiv(extent, ranks);
   const at::Tensor sent = DimFirst(PadTo(tensor, dim, chunk * ranks), dim);
@@ -143,6 +165,7 @@ absl::StatusOr<at::Tensor> Communicator::AllToAll(const at::Tensor& tensor,
                                                   int to_dim, int64_t extent) {
   const int ranks = mesh_.dim_size(mesh_dim);
   if (ranks == 1) return tensor;
+  const Stopwatch stopwatch(&seconds_);
   SP_RETURN_IF_ERROR(
       CheckShard("all_to_all", tensor, mesh_dim, from_dim, extent));
   const int64_t to_extent = tensor.size(to_dim);
@@ -218,6 +241,7 @@ absl::StatusOr<at::Tensor> Communicator::Broadcast(const at::Tensor& full,
 }
 
 absl::Status Communicator::Finish() {
+  const Stopwatch stopwatch(&seconds_);
   for (int dim = 0; dim < mesh_.ndim(); ++dim) {
     if (mesh_.dim_size(dim) == 1) continue;
     SP_RETURN_IF_ERROR(Guard("waiting for collectives", dim,

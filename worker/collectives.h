@@ -57,6 +57,9 @@ class Communicator {
   std::vector<CollectiveRecord> TakeRecords() {
     return std::exchange(records_, {});
   }
+  // Seconds spent in the calls above since the last call of it, waiting for
+  // other ranks included.
+  double TakeSeconds() { return std::exchange(seconds_, 0); }
   // Of Scatter and Broadcast, bytes as CollectiveCount counts them.
   struct Materialized {
     int64_t scatters = 0;
@@ -85,6 +88,7 @@ class Communicator {
   std::vector<int> coordinate_;
   c10::Device device_ = c10::Device(c10::kCPU);
   std::vector<CollectiveRecord> records_;
+  double seconds_ = 0;
   Materialized materialized_;
 };
 

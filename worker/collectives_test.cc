@@ -190,6 +190,16 @@ TEST_P(CollectivesTest, MovesEveryElementType) {
   });
 }
 
+TEST_P(CollectivesTest, TimeIsTold) {
+  gang_.Run([&](int, Communicator& communicator) {
+    const at::Tensor mine = On(communicator, at::ones({4}));
+    const auto sum = communicator.AllReduce(mine, 0, ReduceOp::kSum);
+    ASSERT_EQ(sum.status(), absl::OkStatus());
+    EXPECT_EQ(communicator.TakeSeconds() > 0, ranks() > 1);
+    EXPECT_EQ(communicator.TakeSeconds(), 0);
+  });
+}
+
 TEST_P(CollectivesTest, ReducesEveryElementType) {
   gang_.Run([&](int rank, Communicator& communicator) {
     for (const at::ScalarType type :

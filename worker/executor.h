@@ -101,6 +101,7 @@ struct RunResult {
   std::optional<HostTensor> loss;  // this rank's local value, kTrain
   double gradient_norm = 0;        // alike on every rank; if asked for
   double seconds = 0;
+  double collective_seconds = 0;  // of them
 };
 
 struct ParameterKey {

@@ -5,6 +5,7 @@ from shardplane.errors import (FailedPreconditionError, NotFoundError, invalid,
 from shardplane.optimizers import to_proto_optimizer
 from shardplane.report import Report, counts_by_phase
 from shardplane.rpc import request_id
+from shardplane.step_timing import StepTiming
 from shardplane.transfer import download, to_messages, upload
 from shardplane.v1 import coordinator_pb2 as pb
 
@@ -31,6 +32,7 @@ class DeployedModule:
         self._ran = []          # collectives of the last call
         self._has_gradients = False
         self._gradient_norm = None
+        self._timing = None     # of the last step
 
     # ---------------------------------------------------------- what it is
 
@@ -67,6 +69,11 @@ class DeployedModule:
         step or update; None where that had no clip_norm. A replicated or tied
         parameter counts once."""
         return self._gradient_norm
+
+    def last_timing(self):
+        """Where the time of the last numbered step went: a StepTiming, None
+        before the first."""
+        return self._timing
 
     # ------------------------------------------------------------- calling
 
@@ -135,10 +142,11 @@ class DeployedModule:
             self._tree.trainable(), optional=True)
 
     def input_gradients(self):
-        """One for each input tensor with requires_grad, in order."""
+        """One for each input tensor with requires_grad, in order; None where
+        the loss does not depend on it."""
         if self._last is None:
             raise _no_call("input_gradients")
-        return [self._download(pb.TensorRef(input_gradient=i))
+        return [self._download_gradient(pb.TensorRef(input_gradient=i))
                 for i in self._last.requires_grad]
 
     def state_dict(self):
@@ -267,6 +275,7 @@ class DeployedModule:
             request_id=request_id(), epoch=self._deployment.epoch, **action)
         answer = self._rpc.call("Step", request, _STEP_SECONDS)
         self._step = answer.number
+        self._timing = StepTiming.from_proto(answer)
         return answer
 
     def _note(self, answer):
@@ -277,6 +286,14 @@ class DeployedModule:
 
     def _canonical(self, name):
         return self._tree.canonical(name)
+
+    def _download_gradient(self, ref):
+        try:
+            return self._download(ref)
+        except NotFoundError as error:
+            if error.details.get("reason") != "GRADIENT_NOT_FOUND":
+                raise
+            return None
 
     def _by_name(self, make_ref, names, optional=False):
         """Each tensor is downloaded once."""
