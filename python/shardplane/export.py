@@ -166,11 +166,21 @@ def _export_program(tree, args, kwargs, call_signatures):
             reason="EXPORT_FAILED") from error
     finally:
         hook.remove()
-    for name in program.graph_signature.buffers_to_mutate.values():
+    _refuse_mutations(program.graph_signature)
+    return program
+
+
+def _refuse_mutations(signature):
+    for name in signature.buffers_to_mutate.values():
         raise unimplemented(
             "a forward that changes a buffer",
             f"buffer {name!r}; put its module into eval mode")
-    return program
+    for name in signature.parameters_to_mutate.values():
+        raise unimplemented("a forward that changes a parameter",
+                            f"parameter {name!r}")
+    for name in signature.user_inputs_to_mutate.values():
+        raise unimplemented("a forward that changes its input",
+                            f"input {name!r}; let it change a copy")
 
 
 def _has_mutation(program):

@@ -175,6 +175,23 @@ def test_c30_an_id_that_is_none(cluster, style, bad, ranks):
         assert case.m.last_step == 1
 
 
+def test_c30_an_id_that_only_one_rank_has(cluster):
+    """The others have taken part in the step's collectives, and go on too."""
+    x = tokens(8, 7, 12)
+    wrong = x.clone()
+    wrong[7, 2] = 12
+    plan = PrepareModuleInput(input_layouts=Shard(0),
+                              desired_input_layouts=Shard(0))
+    with parallelized(cluster, embedding(), {"tp": 4}, plan, x=x) as case:
+        with pytest.raises(sp.InvalidArgumentError) as raised:
+            case.m.step(wrong, loss="sum", optimizer=sp.SGD(lr=0.1))
+        assert "12" in raised.value.message
+        case.check_start()
+        case.check_step(x)
+        assert case.m.last_step == 1
+        assert_bytes(case.m, backward=12 * DIM * F64)
+
+
 @pytest.mark.parametrize("padding_idx", [0, 7, -1])
 @all_styles
 def test_c31_padding_idx(cluster, style, padding_idx):
@@ -194,7 +211,7 @@ def test_c31_padding_idx(cluster, style, padding_idx):
 
 
 @pytest.mark.parametrize("options, word", [
-    ({"max_norm": 1.0}, "embedding_renorm"),
+    ({"max_norm": 1.0}, "changes a parameter: parameter 'weight'"),
     ({"sparse": True}, "sparse"),
     ({"scale_grad_by_freq": True}, "scale_grad_by_freq")],
     ids=["max_norm", "sparse", "scale_grad_by_freq"])
