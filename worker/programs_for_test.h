@@ -87,6 +87,42 @@ inline ShardedProgram TwoLinears() {
   return program;
 }
 
+// y = dropout(x) of node 9 with p = 0.5, loss = sum(y), on [tp=3]: x f32[5, 4]
+// is cut S(0) into 2, 2 and 1 rows.
+inline ShardedProgram RandomHalf() {
+  ShardedProgram program;
+  program.mesh = *DeviceMesh::Create({{"tp", 3}});
+  const DTensorSpec r{{Replicate{}}, {}};
+  const DTensorSpec s0{{Shard{0}}, {}};
+  const DTensorSpec p{{Partial{}}, {}};
+  const TensorType whole{DType::kFloat32, {5, 4}};
+  const TensorType scalar{DType::kFloat32, {}};
+  program.values = {{"x", whole, s0},      {"random", {DType::kInt64, {2}}, r},
+                    {"y", whole, s0},      {"loss", scalar, p},
+                    {"g_loss", scalar, r}, {"g_x", whole, s0}};
+  const ProgramArgumentList sizes = {{int64_t{5}}, {int64_t{4}}};
+  const ProgramArgumentList offsets = {{LocalOffset{5, {0}}}, {int64_t{0}}};
+  program.segments = {
+      {.inputs = {0, 1},
+       .outputs = {2, 3},
+       .ops = {{"shardplane.dropout.default",
+                {Ref(0), Ref(1), {0.5}, {int64_t{9}}, {sizes}, {offsets}},
+                {},
+                {2},
+                "drop"},
+               {"aten.sum.default", {Ref(2)}, {}, {3}, ""}},
+       .differentiable_inputs = {0},
+       .differentiable_outputs = {3}}};
+  program.inputs = {{.value = 0, .gradient = 5}};
+  program.outputs = {2};
+  program.loss = 3;
+  program.random = 1;
+  program.instructions = {RunSegment{0}, Ones{4},
+                          RunSegmentBackward{0, {4}, {5}}};
+  program.backward_begin = 1;
+  return program;
+}
+
 // y = x f32[5, 7], by way of every kind of redistribution on [dp=2, tp=3].
 inline ShardedProgram RoundTrip(const DeviceMesh& mesh) {
   struct Step {
