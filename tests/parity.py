@@ -158,8 +158,8 @@ class Case:
         check_shards(self.m, self.reference, self.cuts)
 
     def check_adam_steps(self, x, target, loss, steps=3, lr=1e-2):
-        """`loss` of (output, target); each step's loss and its gradients,
-        the parameters at the end."""
+        """`loss` of (output, target): each step's, and at the end gradients
+        and parameters."""
         trainable = [p for p in self.reference.parameters()
                      if p.requires_grad]
         optimizer = torch.optim.Adam(trainable, lr=lr)
@@ -170,8 +170,8 @@ class Case:
             actual = self.m.step(x, targets=(target,), loss=loss,
                                  optimizer=sp.Adam(lr=lr))
             assert_close(actual, expected, f"loss of step {step}")
-            check_gradients(self.m, self.reference)
             optimizer.step()
+        check_gradients(self.m, self.reference)
         check_parameters(self.m, self.reference, f"after {steps} steps:")
         check_shards(self.m, self.reference, self.cuts)
 

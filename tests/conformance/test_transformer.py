@@ -18,10 +18,6 @@ F64 = 8
 BATCH, LENGTH = 8, 8
 ARGS = TransformerArgs()
 N = ARGS.layers
-# One activation [batch, sequence, dim], and what the loss reads.
-ACTIVATION = BATCH * LENGTH * ARGS.dim * F64
-LOGITS = BATCH * LENGTH * ARGS.vocabulary * F64
-PARAMETERS = sum(p.numel() for p in Transformer(ARGS).parameters())
 
 # q, k and v share the all-reduce of their input's gradient (L4 has one each).
 COUNTS = {
@@ -48,38 +44,60 @@ def transformer(cluster, ranks, sequence_parallel, module, x):
                         cuts=transformer_cuts(module), x=x)
 
 
+def padded_to(size, ranks):
+    return -(-size // ranks) * ranks
+
+
+def expected_bytes(ranks, sequence_parallel):
+    """(forward, backward): each collective moves one activation [batch,
+    sequence, dim], but for positions, logits and norm gradients."""
+    whole = BATCH * LENGTH * ARGS.dim * F64
+    columns = BATCH * LENGTH * padded_to(ARGS.dim, ranks) * F64
+    logits = BATCH * LENGTH * padded_to(ARGS.vocabulary, ranks) * F64
+    norms = (2 * N + 1) * 2 * ARGS.dim * F64
+    row = LENGTH * ARGS.dim * F64
+    if sequence_parallel:  # positions, too, are padded to equal parts
+        row = padded_to(LENGTH, ranks) * ARGS.dim * F64
+        whole = BATCH * row
+    forward = (1 + 2 * N) * whole + row + logits
+    backward = (1 + 2 * N) * whole
+    if sequence_parallel:
+        forward += (1 + 2 * N) * whole
+        backward += (1 + 2 * N) * whole + row + norms
+    if ARGS.heads % ranks:
+        forward += 3 * N * columns
+        backward += N * columns
+    return forward, backward
+
+
+def expected_counts(ranks, sequence_parallel):
+    """Where heads do not divide (4 on 3 ranks: 16 columns are cut 6, 6, 4,
+    and heads 2, 2, 0), q, k and v are gathered to be viewed as heads. wo then
+    takes its columns of what attention gives, and gathers their gradient."""
+    counts = {phase: dict(kinds)
+              for phase, kinds in COUNTS[sequence_parallel].items()}
+    if ARGS.heads % ranks:
+        counts["forward"]["all_gather"] += 3 * N
+        backward = counts["backward"]
+        backward["all_gather"] = backward.get("all_gather", 0) + N
+    return counts
+
+
 def check_collectives(m, ranks, sequence_parallel):
     """Of a forward and backward, at a number of ranks."""
     if ranks == 1:
         assert_counts(m, forward={}, backward={}, optimizer={})
         assert_bytes(m, forward=0, backward=0, optimizer=0)
         return
-    if ranks == 3:
-        check_uneven_heads(m, sequence_parallel)
-        return
-    assert_counts(m, **COUNTS[sequence_parallel], optimizer={})
-    forward, rest = PYTORCH[sequence_parallel]
-    counts = m.comm_counts()
-    assert total(counts, ["forward"]) <= forward
-    assert total(counts, ["backward", "optimizer"]) <= rest
-    assert_bytes(
-        m, forward=(2 + 4 * N) * ACTIVATION + LOGITS + ACTIVATION,
-        backward=(4 + 4 * N) * ACTIVATION + PARAMETERS * F64, optimizer=0)
-
-
-def check_uneven_heads(m, sequence_parallel):
-    """Four heads on three ranks: 16 columns are cut 6, 6, 4, and heads 2, 2,
-    0. So q, k, v and what attention returns move once each, and their
-    gradients once each."""
-    more = {"forward": 4 * N, "backward": 4 * N}
-    counts = m.comm_counts()
-    for phase, extra in more.items():
-        known = sum(COUNTS[sequence_parallel][phase].values())
-        assert total(counts, [phase]) <= known + extra, counts
-    assert total(counts, ["optimizer"]) == 0
-    padded = ACTIVATION * 18 // 16 * 9 // 8  # 16 -> 18 columns, 8 -> 9 rows
-    assert_bytes(m, forward=(4 + 8 * N) * padded,
-                 backward=(5 + 8 * N) * padded + PARAMETERS * F64)
+    assert_counts(m, **expected_counts(ranks, sequence_parallel),
+                  optimizer={})
+    forward, backward = expected_bytes(ranks, sequence_parallel)
+    assert_bytes(m, forward=forward, backward=backward, optimizer=0)
+    if ARGS.heads % ranks == 0:
+        forward, rest = PYTORCH[sequence_parallel]
+        counts = m.comm_counts()
+        assert total(counts, ["forward"]) <= forward
+        assert total(counts, ["backward", "optimizer"]) <= rest
 
 
 @both_plans
@@ -90,6 +108,10 @@ def test_transformer(cluster, no_warnings, ranks, tied, sequence_parallel):
     x = tokens(BATCH, LENGTH)
     with transformer(cluster, ranks, sequence_parallel, module, x) as case:
         case.check_start()
+        cut = len(case.cuts)
+        whole = len(list(module.parameters())) - cut
+        assert_counts(case.m, materialize={
+            "scatter": cut, "broadcast": whole} if ranks > 1 else {})
         case.check_forward(x)
         case.check_backward(x)
         check_collectives(case.m, ranks, sequence_parallel)
@@ -159,8 +181,8 @@ def check_thawed_counts(m, thaw, sequence_parallel):
         assert_at_most(m, backward={"all_reduce": min(thaw.whole, 1 + 2 * N)},
                        optimizer={})
     assert_counts(m, forward=COUNTS[sequence_parallel]["forward"])
-    assert_bytes(m, forward=(3 + 4 * N) * ACTIVATION + LOGITS,
-                 backward=(4 + 4 * N) * ACTIVATION + PARAMETERS * F64)
+    forward, backward = expected_bytes(4, sequence_parallel)
+    assert_bytes(m, forward=forward, backward=backward, optimizer=0)
 
 
 @both_plans
