@@ -60,6 +60,10 @@ absl::Status BuildAlongDim(const OpRow& row, const OpCall& call,
                            OpInstance* op);
 // Every dim whole: the op runs alike on every rank. Results as recorded.
 absl::Status BuildWhole(const OpRow& row, const OpCall& call, OpInstance* op);
+// The same for scores [c] or [n, c, *]; argument 3 is the reduction, which says
+// the result where none is recorded: [] or, of none, [n, *].
+absl::Status BuildClassLoss(const OpRow& row, const OpCall& call,
+                            OpInstance* op);
 
 // weight [v, e], indices [*] -> [*, e]; a cut vocabulary leaves Partial(sum).
 absl::Status BuildEmbedding(const OpRow& row, const OpCall& call,

@@ -70,6 +70,25 @@ absl::Status BuildAlongDim(const OpRow& row, const OpCall& call,
   return absl::OkStatus();
 }
 
+absl::Status BuildClassLoss(const OpRow& row, const OpCall& call,
+                            OpInstance* op) {
+  if (!call.results.empty() || call.operands.empty()) {
+    return BuildWhole(row, call, op);
+  }
+  constexpr int64_t kNone = 0;
+  constexpr int64_t kMean = 1;
+  const TensorType& scores = call.operands[0];
+  TensorType loss{scores.dtype, {}};
+  if (IntArgument(call, 3, "reduction").value_or(kMean) == kNone &&
+      !scores.shape.empty()) {
+    loss.shape = scores.shape;
+    loss.shape.erase(loss.shape.begin() + (Rank(scores) > 1 ? 1 : 0));
+  }
+  OpCall typed = call;
+  typed.results = {std::move(loss)};
+  return BuildWhole(row, typed, op);
+}
+
 absl::Status BuildWhole(const OpRow&, const OpCall& call, OpInstance* op) {
   if (call.results.empty()) {
     return BadCall(call, "results recorded by the exporter", "none");

@@ -109,8 +109,8 @@ constexpr OpRow kRows[] = {
     {"aten.log_softmax.int", BuildAlongDim, ""},
     {"aten.cumsum.default", BuildAlongDim, ""},
     // Losses over whole logits.
-    {"aten.cross_entropy_loss.default", BuildWhole, ""},
-    {"aten.nll_loss_nd.default", BuildWhole, ""},
+    {"aten.cross_entropy_loss.default", BuildClassLoss, ""},
+    {"aten.nll_loss_nd.default", BuildClassLoss, ""},
 };
 
 // Pointwise and not linear: by element, on operands that broadcast.

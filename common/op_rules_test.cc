@@ -321,6 +321,28 @@ TEST(OpRulesTest, BiasIsAnotherTermThatLacksTheReducedFactor) {
   EXPECT_EQ(op->flops, 2 * 2 * 8 * 10 * 16);
 }
 
+// Reduction 0 is none, 1 (the default) the mean, 2 the sum.
+TEST(OpRulesTest, ALossOverClassesSaysItsResultWhereNoneIsRecorded) {
+  const auto shape_of = [](Shape scores, std::vector<Argument> reduction) {
+    OpCall call{"aten.cross_entropy_loss.default",
+                {Tensor(), Tensor(), Argument{}},
+                {},
+                {{DType::kFloat32, scores}, {DType::kInt64, {}}},
+                {}};
+    call.args.insert(call.args.end(), reduction.begin(), reduction.end());
+    const auto op = MakeOpInstance(call);
+    EXPECT_TRUE(op.ok()) << op.status();
+    return op.ok() ? op->results[0].type : TensorType{};
+  };
+  const TensorType scalar{DType::kFloat32, {}};
+  const Argument none = {int64_t{0}};
+  EXPECT_EQ(shape_of({8, 10}, {}), scalar);
+  EXPECT_EQ(shape_of({8, 10}, {{int64_t{2}}}), scalar);
+  EXPECT_EQ(shape_of({8, 10, 3}, {none}),
+            (TensorType{DType::kFloat32, {8, 3}}));
+  EXPECT_EQ(shape_of({10}, {none}), scalar);
+}
+
 TEST(OpRulesTest, RecordedResultThatDiffersIsRefused) {
   const auto op = MakeOpInstance({"aten.relu.default",
                                   {Tensor()},

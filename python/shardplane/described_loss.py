@@ -21,7 +21,7 @@ _CROSS_ENTROPY = [
      "target": "aten.flatten.using_ints", "args": ["%target", 0, -1]},
     {"name": "loss", "op": "call_function",
      "target": "aten.cross_entropy_loss.default", "args": ["%rows", "%ids"]},
-    {"name": "result", "op": "output", "args": ["%loss"]},
+    {"op": "output", "args": ["%loss"]},
 ]
 _GRAPHS = {"cross_entropy": _CROSS_ENTROPY}
 _EXPECTED = ", ".join(f'"{name}"' for name in (*_REDUCTIONS, *_GRAPHS)) + (

@@ -66,7 +66,9 @@ def _node(value, place, names, fqn):
     op = value.get("op")
     if not isinstance(op, str) or op not in _OPS:
         raise Bad(member(place, "op"), f"one of {', '.join(_OPS)}", repr(op))
-    name = text(value.get("name", "output" if op == "output" else ""),
+    # Nobody refers to the output: it needs no name of the writer's.
+    free = "output" if "output" not in names else f"output_{len(names)}"
+    name = text(value.get("name", free if op == "output" else ""),
                 member(place, "name"))
     if not name:
         raise Bad(member(place, "name"), "a name", "none")

@@ -122,6 +122,13 @@ def test_targets_of_a_graph_are_below_its_module():
         "", "0.block.lin", "0.block.lin.weight", ""]
 
 
+def test_an_output_needs_no_name():
+    nodes = [{**X, "name": "output"}, {"op": "output", "args": ["%output"]}]
+    module = sp.Description(with_graph(*nodes)).proto
+    names = [n.name for n in module.modules[0].graph.nodes]
+    assert names[0] == "output" and len(set(names)) == 2
+
+
 def test_tied_and_frozen_parameters():
     module = sp.Description({"type": "Block", "children": {
         "embed": {"type": "Embedding", "num_embeddings": 8,

@@ -17,7 +17,8 @@ from shardplane.v1 import coordinator_pb2_grpc
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = sorted(ROOT / p for p in (
-    "README.md", "ARCHITECTURE.md", "docs/README.md", "deploy/README.md"))
+    "README.md", "ARCHITECTURE.md", "docs/README.md", "docs/descriptions.md",
+    "deploy/README.md"))
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.json"))
 
 
