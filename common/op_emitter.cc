@@ -113,12 +113,7 @@ Op OpEmitter::ToEmbedding(const OpInstance& op, const OpSharding& sharding,
                           const std::vector<ValueId>& ids) const {
   Op emitted = ToOp(op.target, op.args, op.kwargs, ids, "");
   const int vocabulary = op.operands[0].dims[0][0];
-  const int width = op.operands[0].dims[1][0];
-  if (sharding.factor_cuts[vocabulary].empty() &&
-      sharding.factor_cuts[width].empty()) {
-    return emitted;
-  }
-  // Also with the width alone cut: a rank without columns checks ids too.
+  // Also where the weight is whole: a bad id is one error everywhere.
   const int64_t size = op.factors[vocabulary].size;
   emitted.target = "shardplane.embedding.default";
   const ProgramArgument padding = emitted.args[2];

@@ -55,8 +55,8 @@ enum class Lowering {
              // as `partial_target`, and the other term is added after the
              // reduction
   kMean,     // with a reduced factor cut: a sum, divided by the global count
-  kEmbedding,  // args: weight, indices, padding_idx; with the weight cut, rows
-               // are looked up where they are
+  kEmbedding,  // args: weight, indices, padding_idx; rows are looked up where
+               // they are
   kDropout,    // args: input, rate; the mask follows from global indices
 };
 

@@ -9,11 +9,12 @@
 
 namespace shardplane {
 
-// Throws c10::TypeError unless `ids` are integers, and c10::IndexError, naming
-// the first one and the range, unless all lie in [0, count) or are `ignored`.
-// Waits for the device. `what` is a noun: "Target".
-void CheckIds(const char* what, const at::Tensor& ids, int64_t count,
-              std::optional<int64_t> ignored);
+// `ids`, all of which lie in [0, count) or are `ignored`. Else c10::IndexError
+// that names the first one and the range; where a DataFaults notes it, the ids
+// with 0 for the bad ones. c10::TypeError unless they are integers. Waits for
+// the device. `what` is a noun: "Target".
+at::Tensor CheckedIds(const char* what, const at::Tensor& ids, int64_t count,
+                      std::optional<int64_t> ignored);
 
 }  // namespace shardplane
 

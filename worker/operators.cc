@@ -8,6 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "common/errors.h"
+#include "worker/data_faults.h"
 #include "worker/frozen_argument.h"
 #include "worker/sharded_operators.h"
 
@@ -201,6 +202,7 @@ void PreparedOp::Call(absl::Span<at::Tensor> frame) const {
   try {
     handle_.callBoxed(stack);
     StoreResults(stack, frame);
+    if (DataFaults* const faults = DataFaults::Current()) faults->Locate(name_);
   } catch (c10::Error& error) {
     error.add_context(name_);
     throw;

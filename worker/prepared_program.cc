@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/errors.h"
 #include "common/tensor_spec.h"
+#include "worker/data_faults.h"
 #include "worker/torch_tensors.h"
 
 namespace shardplane {
@@ -281,6 +282,7 @@ absl::StatusOr<ProgramResult> PreparedProgram::Run(
                      {.reason = "NO_LOSS", .metadata = {}});
   }
   const at::AutoGradMode no_grad(false);
+  DataFaults faults;
   const bool train = mode == RunMode::kTrain;
   State state{
       .recording = train ? Recording::kOn : Recording::kOff,
@@ -297,6 +299,7 @@ absl::StatusOr<ProgramResult> PreparedProgram::Run(
     SP_RETURN_IF_ERROR(ExecuteRange(begin, end, state));
   }
   SP_RETURN_IF_ERROR(communicator.Finish());
+  SP_RETURN_IF_ERROR(faults.status());
   ProgramResult result = Collect(state);
   result.forward = std::move(forward);
   result.backward = communicator.TakeRecords();

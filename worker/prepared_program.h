@@ -47,7 +47,8 @@ class PreparedProgram {
 
   // `parameters` in the order of program().parameters, `inputs` (local parts)
   // in the order of program().inputs, masks drawn for `random`. kTrain needs a
-  // program with a loss: else FailedPrecondition. Throws what torch throws.
+  // program with a loss: else FailedPrecondition. InvalidArgument, after all
+  // collectives have run: ids out of range. Throws what torch throws.
   absl::StatusOr<ProgramResult> Run(RunMode mode,
                                     absl::Span<const at::Tensor> parameters,
                                     absl::Span<const at::Tensor> inputs,

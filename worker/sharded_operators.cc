@@ -22,8 +22,8 @@ at::Tensor ShardedEmbedding(const at::Tensor& weight, const at::Tensor& indices,
   TORCH_CHECK_VALUE(offset >= 0 && offset + rows <= vocabulary,
                     "an embedding's weight: expected a part of ", vocabulary,
                     " rows; got: ", rows, " from ", offset);
-  CheckIds("Index", indices, vocabulary, std::nullopt);
-  if (rows == vocabulary) return at::embedding(weight, indices, padding_idx);
+  const at::Tensor ids = CheckedIds("Index", indices, vocabulary, std::nullopt);
+  if (rows == vocabulary) return at::embedding(weight, ids, padding_idx);
   if (rows == 0) {
     std::vector<int64_t> sizes = indices.sizes().vec();
     sizes.push_back(weight.size(1));
@@ -31,7 +31,7 @@ at::Tensor ShardedEmbedding(const at::Tensor& weight, const at::Tensor& indices,
     return at::zeros(sizes, weight.options()).add(weight.sum());
   }
   const bool pads = padding_idx >= offset && padding_idx < offset + rows;
-  const at::Tensor local = indices.to(at::kLong).sub(offset);
+  const at::Tensor local = ids.to(at::kLong).sub(offset);
   const at::Tensor elsewhere = local.lt(0).logical_or_(local.ge(rows));
   return at::embedding(weight, local.masked_fill(elsewhere, 0),
                        pads ? padding_idx - offset : -1)
