@@ -11,7 +11,8 @@ import pytest
 COMMAND = [
     sys.executable, "-m", "shardplane.demo", "--workers", "2", "--layers",
     "1", "--dim", "32", "--heads", "4", "--kv-heads", "2", "--vocabulary",
-    "301", "--batch", "16", "--sequence", "16", "--lr", "0.01"]
+    "301", "--batch", "16", "--sequence", "16", "--lr", "0.01",
+    "--threads", "1"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
@@ -35,16 +36,16 @@ def test_demo_learns_what_pytorch_learns(tmp_path):
     text = done.stdout
     for part in (
             "tok_embeddings", "SequenceParallel", "weight [S(0)]",
-            "reduce_scatter", "all_gather", "60/60", "tokens/s",
+            "reduce_scatter", "all_gather", "60/60", "tokens/s", "A step of ",
             "held out: ", "Apache-2.0", "It goes on after 'You may'",
             "* Shardplane   o PyTorch   # both", str(picture)):
         assert part in text, part
     perplexities = figures(text, "held-out perplexity")
     assert len(perplexities) == 2
     assert perplexities[0] == perplexities[1]  # as printed
-    assert max(perplexities) < 250
+    assert max(perplexities) < 60  # who only counts gets 72
     losses = figures(text, "last loss")
-    assert losses[0] == losses[1] < 5
+    assert losses[0] == losses[1] < 4.5
     difference = re.search(r"largest loss difference .*: (\S+)", text)[1]
     assert float(difference) < 1e-9
     assert picture.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
@@ -57,8 +58,8 @@ def test_demo_says_that_it_has_learnt_too_little(tmp_path):
     assert done.returncode == 1, done.stderr
     assert "FAILED: held-out perplexity of Shardplane: expected below" in (
         done.stdout)
-    assert "PyTorch run" not in done.stdout and "# both" not in done.stdout
-    assert "largest loss difference" not in done.stdout
+    for part in ("The same run", "o PyTorch", "largest loss difference"):
+        assert part not in done.stdout
 
 
 def children(pid):
@@ -71,8 +72,7 @@ def children(pid):
     return found
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT])
-def test_demo_that_is_interrupted_ends_its_cluster(sent, tmp_path):
+def test_demo_that_is_interrupted_ends_its_cluster(tmp_path):
     with subprocess.Popen(
             [*COMMAND, "--steps", "100000", "--picture",
              str(tmp_path / "curves.png")], stdout=subprocess.PIPE,
@@ -82,7 +82,7 @@ def test_demo_that_is_interrupted_ends_its_cluster(sent, tmp_path):
                 break
         daemons = [os.pidfd_open(pid) for pid in children(process.pid)]
         assert len(daemons) == 3
-        process.send_signal(sent)
+        process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=60)
         assert process.returncode == 130, errors
         assert "interrupted: the cluster has ended" in output

@@ -35,6 +35,13 @@ def test_help_of_each_command(command):
         assert f"usage: ./shardplane {command}" in result.stdout
 
 
+def test_help_of_demo_names_every_demo():
+    listed = run("help", "demo").stdout
+    for path in (ROOT / "python/shardplane/demos").glob("*.py"):
+        if "def main(" in path.read_text():
+            assert f"\n  {path.stem} " in listed
+
+
 def test_unknown_command_exits_2():
     result = run("frobnicate")
     assert result.returncode == 2

@@ -16,7 +16,7 @@ BETAS = (0.9, 0.95)
 WEIGHT_DECAY = 0.1
 CLIP_NORM = 1.0
 WARM_UP = 20  # steps
-TEMPERATURE = 0.7
+TEMPERATURE = 0.5
 
 
 def learning_rate(step, steps, peak):
@@ -28,8 +28,8 @@ def learning_rate(step, steps, peak):
 
 
 def train_sharded(m, batches, peak, progress):
-    """One loss a step."""
-    losses, steps = [], len(batches)
+    """A loss and a StepTiming for each step."""
+    losses, timings, steps = [], [], len(batches)
     for step, (x, y) in enumerate(batches):
         optimizer = sp.AdamW(
             lr=learning_rate(step, steps, peak), betas=BETAS,
@@ -37,11 +37,13 @@ def train_sharded(m, batches, peak, progress):
             groups={NORMS: {"weight_decay": 0.0}})
         loss = m.step(x, targets=y, optimizer=optimizer, clip_norm=CLIP_NORM)
         losses.append(loss.item())
+        timings.append(m.last_timing())
         progress.show(step + 1, losses[-1])
-    return losses
+    return losses, timings
 
 
 def train_plain(module, batches, peak, progress):
+    """A loss for each step."""
     optimizer = torch.optim.AdamW(parameter_groups(module, WEIGHT_DECAY),
                                   betas=BETAS)
     losses, steps = [], len(batches)
