@@ -5,6 +5,7 @@ import atexit
 import os
 import shutil
 import signal
+import sys
 import tempfile
 
 from shardplane.connection import Connection
@@ -164,7 +165,10 @@ def main(arguments=None):
     up.add_argument("--device", default="cpu", metavar="cpu|cuda|cuda:N",
                     help="cuda: a GPU for each worker; cuda:N: that one for all")
     options = parser.parse_args(arguments)
-    _up(options.workers, options.device)
+    try:
+        _up(options.workers, options.device)
+    except (RuntimeError, TimeoutError) as error:  # it did not start: why
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

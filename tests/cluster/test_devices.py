@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 
 import pytest
 import torch
@@ -31,6 +32,18 @@ def test_a_gpu_that_is_not_there_ends_the_start_at_once():
     assert "worker-0 ended with code 1" in text
     assert "expected" in text and f"got: {device}" in text
     assert "GPU" in text
+
+
+def test_up_ends_with_the_same_words():
+    device = f"cuda:{torch.cuda.device_count()}"
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore::RuntimeWarning:runpy", "-m",
+         "shardplane.local_cluster", "up", "--workers=1",
+         f"--device={device}"],
+        capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 1
+    assert f"got: {device}" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_an_unknown_device_is_refused():
