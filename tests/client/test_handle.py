@@ -81,6 +81,20 @@ def test_forward_backward_accumulates_and_update_applies(cluster):
         check_gradients(case.m, case.reference)
 
 
+def test_last_timing_tells_where_the_time_of_a_step_went(cluster):
+    with pair(cluster, loss="sum") as case:
+        assert case.m.last_timing() is None
+        case.m.step(rand(6, 10), optimizer=sp.SGD(lr=0.1))
+        timing = case.m.last_timing()
+        assert 0 < timing.collective_seconds < timing.run_seconds
+        assert 0 < timing.commit_call_seconds
+        assert (timing.run_seconds + timing.commit_call_seconds
+                < timing.seconds)
+        case.m.update(sp.SGD(lr=0.1))
+        assert case.m.last_timing().run_seconds == 0
+        assert case.m.last_timing().commit_call_seconds > 0
+
+
 def test_callable_loss_with_targets_and_constants(cluster):
     weight = torch.rand(10, dtype=torch.float64)
     x, target = rand(6, 10), rand(6, 10, seed=1)
