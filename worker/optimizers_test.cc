@@ -11,6 +11,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/matchers.h"
+#include "worker/device_for_test.h"
 
 namespace shardplane {
 namespace {
@@ -82,17 +83,18 @@ template <typename Reference>
 void ExpectSameUpdates(const Hyperparameters& values, Reference reference,
                        const Precision& precision, int64_t size) {
   const auto [type, tolerance] = precision;
-  const at::Tensor start = at::arange(size, at::kDouble).cos().to(type);
+  const c10::Device device(DeviceForTest(0));
+  const auto f64 = at::TensorOptions(at::kDouble).device(device);
+  const at::Tensor start = at::arange(size, f64).cos().to(type);
   reference.parameter = start.to(at::kDouble);
   Optimizers optimizers;
-  const NamedTensors parameters{{"w", start.clone()},
-                                {"empty", at::empty({0}, type)}};
+  const at::Tensor empty = start.narrow(0, 0, 0).contiguous();
+  const NamedTensors parameters{{"w", start.clone()}, {"empty", empty}};
   for (int step = 0; step < 4; ++step) {
     const at::Tensor gradient =
-        (at::arange(size, at::kDouble) + 2 * step).sin().to(type);
+        (at::arange(size, f64) + 2 * step).sin().to(type);
     reference.Step(gradient.to(at::kDouble));
-    const NamedTensors gradients{{"w", gradient.clone()},
-                                 {"empty", at::empty({0}, type)}};
+    const NamedTensors gradients{{"w", gradient.clone()}, {"empty", empty}};
     ASSERT_THAT(optimizers.Apply(Of(values), parameters, gradients), IsOk());
     EXPECT_TRUE(gradients.at("w").equal(gradient)) << "gradients stay";
   }

@@ -3,150 +3,25 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <cmath>
-#include <functional>
-#include <memory>
-#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "absl/types/span.h"
 #include "common/dropout_mask.h"
-#include "common/gradient_norm.h"
 #include "common/tensor_spec.h"
 #include "tests/matchers.h"
-#include "worker/device_for_test.h"
-#include "worker/fake_gang_store.h"
 #include "worker/programs_for_test.h"
+#include "worker/torch_executor_for_test.h"
 
 namespace shardplane {
 namespace {
 
 using absl::StatusCode;
 using testing::AllOf;
-using testing::Each;
 using testing::ElementsAre;
-using testing::FloatEq;
 using testing::HasSubstr;
 using testing::IsEmpty;
-
-// Ranks that are threads, each with an executor of its own on DeviceForTest.
-class TorchExecutorTest : public testing::Test {
- protected:
-  void SetUp() override { Form(*DeviceMesh::Create({{"tp", 2}})); }
-
-  // Skips the test where this machine has too few GPUs for it.
-  void Form(const DeviceMesh& mesh) {
-    mesh_ = mesh;
-    ++epoch_;
-    auto store = std::make_shared<FakeGangStore>();
-    while (static_cast<int>(executors_.size()) < mesh.size()) {
-      const int rank = static_cast<int>(executors_.size());
-      executors_.push_back(
-          *MakeTorchExecutor({.device = DeviceForTest(rank), .threads = 1}));
-    }
-    std::vector<absl::Status> formed(mesh.size());
-    ForEachRank([&](int rank) {
-      formed[rank] = executors_[rank]->JoinGang({.deployment = "deployments/d",
-                                                 .epoch = epoch_,
-                                                 .rank = rank,
-                                                 .mesh = mesh},
-                                                store);
-    });
-    if (TooFewGpus(formed[0], mesh.size())) GTEST_SKIP() << formed[0];
-    EXPECT_THAT(formed, Each(IsOk()));
-  }
-
-  void ForEachRank(const std::function<void(int)>& body) {
-    std::vector<std::thread> threads;
-    for (int rank = 0; rank < mesh_.size(); ++rank) {
-      threads.emplace_back(body, rank);
-    }
-    for (std::thread& thread : threads) thread.join();
-  }
-
-  // net1 and net2 of TwoLinears, from rank 1.
-  void Materialize() {
-    StageOn(1, "parameter:net1.weight", F32({3, 2}, {1, 2, 3, 4, 5, 6}));
-    StageOn(1, "parameter:net2.weight", F32({2, 3}, {1, 0, 1, 0, 1, 2}));
-    ForEachRank([&](int rank) {
-      const auto ran = executors_[rank]->Materialize(TwoWeights());
-      ASSERT_THAT(ran, IsOk());
-      EXPECT_THAT(ran->counts, ElementsAre(CollectiveCount{"materialize",
-                                                           "scatter", 2, 64}));
-    });
-  }
-
-  void Load(const ShardedProgram& program) {
-    ForEachRank([&](int rank) {
-      EXPECT_THAT(executors_[rank]->LoadProgram("p", program), IsOk());
-    });
-  }
-
-  void StageOn(int rank, const std::string& key, const HostTensor& tensor) {
-    ASSERT_THAT(executors_[rank]->Stage(key, tensor), IsOk());
-  }
-
-  // Runs "p" on one input, everywhere. Rank 0's result.
-  RunResult Run(RunMode mode, const HostTensor& x, bool accumulate = false) {
-    return Run({.program = "p",
-                .mode = mode,
-                .inputs = {"upload:x"},
-                .accumulate = accumulate},
-               x);
-  }
-  RunResult Run(const RunSpec& spec, const HostTensor& x) {
-    std::vector<RunResult> results(mesh_.size());
-    ForEachRank([&](int rank) {
-      StageOn(rank, "upload:x", x);
-      auto result = executors_[rank]->Run(spec);
-      ASSERT_THAT(result, IsOk());
-      results[rank] = *result;
-    });
-    for (const RunResult& result : results) {
-      EXPECT_EQ(result.gradient_norm, results[0].gradient_norm);
-    }
-    return results[0];
-  }
-  RunResult TrainWithNorm(bool accumulate = false) {
-    return Run({.program = "p",
-                .mode = RunMode::kTrain,
-                .inputs = {"upload:x"},
-                .accumulate = accumulate,
-                .gradient_norm = true},
-               F32({1, 2}, {1, 10}));
-  }
-  RunResult Norm() {
-    return Run({.mode = RunMode::kNorm}, F32({1, 2}, {1, 10}));
-  }
-  RunResult Train(bool accumulate = false) {
-    return Run(RunMode::kTrain, F32({1, 2}, {1, 10}), accumulate);
-  }
-  void Commit(const std::optional<Hyperparameters>& values,
-              std::optional<double> clip_norm = std::nullopt) {
-    for (const auto& executor : executors_) {
-      ASSERT_THAT(CommitOn(*executor, values, clip_norm), IsOk());
-    }
-  }
-  static absl::Status CommitOn(Executor& executor,
-                               const std::optional<Hyperparameters>& values,
-                               std::optional<double> clip_norm = std::nullopt) {
-    std::optional<OptimizerOptions> optimizer;
-    if (values.has_value()) optimizer = OptimizerOptions{.values = *values};
-    return executor.Commit(optimizer, clip_norm);
-  }
-
-  std::vector<float> Read(int rank, const TensorKey& key) {
-    auto tensor = executors_[rank]->Read(key);
-    EXPECT_THAT(tensor, IsOk());
-    return tensor.ok() ? Floats(tensor->local) : std::vector<float>();
-  }
-
-  DeviceMesh mesh_;
-  uint64_t epoch_ = 0;
-  std::vector<std::unique_ptr<Executor>> executors_;
-};
 
 TEST_F(TorchExecutorTest, ScattersParametersFromTheSourceRank) {
   Materialize();
@@ -264,18 +139,6 @@ TEST_F(TorchExecutorTest, ForwardAloneHasNoLossAndLeavesGradients) {
   EXPECT_THAT(Read(1, GradientKey{"net1.weight"}), ElementsAre(3, 30));
 }
 
-TEST_F(TorchExecutorTest, CommitUpdatesAndKeepsTheGradients) {
-  Materialize();
-  Load(TwoLinears());
-  Train();
-  EXPECT_THAT(Read(1, ParameterKey{"net1.weight"}), ElementsAre(5, 6));
-  Commit(SgdOptions{.lr = 0.5});
-  EXPECT_THAT(Read(1, ParameterKey{"net1.weight"}), ElementsAre(3.5, -9));
-  EXPECT_THAT(Read(1, GradientKey{"net1.weight"}), ElementsAre(3, 30));
-  Commit(SgdOptions{.lr = 0.5});  // an update alone: the same gradients
-  EXPECT_THAT(Read(1, ParameterKey{"net1.weight"}), ElementsAre(2, -24));
-}
-
 // Twice the mask of each rank's rows.
 std::vector<float> MaskedOnes(uint64_t seed, uint64_t step, Extent rows) {
   std::vector<uint8_t> keep(4 * rows.size);
@@ -313,131 +176,6 @@ TEST_F(TorchExecutorTest, MasksFollowFromTheSeedAndTheStep) {
       }
     }
   }
-}
-
-// The squares of both gradients, of both ranks:
-// 1 + 100 + 1 + 100 + 9 + 900, and 2 (21^2 + 43^2 + 65^2).
-constexpr double kSquares = 1111 + 13030;
-
-TEST_F(TorchExecutorTest, NormIsOverAllRanks) {
-  Materialize();
-  Load(TwoLinears());
-  const RunResult result = TrainWithNorm();
-  EXPECT_DOUBLE_EQ(result.gradient_norm, std::sqrt(kSquares));
-  EXPECT_THAT(result.ran.counts,
-              ElementsAre(CollectiveCount{"forward", "all_reduce", 1, 8},
-                          CollectiveCount{"backward", "all_reduce", 1, 8},
-                          CollectiveCount{"optimizer", "all_reduce", 1, 8}));
-  EXPECT_EQ(result.ran.hash,
-            HashCollectives(NormCollectives(mesh_), HashOf(TwoLinears(), {0})));
-  EXPECT_EQ(Train().gradient_norm, 0) << "only where it is asked for";
-}
-
-TEST_F(TorchExecutorTest, ClippingScalesTheUpdateAndNotTheGradients) {
-  Materialize();
-  Load(TwoLinears());
-  const double half = std::sqrt(kSquares) / 2;
-  TrainWithNorm();
-  Commit(SgdOptions{.lr = 0.5}, half);
-  // 5 - 0.5 * 0.5 * 3, 6 - 0.5 * 0.5 * 30
-  EXPECT_THAT(Read(1, ParameterKey{"net1.weight"}),
-              ElementsAre(FloatEq(4.25), FloatEq(-1.5)));
-  EXPECT_THAT(Read(1, GradientKey{"net1.weight"}), ElementsAre(3, 30));
-}
-
-TEST_F(TorchExecutorTest, NormBelowTheLimitChangesNothing) {
-  Materialize();
-  Load(TwoLinears());
-  TrainWithNorm();
-  Commit(SgdOptions{.lr = 0.5}, 1000);
-  EXPECT_THAT(Read(1, ParameterKey{"net1.weight"}), ElementsAre(3.5, -9));
-}
-
-TEST_F(TorchExecutorTest, NormIsOfWhatCommitFinds) {
-  Materialize();
-  Load(TwoLinears());
-  Train();
-  Commit(std::nullopt);
-  EXPECT_DOUBLE_EQ(TrainWithNorm(/*accumulate=*/true).gradient_norm,
-                   2 * std::sqrt(kSquares));
-  Commit(std::nullopt);
-  EXPECT_THAT(Read(1, GradientKey{"net1.weight"}), ElementsAre(6, 60));
-  const RunResult alone = Norm();
-  EXPECT_DOUBLE_EQ(alone.gradient_norm, 2 * std::sqrt(kSquares));
-  EXPECT_EQ(alone.ran.hash, HashCollectives(NormCollectives(mesh_)));
-  EXPECT_FALSE(alone.loss.has_value());
-  // The last call's output is still there.
-  EXPECT_THAT(Read(0, OutputKey{0}), ElementsAre(86, 173));
-  // A discarded run leaves what was there.
-  TrainWithNorm(/*accumulate=*/true);
-  for (const auto& executor : executors_) {
-    ASSERT_THAT(executor->Discard(), IsOk());
-  }
-  EXPECT_DOUBLE_EQ(Norm().gradient_norm, 2 * std::sqrt(kSquares));
-}
-
-TEST_F(TorchExecutorTest, ClippingNeedsTheNorm) {
-  Materialize();
-  Load(TwoLinears());
-  Train();
-  EXPECT_THAT(
-      CommitOn(*executors_[1], SgdOptions{.lr = 0.5}, 1.0),
-      AllOf(StatusIs(StatusCode::kFailedPrecondition, HasSubstr("clip_norm")),
-            HasReason("NO_GRADIENT_NORM")));
-  EXPECT_THAT(Read(1, ParameterKey{"net1.weight"}), ElementsAre(5, 6));
-  TrainWithNorm();
-  Commit(std::nullopt);
-  EXPECT_THAT(CommitOn(*executors_[1], SgdOptions{.lr = 0.5}, 1.0),
-              HasReason("NO_GRADIENT_NORM"));
-}
-
-TEST_F(TorchExecutorTest, AnotherKindOfOptimizerChangesNothing) {
-  Materialize();
-  Load(TwoLinears());
-  Train();
-  Commit(SgdOptions{.lr = 0.5});
-  Run(RunMode::kTrain, F32({1, 2}, {0, 0}));
-  for (const auto& executor : executors_) {
-    EXPECT_THAT(CommitOn(*executor, AdamOptions{.lr = 1}),
-                AllOf(StatusIs(StatusCode::kFailedPrecondition,
-                               HasSubstr("expected SGD")),
-                      HasReason("OPTIMIZER_KIND_DIFFERS")));
-    ASSERT_THAT(executor->Discard(), IsOk());
-  }
-  EXPECT_THAT(Read(1, ParameterKey{"net1.weight"}), ElementsAre(3.5, -9));
-  EXPECT_THAT(Read(1, GradientKey{"net1.weight"}), ElementsAre(3, 30));
-  for (const auto& executor : executors_) {
-    ASSERT_THAT(executor->ResetOptimizer(), IsOk());
-  }
-  Commit(AdamOptions{.lr = 1, .eps = 0});  // its first step is the sign
-  EXPECT_THAT(Read(1, ParameterKey{"net1.weight"}),
-              ElementsAre(FloatEq(2.5), FloatEq(-10)));
-}
-
-TEST_F(TorchExecutorTest, AccumulateAddsAtCommit) {
-  Materialize();
-  Load(TwoLinears());
-  Train();
-  Commit(std::nullopt);
-  Train(/*accumulate=*/true);
-  Commit(std::nullopt);
-  EXPECT_THAT(Read(1, GradientKey{"net1.weight"}), ElementsAre(6, 60));
-  Train();
-  Commit(std::nullopt);
-  EXPECT_THAT(Read(1, GradientKey{"net1.weight"}), ElementsAre(3, 30));
-}
-
-TEST_F(TorchExecutorTest, DiscardedGradientsAreGone) {
-  Materialize();
-  Load(TwoLinears());
-  Train();
-  for (const auto& executor : executors_) {
-    ASSERT_THAT(executor->Discard(), IsOk());
-  }
-  EXPECT_THAT(executors_[0]->Read(GradientKey{"net1.weight"}),
-              StatusIs(StatusCode::kNotFound, HasSubstr("net1.weight")));
-  Commit(SgdOptions{.lr = 0.5});
-  EXPECT_THAT(Read(1, ParameterKey{"net1.weight"}), ElementsAre(5, 6));
 }
 
 TEST_F(TorchExecutorTest, LoadsAllOrNothing) {

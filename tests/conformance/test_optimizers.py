@@ -26,10 +26,11 @@ def mean_square(output, target):
 
 
 class NormedMLP(MLPModule):
-    """Uneven, with a parameter that nothing cuts, and one without use."""
+    """Uneven: on 4 ranks 2, 2, 1 and no rows; with a parameter that nothing
+    cuts, and one without use."""
 
     def __init__(self):
-        super().__init__(hidden=17)
+        super().__init__(hidden=5)
         self.scale = nn.Parameter(rand(10, seed=7) + 0.5)
         self.unused = nn.Parameter(rand(3))
 
