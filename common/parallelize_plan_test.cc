@@ -96,8 +96,8 @@ INSTANTIATE_TEST_SUITE_P(
                   ""},
                  "PrepareModuleInputOutput(in: S(0) -> R; out: R -> S(1))"},
         TextCase{"unknown",
-                 {UnknownStyle{"SequenceParallel"}, ""},
-                 "SequenceParallel(?)"}),
+                 {UnknownStyle{"PairwiseParallel"}, ""},
+                 "PairwiseParallel(?)"}),
     CaseName<TextCase>);
 
 GraphModule Mlp() { return MlpModule(); }
@@ -362,13 +362,13 @@ INSTANTIATE_TEST_SUITE_P(
                   "'conv') takes a tensor of 2 dims; got: f32[8, 4, 3]"},
         ErrorCase{"unknown style",
                   Mlp,
-                  {Entry("net1", {{UnknownStyle{"SequenceParallel"}, ""}})},
+                  {Entry("net1", {{UnknownStyle{"PairwiseParallel"}, ""}})},
                   kUnimplemented,
                   "STYLE_UNKNOWN",
                   "the style for module \"net1\" (pattern 'net1') must be one "
-                  "of ColwiseParallel, RowwiseParallel, PrepareModuleInput, "
-                  "PrepareModuleOutput, PrepareModuleInputOutput; got: "
-                  "SequenceParallel"},
+                  "of ColwiseParallel, RowwiseParallel, SequenceParallel, "
+                  "PrepareModuleInput, PrepareModuleOutput, "
+                  "PrepareModuleInputOutput; got: PairwiseParallel"},
         ErrorCase{"unknown mesh dim",
                   Mlp,
                   {Entry("net1", {{ColwiseParallel{}, "pp"}})},
