@@ -190,6 +190,27 @@ TEST(CompileTransformerTest, DropoutKeysDependOnNoMesh) {
   EXPECT_EQ(keys[0], keys[2]);
 }
 
+// Three heads on 4 ranks: one has none, and ATen's op cannot do without.
+TEST(CompileTransformerTest, AttentionOnARankWithoutHeadsIsOurOwn) {
+  for (const int ranks : {3, 4}) {
+    Request request{
+        *GraphModule::Create(
+            {Root({Placeholder("x"),
+                   Call("a", "aten.scaled_dot_product_attention.default",
+                        {Ref("x"), Ref("x"), Ref("x")}),
+                   Output(Ref("a"))})},
+            {}),
+        {Entry("", {PrepareModuleInput{{{Shard{1}, Shard{1}}}, {}}, ""})}};
+    request.input = {2, 3, 5, 4};
+    request.loss = false;
+    request.mesh = {{"tp", ranks}};
+    const std::string steps = Steps(Compile(request));
+    EXPECT_EQ(Count(steps, "shardplane.attention.default"), ranks == 4)
+        << steps;
+    EXPECT_EQ(Count(steps, "gather"), 0) << steps;
+  }
+}
+
 TEST(CompileTransformerTest, AttentionWithDropoutIsTakenApart) {
   const GraphModule module = Dropouts(
       {Call("q", "aten.view.default",

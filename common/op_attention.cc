@@ -33,6 +33,7 @@ class AttentionReader {
     SP_RETURN_IF_ERROR(ReadLeading());
     SP_RETURN_IF_ERROR(ReadLast());
     if (operands_.size() == 4) SP_RETURN_IF_ERROR(ReadMask());
+    op_->lowering = Lowering::kAttention;
     return absl::OkStatus();
   }
 

@@ -124,6 +124,20 @@ Op OpEmitter::ToEmbedding(const OpInstance& op, const OpSharding& sharding,
   return emitted;
 }
 
+bool OpEmitter::LeavesARankEmpty(const OpInstance& op,
+                                 const OpSharding& sharding) const {
+  const DeviceMesh& mesh = builder_->mesh();
+  for (int rank = 0; rank < mesh.size(); ++rank) {
+    for (size_t i = 0; i < op.results.size(); ++i) {
+      if (NumElements(LocalShape(op.results[i].type.shape, sharding.results[i],
+                                 mesh, mesh.Coordinate(rank))) == 0) {
+        return true;
+      }
+    }
+  }
+  return false;
+}
+
 Op OpEmitter::ToDropout(const ValueCall& call, const OpInstance& op,
                         const OpSharding& sharding, ValueId operand) {
   ProgramArgumentList sizes;
@@ -279,6 +293,9 @@ absl::StatusOr<std::vector<ValueId>> OpEmitter::EmitChosen(
                    : ToOp(op.target, op.args, op.kwargs, ids, "");
   if (op.lowering == Lowering::kResize) {
     emitted.args[op.sizes_argument] = LocalSizes(op.results[0], op, sharding);
+  }
+  if (op.lowering == Lowering::kAttention && LeavesARankEmpty(op, sharding)) {
+    emitted.target = "shardplane.attention.default";
   }
   emitted.fqn = call.fqn;
   return builder_->EmitOp(std::move(emitted), results);

@@ -57,6 +57,8 @@ class OpEmitter {
                    const OpSharding& sharding, ValueId operand);
   Op ToEmbedding(const OpInstance& op, const OpSharding& sharding,
                  const std::vector<ValueId>& ids) const;
+  // Whether some rank has nothing of a dim of the result.
+  bool LeavesARankEmpty(const OpInstance& op, const OpSharding& sharding) const;
   Op ToDropout(const ValueCall& call, const OpInstance& op,
                const OpSharding& sharding, ValueId operand);
   void CountFlops(const OpInstance& op, const OpSharding& sharding,

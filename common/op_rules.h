@@ -57,6 +57,7 @@ enum class Lowering {
   kMean,     // with a reduced factor cut: a sum, divided by the global count
   kEmbedding,  // args: weight, indices, padding_idx; rows are looked up where
                // they are
+  kAttention,  // where a rank may have nothing of a cut dim, our own op
   kDropout,    // args: input, rate; the mask follows from global indices
 };
 

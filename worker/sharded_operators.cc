@@ -66,6 +66,22 @@ at::Tensor CounterDropout(const at::Tensor& x, const at::Tensor& random,
   return at::where(keep.to(x.device()), x.mul(scale), 0);
 }
 
+at::Tensor ShardedAttention(const at::Tensor& query, const at::Tensor& key,
+                            const at::Tensor& value,
+                            const std::optional<at::Tensor>& mask,
+                            double dropout_p, bool is_causal,
+                            std::optional<double> scale, bool enable_gqa) {
+  std::vector<int64_t> sizes = query.sizes().vec();
+  sizes.back() = value.size(-1);
+  at::Tensor result = at::zeros(sizes, query.options());
+  if (result.numel() > 0) {
+    return at::scaled_dot_product_attention(query, key, value, mask, dropout_p,
+                                            is_causal, scale, enable_gqa);
+  }
+  // Nothing is added, and autograd is led to all three.
+  return result.add(query.sum()).add(key.sum()).add(value.sum());
+}
+
 void RegisterShardedOperators() {
   static const torch::Library* const library = [] {
     // Lives as long as the process: calls may come from its last destructors.
@@ -79,6 +95,11 @@ void RegisterShardedOperators() {
         "dropout(Tensor x, Tensor random, float p, int node, int[] sizes, "
         "int[] offsets) -> Tensor",
         &CounterDropout);
+    made->def(
+        "attention(Tensor query, Tensor key, Tensor value, "
+        "Tensor? attn_mask=None, float dropout_p=0., bool is_causal=False, *, "
+        "float? scale=None, bool enable_gqa=False) -> Tensor",
+        &ShardedAttention);
     made->def("class_max(Tensor logits, int dim) -> Tensor", &ClassMax);
     made->def(
         "cross_entropy_terms(Tensor logits, Tensor max, Tensor target, "

@@ -32,6 +32,14 @@ at::Tensor CounterDropout(const at::Tensor& x, const at::Tensor& random,
                           double p, int64_t node, at::IntArrayRef sizes,
                           at::IntArrayRef offsets);
 
+// aten.scaled_dot_product_attention, and nothing where the result is empty:
+// on a rank without heads LibTorch 2.11 divides by their number (SIGFPE).
+at::Tensor ShardedAttention(const at::Tensor& query, const at::Tensor& key,
+                            const at::Tensor& value,
+                            const std::optional<at::Tensor>& mask,
+                            double dropout_p, bool is_causal,
+                            std::optional<double> scale, bool enable_gqa);
+
 // Cross-entropy of logits whose classes are cut over ranks takes three steps:
 //   max   = class_max(logits, dim)           its max over ranks
 //   terms = cross_entropy_terms(logits, max, target, ...)   its sum over ranks

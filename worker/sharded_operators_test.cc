@@ -182,6 +182,34 @@ at::Tensor WholeDropout(const at::Tensor& x, const at::Tensor& random, double p,
   return Dropout(x, random, p, node, x.sizes(), offsets);
 }
 
+// By name: what a program calls.
+at::Tensor Attention(const at::Tensor& q, const at::Tensor& k,
+                     const at::Tensor& v, bool causal, bool grouped) {
+  static const auto op = Operator("shardplane::attention", &ShardedAttention);
+  return op.call(q, k, v, std::nullopt, 0, causal, std::nullopt, grouped);
+}
+
+TEST(ShardedAttentionTest, IsAtensWhereThereAreHeads) {
+  const at::Tensor q = Values({2, 4, 6, 8}, 1);
+  const at::Tensor k = Values({2, 2, 6, 8}, 2);
+  const at::Tensor v = Values({2, 2, 6, 8}, 3);
+  EXPECT_TRUE(at::equal(
+      Attention(q, k, v, true, true),
+      at::scaled_dot_product_attention(q, k, v, {}, 0, true, {}, true)));
+}
+
+TEST(ShardedAttentionTest, ARankWithoutHeadsHasNothingAndZeroGradients) {
+  for (const bool causal : {false, true}) {
+    const at::Tensor q = Leaf(Values({2, 0, 6, 8}, 1));
+    const at::Tensor k = Leaf(Values({2, 0, 5, 8}, 2));
+    const at::Tensor v = Leaf(Values({2, 0, 5, 3}, 3));
+    const at::Tensor result = Attention(q, k, v, causal, true);
+    EXPECT_EQ(result.sizes(), at::IntArrayRef({2, 0, 6, 3}));
+    const auto gradients = torch::autograd::grad({result.sum()}, {q, k, v});
+    EXPECT_EQ(gradients[1].sizes(), k.sizes());
+  }
+}
+
 TEST(CounterDropoutTest, PartsAreThoseOfTheWhole) {
   const at::Tensor x = Values({5, 6, 7}, 1);
   const at::Tensor whole = WholeDropout(x, Random(1, 2), 0.4, 3);
