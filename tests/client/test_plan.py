@@ -74,9 +74,9 @@ def test_a_subclass_is_no_known_style():
         pass
 
     message = to_proto_plan({"a": ColwiseParallel(),
-                             "b": tp.SequenceParallel()})
+                             "b": sp.InputReshard()})
     assert [e.value.style.unknown for e in message.entries] == [
-        "ColwiseParallel", "SequenceParallel"]
+        "ColwiseParallel", "InputReshard"]
 
 
 def test_style_names_its_mesh_dim():
