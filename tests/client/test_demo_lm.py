@@ -3,6 +3,7 @@
 import collections
 import math
 import random
+import types
 
 import pytest
 import torch
@@ -208,6 +209,18 @@ def test_learning_rate():
     assert rates[120] == pytest.approx(0.2)
 
 
+def test_a_loss_that_is_not_finite_ends_the_training():
+    module = lm_model.Decoder(SIZES)
+    tokens = torch.zeros(1, 12, dtype=torch.int64)
+    lost = []
+    progress = types.SimpleNamespace(show=lambda *seen: lost.append(seen))
+    with torch.no_grad():
+        module.output.weight.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="step 1: .* got: nan"):
+        lm_training.train_plain(module, [(tokens, tokens)], 0.1, progress)
+    assert not lost
+
+
 def test_perplexity_leaves_out_what_is_no_target():
     x = torch.zeros(1, 4, dtype=torch.int64)
     y = torch.tensor([[0, 1, -1, -1]])
@@ -279,11 +292,20 @@ def test_picture_is_a_png(tmp_path):
 
 def test_progress_line():
     progress = Progress("run", 40, tokens=100)
-    line = progress.line(10, 1.5, now=progress.started + 5)
-    assert line == ("run        [#######.......................]   10/40  "
-                    "loss 1.5000     2.0 steps/s     200 tokens/s  0:15 left")
-    assert "tokens" not in Progress("run", 40).line(10, 1.5, now=0)
+    assert progress.line(10, 1.5, now=progress.started + 5) == (
+        "run        [###.........]   10/40  loss 1.5000     200 tokens/s  "
+        "0:15 left")
+    progress = Progress("run", 40)
+    assert progress.line(20, 1.5, now=progress.started + 5) == (
+        f"run        [{'#' * 15}{'.' * 15}]   20/40  loss 1.5000     4.0 "
+        "steps/s")
     assert [duration(s) for s in (0.2, 59.6, 125)] == ["0:00", "1:00", "2:05"]
+
+
+def test_progress_line_fits_into_a_terminal():
+    progress = Progress("Shardplane", 9999, tokens=10 ** 4)
+    line = progress.line(1, 12.3456, now=progress.started + 0.2)
+    assert len(line) <= 79, line
 
 
 @pytest.mark.parametrize("arguments, message", [

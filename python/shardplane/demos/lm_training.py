@@ -27,8 +27,17 @@ def learning_rate(step, steps, peak):
     return peak * (0.1 + 0.45 * (1 + math.cos(math.pi * part)))
 
 
+def _finite(loss, step):
+    value = loss.item()
+    if not math.isfinite(value):
+        raise FloatingPointError(f"loss of step {step + 1}: expected a finite "
+                                 f"number, got: {value}")
+    return value
+
+
 def train_sharded(m, batches, peak, progress):
-    """A loss and a StepTiming for each step."""
+    """A loss and a StepTiming for each step. FloatingPointError: a loss that
+    is not finite."""
     losses, timings, steps = [], [], len(batches)
     for step, (x, y) in enumerate(batches):
         optimizer = sp.AdamW(
@@ -36,14 +45,14 @@ def train_sharded(m, batches, peak, progress):
             weight_decay=WEIGHT_DECAY,
             groups={NORMS: {"weight_decay": 0.0}})
         loss = m.step(x, targets=y, optimizer=optimizer, clip_norm=CLIP_NORM)
-        losses.append(loss.item())
+        losses.append(_finite(loss, step))
         timings.append(m.last_timing())
         progress.show(step + 1, losses[-1])
     return losses, timings
 
 
 def train_plain(module, batches, peak, progress):
-    """A loss for each step."""
+    """A loss for each step, or FloatingPointError."""
     optimizer = torch.optim.AdamW(parameter_groups(module, WEIGHT_DECAY),
                                   betas=BETAS)
     losses, steps = [], len(batches)
@@ -55,7 +64,7 @@ def train_plain(module, batches, peak, progress):
         loss.backward()
         torch.nn.utils.clip_grad_norm_(module.parameters(), CLIP_NORM)
         optimizer.step()
-        losses.append(loss.item())
+        losses.append(_finite(loss, step))
         progress.show(step + 1, losses[-1])
     return losses
 

@@ -3,7 +3,7 @@
 import sys
 import time
 
-_WIDTH = 30
+_COLUMNS = 79
 
 
 def title(text):
@@ -37,20 +37,22 @@ class Progress:
         elif step % max(self._steps // 5, 1) and not last:
             return
         self._shown = now
-        print(("\r" if self._live else "") + self.line(step, loss, now),
+        line = self.line(step, loss, now)
+        print("\r" + line.ljust(_COLUMNS) if self._live else line,
               end="" if self._live and not last else "\n", flush=True)
 
     def line(self, step, loss, now):
+        """At most 79 columns: a longer one would not be overwritten."""
         seconds = max(now - self.started, 1e-9)
-        filled = _WIDTH * step // self._steps
-        parts = [f"{self._name:10} [{'#' * filled}{'.' * (_WIDTH - filled)}] "
-                 f"{step:4}/{self._steps}", f"loss {loss:.4f}",
-                 f"{step / seconds:6.1f} steps/s"]
         if self._tokens:
             left = seconds * (self._steps / step - 1)
-            parts += [f"{self._tokens * step / seconds:6.0f} tokens/s",
-                      f"{duration(left)} left"]
-        return "  ".join(parts)
+            width, rate = 12, (f"{self._tokens * step / seconds:6.0f} "
+                               f"tokens/s  {duration(left)} left")
+        else:
+            width, rate = 30, f"{step / seconds:6.1f} steps/s"
+        filled = width * step // self._steps
+        return (f"{self._name:10} [{'#' * filled}{'.' * (width - filled)}] "
+                f"{step:4}/{self._steps}  loss {loss:.4f}  {rate}")
 
     def rate(self):
         """Steps per second until now."""
