@@ -52,6 +52,30 @@ TEST(CompileTest, ProjectionsShareTheReductionOfTheirInputsGradient) {
   EXPECT_EQ(Count(steps, "alias"), 1) << steps;
 }
 
+// However many values there are, so wherever their storage grows, what was
+// gathered gets its gradient back (the sanitizers watch).
+TEST(CompileTest, GradientOfAGatheredInputInProgramsOfAnySize) {
+  for (int length = 1; length <= 40; ++length) {
+    std::vector<Node> nodes = {Placeholder("x")};
+    std::string last = "x";
+    for (int i = 0; i < length; ++i) {
+      const std::string name = absl::StrCat("relu", i);
+      nodes.push_back(Call(name, "aten.relu.default", {Ref(last)}));
+      last = name;
+    }
+    nodes.push_back(Call("y", "up", {Ref(last)}));
+    nodes.push_back(Output(Ref("y")));
+    Request request{*GraphModule::Create({Root(nodes), Mod("up", "Linear")},
+                                         {Param("up.weight", {8, 10})}),
+                    {Entry("up", Colwise(Shard{0}))}};
+    request.input_grad = true;
+    const auto compiled = Compile(request);
+    ASSERT_THAT(compiled, IsOk());
+    EXPECT_GE(compiled->program.inputs[0].gradient, 0) << length;
+    EXPECT_EQ(Count(Steps(compiled), "accumulate"), 0) << length;
+  }
+}
+
 // view(b, s, heads, d) after a colwise projection keeps the cut, on the heads.
 TEST(CompileTest, ViewIntoHeadsKeepsTheCut) {
   const GraphModule module = *GraphModule::Create(

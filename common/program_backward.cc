@@ -88,7 +88,7 @@ void ProgramBuilder::Back(const SegmentEntry& entry) {
 }
 
 void ProgramBuilder::BackVary(const Redistribute& step, ValueId gradient) {
-  const Info& info = info_[step.input];
+  const Info info = info_[step.input];  // a copy: MoveBack makes values
   if (info.gathered_from >= 0 && info.gathered_along == step.mesh_dim) {
     const int dim =
         ShardDim(value(info.gathered_from).spec.placements[step.mesh_dim]);
