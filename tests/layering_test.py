@@ -81,7 +81,8 @@ def folder_of(name):
 
 def is_test(name):
     """A test, or what only tests share: fixtures."""
-    return name.endswith(("_test.cc", "_fixture.h", "_fixture.cc"))
+    return name.endswith(("_test.cc", "_for_test.h", "_fixture.h",
+                          "_fixture.cc"))
 
 
 def is_torch(include):
@@ -125,8 +126,9 @@ def folders_keep_their_arrows(tree):
 
 
 def torch_stays_in_worker(tree):
+    """And in bench/, which measures the worker's parts beside ATen."""
     for name, includes in tree.includes.items():
-        if folder_of(name) != "worker":
+        if folder_of(name) not in ("worker", "bench"):
             for include in filter(is_torch, includes):
                 yield f"{name}: torch is for worker/ alone; got: {include}"
 
