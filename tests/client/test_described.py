@@ -1,6 +1,7 @@
 """The deployment of a description: numpy in and out, without torch."""
 
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -8,6 +9,9 @@ import numpy as np
 import pytest
 
 import shardplane as sp
+
+DECODER = (pathlib.Path(__file__).resolve().parents[2] / "docs" / "examples" /
+           "descriptions" / "decoder.json")
 
 MLP = {
     "type": "Sequential",
@@ -221,6 +225,29 @@ def test_modes_are_programs_of_one_deployment(cluster):
         np.testing.assert_array_equal(m(x), x)
         description.train()
         assert set(np.unique(m(x))) == {0.0, 2.0}
+
+
+def test_the_decoder_of_the_documents_learns(cluster):
+    """Straight from its file: dropout on, float32, heads and vocabulary cut."""
+    plan = {
+        "tok_embeddings": sp.RowwiseParallel(input_layouts=sp.Replicate()),
+        "layers.*.attention.w[qkv]": sp.ColwiseParallel(),
+        "layers.*.attention.wo": sp.RowwiseParallel(),
+        "layers.*.feed_forward.w1": sp.ColwiseParallel(),
+        "layers.*.feed_forward.w2": sp.RowwiseParallel(),
+        "output": sp.ColwiseParallel(),
+    }
+    tokens = np.random.default_rng(0).integers(8, size=(16, 8))
+    following = (tokens + 1) % 8  # what it is to learn
+    with cluster.parallelize_module(
+            DECODER, MESH, plan, example_inputs=(tokens,),
+            loss="cross_entropy", example_targets=(following,)) as m:
+        losses = [float(m.step(tokens, targets=(following,),
+                               optimizer=sp.Adam(lr=0.01)))
+                  for _ in range(60)]
+        assert losses[0] > 1.5 and losses[-1] < 0.5, losses
+        assert m.comm_counts()["backward"]["all_gather"] == 0
+        assert len(m.shards("output.weight")[0]) == 4
 
 
 def test_bfloat16_parameters_come_as_float32(cluster):
