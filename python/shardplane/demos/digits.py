@@ -16,8 +16,8 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel
 from torch.nn import functional as F
 
 import shardplane as sp
-from shardplane.demos.progress import Progress, title
-from shardplane.report import human_bytes
+from shardplane.demos.progress import (Progress, print_step_collectives,
+                                       title)
 
 PLAN = {
     "net1": ColwiseParallel(),
@@ -106,15 +106,6 @@ def train_plain(module, data, steps):
 def accuracy(module, x, y):
     with torch.no_grad():
         return (module(x).argmax(-1) == y).double().mean().item()
-
-
-def print_step_collectives(m):
-    counts, moved = m.comm_counts(), m.comm_bytes()
-    print("Collectives of one step, as they ran, on each rank:")
-    for phase in ("forward", "backward", "optimizer"):
-        kinds = [f"{count} {kind} ({human_bytes(moved[phase][kind])})"
-                 for kind, count in counts[phase].items()]
-        print(f"  {phase:10}{', '.join(kinds) or 'none'}")
 
 
 def run(cluster, workers, steps):

@@ -20,7 +20,8 @@ from shardplane.demos import lm_training as training
 from shardplane.demos.chart import save_picture, text_chart
 from shardplane.demos.lm_model import PLAN, Decoder, Sizes, cross_entropy
 from shardplane.demos.lm_text import HELD_OUT, RUN, TRAINING, Corpus
-from shardplane.demos.progress import Progress, duration, title
+from shardplane.demos.progress import (Progress, duration,
+                                       print_step_collectives, title)
 from shardplane.report import human_bytes
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -119,15 +120,6 @@ def print_plan(report):
         print(f"  warning: {d.message}")
     for d in report.notes:
         print(f"  note: {d.message}")
-
-
-def print_step_collectives(m):
-    counts, moved = m.comm_counts(), m.comm_bytes()
-    print("Collectives of one step, as they ran, on each rank:")
-    for phase in ("forward", "backward", "optimizer"):
-        kinds = [f"{count} {kind} ({human_bytes(moved[phase][kind])})"
-                 for kind, count in counts[phase].items()]
-        print(f"  {phase:10}{', '.join(kinds) or 'none'}")
 
 
 def print_times(timings, rate):

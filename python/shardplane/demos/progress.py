@@ -1,7 +1,9 @@
-"""Titles, and a bar while a model trains."""
+"""Titles, a bar while a model trains, and what its steps communicated."""
 
 import sys
 import time
+
+from shardplane.report import human_bytes
 
 _COLUMNS = 79
 
@@ -57,3 +59,12 @@ class Progress:
     def rate(self):
         """Steps per second until now."""
         return self._step / max(time.monotonic() - self.started, 1e-9)
+
+
+def print_step_collectives(m):
+    counts, moved = m.comm_counts(), m.comm_bytes()
+    print("Collectives of one step, as they ran, on each rank:")
+    for phase in ("forward", "backward", "optimizer"):
+        kinds = [f"{count} {kind} ({human_bytes(moved[phase][kind])})"
+                 for kind, count in counts[phase].items()]
+        print(f"  {phase:10}{', '.join(kinds) or 'none'}")
