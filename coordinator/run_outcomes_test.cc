@@ -1,13 +1,65 @@
 #include "coordinator/run_outcomes.h"
 
+#include <cstring>
+#include <string>
 #include <vector>
 
+#include "common/device_mesh.h"
+#include "common/host_tensor.h"
+#include "common/placement.h"
+#include "common/sharded_program.h"
+#include "coordinator/deployment.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/matchers.h"
 
 namespace shardplane {
 namespace {
+
+using ::testing::HasSubstr;
+
+HostTensor Scalar(float value) {
+  HostTensor tensor{{DType::kFloat32, {}}, std::string(sizeof(value), '\0')};
+  std::memcpy(tensor.bytes.data(), &value, sizeof(value));
+  return tensor;
+}
+
+// A program on three ranks whose loss lies as `placement` says.
+DeploymentProgram WithLoss(const Placement& placement) {
+  DeploymentProgram program;
+  program.program.mesh = *DeviceMesh::Create({{"tp", 3}});
+  program.program.values = {{"loss", {DType::kFloat32, {}}, {{placement}, {}}}};
+  program.program.loss = 0;
+  return program;
+}
+
+TEST(RunOutcomesTest, PartialLossIsTheSumOfTheRanks) {
+  const DeploymentProgram program = WithLoss(Partial{});
+  const std::vector<RunOutcome> outcomes{
+      {.loss = Scalar(1)}, {.loss = Scalar(2)}, {.loss = Scalar(4)}};
+  StepAnswer answer;
+  ASSERT_THAT(Assemble({.mode = RunMode::kTrain}, &program, outcomes, &answer),
+              IsOk());
+  EXPECT_EQ(answer.loss, Scalar(7));
+}
+
+TEST(RunOutcomesTest, ReplicatedLossCountsOnce) {
+  const DeploymentProgram program = WithLoss(Replicate{});
+  const std::vector<RunOutcome> outcomes(3, {.loss = Scalar(2)});
+  StepAnswer answer;
+  ASSERT_THAT(Assemble({.mode = RunMode::kTrain}, &program, outcomes, &answer),
+              IsOk());
+  EXPECT_EQ(answer.loss, Scalar(2));
+}
+
+TEST(RunOutcomesTest, RankWithoutALossIsNamed) {
+  const DeploymentProgram program = WithLoss(Partial{});
+  const std::vector<RunOutcome> outcomes{
+      {.loss = Scalar(1)}, {}, {.loss = Scalar(4)}};
+  StepAnswer answer;
+  EXPECT_THAT(Assemble({.mode = RunMode::kTrain}, &program, outcomes, &answer),
+              StatusIs(absl::StatusCode::kInternal, HasSubstr("rank 1")));
+}
 
 TEST(RunOutcomesTest, TimesAreThoseOfTheSlowestRank) {
   const std::vector<RunOutcome> outcomes{
