@@ -59,7 +59,7 @@ class DiagonalParallel(ParallelStyle):
         return module
 
 
-@pytest.mark.parametrize("style", [DiagonalParallel(), sp.SequenceParallel()],
+@pytest.mark.parametrize("style", [DiagonalParallel(), sp.PairwiseParallel()],
                          ids=lambda style: type(style).__name__)
 def test_unknown_style(cluster, style):
     with pytest.raises(sp.UnimplementedError,
