@@ -19,6 +19,13 @@ DECODER = (pathlib.Path(__file__).resolve().parents[2] / "docs" / "examples" /
 STEPS = 3
 
 
+@pytest.fixture(scope="module")
+def cluster():
+    """Twins of four ranks each."""
+    with sp.LocalCluster(workers=8) as eight:
+        yield eight
+
+
 def close(actual, expected, what):
     torch.testing.assert_close(torch.as_tensor(actual), expected.detach(),
                                rtol=1e-10, atol=1e-10,
@@ -140,7 +147,7 @@ MLP_PLANS = {
 
 
 @pytest.mark.parametrize("plan", MLP_PLANS)
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [1, 2, 4])
 def test_mlp(cluster, ranks, plan):
     with Twins(cluster, MLP_DESCRIPTION, MLP(), ranks,
                MLP_PLANS[plan]) as twins:
@@ -262,9 +269,10 @@ def decoder(tied=False):
 @pytest.mark.parametrize("sequence_parallel", [False, True],
                          ids=["q6", "q7"])
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
-def test_transformer(cluster, tied, sequence_parallel):
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_transformer(cluster, ranks, tied, sequence_parallel):
     description, module = decoder(tied)
-    with Twins(cluster, description, module, 2,
+    with Twins(cluster, description, module, ranks,
                transformer_plan(sequence_parallel)) as twins:
         twins.check_placements()
         twins.check_forward(tokens())
