@@ -78,6 +78,22 @@ TEST(CompileTest, GradientOfAGatheredInputInProgramsOfAnySize) {
   }
 }
 
+// What was gathered along a dim is scattered along that one, and so its
+// gradient lies as it does.
+TEST(CompileTest, GradientOfAGatheredInputIsScatteredWhereItWasCut) {
+  Request request{Mlp(),
+                  {Entry("net1", Colwise(Shard{1})), Entry("net2", Rowwise())}};
+  request.input = {2, 8, 10};
+  request.input_grad = true;
+  const auto compiled = Compile(request);
+  const std::string steps = Steps(compiled);
+  EXPECT_EQ(Count(steps, "= all_gather[tp, from 1]"), 1) << steps;
+  EXPECT_EQ(Count(steps, "= reduce_scatter[tp, to 1, sum]"), 1) << steps;
+  const InputBinding& x = compiled->program.inputs[0];
+  EXPECT_EQ(ToString(compiled->program.values[x.value].spec), "[S(1)]");
+  EXPECT_EQ(ToString(compiled->program.values[x.gradient].spec), "[S(1)]");
+}
+
 // view(b, s, heads, d) after a colwise projection keeps the cut, on the heads.
 TEST(CompileTest, ViewIntoHeadsKeepsTheCut) {
   const GraphModule module = *GraphModule::Create(
@@ -171,6 +187,9 @@ TEST(CompileTest, TiedWeightCutInTwoWaysIsRedistributed) {
   const std::string steps = Steps(compiled);
   // The weight forward, its gradient backward, and out's sum.
   EXPECT_EQ(Count(steps, "all_to_all"), 2) << steps;
+  // Both uses count: %14 is the gradient by `in`, %15 by `out`.
+  EXPECT_THAT(steps, HasSubstr("%16 = all_to_all[tp, from 0, to 1] %14\n"
+                               "  %17 = accumulate %15, %16\n"));
 }
 
 TEST(CompileTest, RootInputIsClaimedByItsName) {

@@ -222,12 +222,19 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"two_by_two_by_two", {2, 2, 2}, {9, 3}}),
     [](const auto& info) { return std::string(info.param.name); });
 
+// The transpose of the only step.
+struct Back {
+  RedistributeKind kind = RedistributeKind::kAlias;
+  int from_dim = -1;
+  int to_dim = -1;
+};
+
 struct StepCase {
   const char* name;
   Placement from;
   Placement to;
   std::vector<RedistributeKind> steps;
-  RedistributeKind back;  // of the only step
+  Back back = {};
 };
 
 class RedistributeOneDim : public testing::TestWithParam<StepCase> {};
@@ -240,7 +247,10 @@ TEST_P(RedistributeOneDim, TakesTheCheapestStepAndItsTranspose) {
   for (const RedistributeStep& step : *steps) kinds.push_back(step.kind);
   EXPECT_EQ(kinds, c.steps);
   if (kinds.size() == 1) {
-    EXPECT_EQ(Transpose((*steps)[0]).kind, c.back);
+    const RedistributeStep back = Transpose((*steps)[0]);
+    EXPECT_EQ(back.kind, c.back.kind);
+    EXPECT_EQ(back.from_dim, c.back.from_dim);
+    EXPECT_EQ(back.to_dim, c.back.to_dim);
   }
 }
 
@@ -248,28 +258,33 @@ using K = RedistributeKind;
 INSTANTIATE_TEST_SUITE_P(
     Pairs, RedistributeOneDim,
     testing::Values(
-        StepCase{"gather", Shard{0}, Replicate{}, {K::kAllGather}, K::kSlice},
-        StepCase{"slice", Replicate{}, Shard{1}, {K::kSlice}, K::kAllGather},
-        StepCase{"reduce", Partial{}, Replicate{}, {K::kAllReduce}, K::kAlias},
+        StepCase{"gather",
+                 Shard{0},
+                 Replicate{},
+                 {K::kAllGather},
+                 {.kind = K::kSlice, .to_dim = 0}},
+        StepCase{"slice",
+                 Replicate{},
+                 Shard{1},
+                 {K::kSlice},
+                 {.kind = K::kAllGather, .from_dim = 1}},
+        StepCase{"reduce", Partial{}, Replicate{}, {K::kAllReduce}},
         StepCase{"reduce_scatter",
                  Partial{},
-                 Shard{0},
+                 Shard{1},
                  {K::kReduceScatter},
-                 K::kAllGather},
-        StepCase{
-            "all_to_all", Shard{0}, Shard{1}, {K::kAllToAll}, K::kAllToAll},
-        StepCase{"mask", Replicate{}, Partial{}, {K::kMask}, K::kAlias},
-        StepCase{"gather_and_mask",
+                 {.kind = K::kAllGather, .from_dim = 1}},
+        StepCase{"all_to_all",
                  Shard{0},
-                 Partial{},
-                 {K::kAllGather, K::kMask},
-                 K::kAlias},
-        StepCase{"nothing", Shard{0}, Shard{0}, {}, K::kAlias},
-        StepCase{"maximum",
-                 Partial{ReduceOp::kMax},
-                 Replicate{},
-                 {K::kAllReduce},
-                 K::kAlias}),
+                 Shard{1},
+                 {K::kAllToAll},
+                 {.kind = K::kAllToAll, .from_dim = 1, .to_dim = 0}},
+        StepCase{"mask", Replicate{}, Partial{}, {K::kMask}},
+        StepCase{
+            "gather_and_mask", Shard{0}, Partial{}, {K::kAllGather, K::kMask}},
+        StepCase{"nothing", Shard{0}, Shard{0}, {}},
+        StepCase{
+            "maximum", Partial{ReduceOp::kMax}, Replicate{}, {K::kAllReduce}}),
     [](const auto& info) { return std::string(info.param.name); });
 
 TEST(RedistributeTest, OuterCutIsUndoneOnlyAfterTheInner) {
