@@ -98,6 +98,16 @@ TEST_F(CoordinatorTest, DeadWorkerIsReplacedWhenAGangForms) {
   EXPECT_EQ(coordinator_->GetWorker(WorkerId{"w0"})->state, WorkerState::kLost);
 }
 
+TEST_F(CoordinatorTest, EveryGangHasAnEpochOfItsOwn) {
+  AddWorkers(3);
+  EXPECT_EQ(Create(1)->epoch, GangEpoch{1});
+  // Epoch 2 is that of a gang with w1, which cannot form.
+  cluster_.worker("w1").Die();
+  const auto info = Create(1);
+  EXPECT_THAT(info->workers, ElementsAre(WorkerId{"w2"}));
+  EXPECT_EQ(info->epoch, GangEpoch{3});
+}
+
 TEST_F(CoordinatorTest, WorkerThatCannotJoinIsNamed) {
   AddWorkers(2);
   cluster_.worker("w1").FailNext(Method::kJoinGang, Refusal());

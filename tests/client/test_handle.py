@@ -159,12 +159,32 @@ def test_structured_inputs_and_outputs(cluster):
         m.forward_backward(x, loss=lambda output: output.total.sum())
 
 
-def test_shapes_and_modes_are_programs(cluster):
+def test_shapes_are_programs(cluster):
     with pair(cluster, x=rand(6, 10)) as case:
         for rows in (6, 3, 6, 1):
             case.check_forward(rand(rows, 10))
         case.check_step(rand(5, 10))
         case.check_forward(rand(5, 10))
+
+
+class Doubling(MLPModule):
+    """Gives twice as much in train mode, and so does its `relu`'s mode."""
+
+    def forward(self, x):
+        return super().forward(x) * (1 + self.training) * (
+            1 + self.relu.training)
+
+
+def test_modes_are_programs(cluster):
+    module, x = Doubling(), rand(6, 10)
+    with pair(cluster, module, x=x) as case:
+        for mode, mode_of_relu in ((True, True), (False, True),
+                                   (False, False), (True, True)):
+            for copy in (module, case.reference):
+                copy.train(mode)
+                copy.relu.train(mode_of_relu)
+            case.check_forward(x)
+            case.check_step(x)
 
 
 def test_dropout_is_off_where_the_module_is_in_eval(cluster):
