@@ -76,6 +76,7 @@ void Communicator::Record(RedistributeKind kind, int mesh_dim,
                       .dtype = FromScalarType(sent.scalar_type()),
                       .send_elements = sent.numel(),
                       .recv_elements = received.numel()});
+  ++completed_;
 }
 
 template <typename Move>

@@ -57,6 +57,8 @@ class Communicator {
   std::vector<CollectiveRecord> TakeRecords() {
     return std::exchange(records_, {});
   }
+  // How many of them have run so far: those that TakeRecords has told too.
+  int64_t completed() const { return completed_; }
   // Seconds spent in the calls above since the last call of it, waiting for
   // other ranks included.
   double TakeSeconds() { return std::exchange(seconds_, 0); }
@@ -88,6 +90,7 @@ class Communicator {
   std::vector<int> coordinate_;
   c10::Device device_ = c10::Device(c10::kCPU);
   std::vector<CollectiveRecord> records_;
+  int64_t completed_ = 0;
   double seconds_ = 0;
   Materialized materialized_;
 };

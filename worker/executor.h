@@ -130,6 +130,14 @@ struct LoadStateSpec {
   std::vector<std::pair<std::string, std::string>> entries;  // FQN, key
 };
 
+// What a rank says of the step that it has run, and the gang of it together.
+enum class Verdict { kCommit, kDiscard };
+
+struct Agreement {
+  Verdict verdict = Verdict::kDiscard;  // kCommit if every rank says so
+  std::vector<CollectiveCount> counts;  // what it took, phase "commit"
+};
+
 // Holds one gang's tensors and runs its programs. One thread at a time calls
 // it (the service's executor thread), except Abort. Errors: FailedPrecondition
 // without a gang or before Materialize, NotFound for unknown programs, staged
@@ -157,6 +165,16 @@ class Executor {
   // Runs forward, and with kTrain backward: gradients are pending until
   // Commit. A second Run before Commit discards the pending ones.
   virtual absl::StatusOr<RunResult> Run(const RunSpec& spec) = 0;
+  // What a Commit with these arguments would answer now, but for what only
+  // goes wrong inside; changes nothing. Communicates nothing.
+  virtual absl::Status CheckCommit(
+      const std::optional<OptimizerOptions>& optimizer,
+      std::optional<double> clip_norm) = 0;
+  // Whether every rank says kCommit of what it has just run: one all-reduce of
+  // one i32 along each mesh dim of size > 1, on every rank. FailedPrecondition,
+  // reason OUT_OF_STEP: the last run broke off before its last collective, and
+  // the other ranks wait for this one there; nothing is communicated then.
+  virtual absl::StatusOr<Agreement> Agree(Verdict verdict) = 0;
   // Makes pending gradients the current ones (if there are any) and applies
   // an optimizer (if one is given) to all parameters with a gradient. With
   // `clip_norm` the optimizer sees them scaled, so that their global norm is at

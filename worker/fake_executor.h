@@ -25,6 +25,10 @@ class FakeExecutor : public Executor {
   RunResult run_result;
   absl::Status run_status;
   absl::Status join_status;
+  absl::Status check_commit_status;
+  absl::Status commit_status;
+  Verdict peers = Verdict::kCommit;  // what the other ranks say
+  absl::Status agree_status;
   ShardedTensor tensor;
   // Where set, a run waits for it: Abort, or the test, notifies.
   std::shared_ptr<absl::Notification> block_run;
@@ -79,6 +83,16 @@ class FakeExecutor : public Executor {
     if (!run_status.ok()) return run_status;
     return run_result;
   }
+  absl::Status CheckCommit(const std::optional<OptimizerOptions>&,
+                           std::optional<double>) override {
+    return check_commit_status;
+  }
+  absl::StatusOr<Agreement> Agree(Verdict verdict) override {
+    Write(verdict == Verdict::kCommit ? "agree to commit" : "agree to discard");
+    if (!agree_status.ok()) return agree_status;
+    return Agreement{verdict == Verdict::kCommit ? peers : verdict,
+                     {{"commit", "all_reduce", 1, 4}}};
+  }
   absl::Status Commit(const std::optional<OptimizerOptions>& optimizer,
                       std::optional<double> clip_norm) override {
     std::string call = "commit";
@@ -86,7 +100,8 @@ class FakeExecutor : public Executor {
       absl::StrAppend(&call, " with ", KindName(optimizer->values));
     }
     if (clip_norm.has_value()) absl::StrAppend(&call, " clip ", *clip_norm);
-    return Wrote(std::move(call));
+    Write(std::move(call));
+    return commit_status;
   }
   absl::Status Discard() override { return Wrote("discard"); }
   absl::Status LoadState(const LoadStateSpec& spec) override {

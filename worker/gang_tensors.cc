@@ -2,7 +2,6 @@
 
 #include <chrono>
 #include <utility>
-#include <variant>
 
 #include "ATen/ATen.h"
 #include "ATen/core/grad_mode.h"
@@ -15,13 +14,6 @@
 
 namespace shardplane {
 namespace {
-
-absl::Status NotThere(absl::string_view what, absl::string_view got) {
-  return MakeError(
-      absl::StatusCode::kNotFound,
-      absl::StrCat("expected ", what, ", got: ", got),
-      {.reason = "NOT_FOUND", .metadata = {{"resource", std::string(got)}}});
-}
 
 std::string SourceKey(const std::string& fqn) {
   return absl::StrCat("parameter:", fqn);
@@ -52,6 +44,14 @@ RanCollectives CountMaterialized(const Communicator::Materialized& ran) {
 
 }  // namespace
 
+absl::Status GangTensors::NotThere(absl::string_view what,
+                                   absl::string_view got) {
+  return MakeError(
+      absl::StatusCode::kNotFound,
+      absl::StrCat("expected ", what, ", got: ", got),
+      {.reason = "NOT_FOUND", .metadata = {{"resource", std::string(got)}}});
+}
+
 GangTensors::GangTensors(const GangSpec& spec, c10::Device device)
     : spec_(spec),
       device_(device),
@@ -80,6 +80,10 @@ absl::StatusOr<RanCollectives> GangTensors::Materialize(
                       materializer.Run([this](const std::string& fqn) {
                         return TakeStaged(SourceKey(fqn));
                       }));
+  locals_.clear();
+  for (const auto& [fqn, parameter] : parameters_) {
+    locals_[fqn] = parameter.local;
+  }
   seed_ = spec.seed;
   materialized_ = true;
   return CountMaterialized(communicator.TakeMaterialized());
@@ -98,7 +102,15 @@ absl::Status GangTensors::LoadProgram(const std::string& id,
       std::unique_ptr<PreparedProgram> prepared,
       PreparedProgram::Create(program,
                               {.coordinate = coordinate_, .device = device_}));
-  programs_[id] = std::move(prepared);
+  const auto count = [&](Phase phase) {
+    return static_cast<int64_t>(
+        Collectives(program, phase, coordinate_).size());
+  };
+  LoadedProgram& loaded = programs_[id];
+  loaded.prepared = std::move(prepared);
+  loaded.forward_collectives = count(Phase::kForward);
+  loaded.train_collectives =
+      loaded.forward_collectives + count(Phase::kBackward);
   return absl::OkStatus();
 }
 
@@ -150,24 +162,28 @@ absl::StatusOr<std::vector<at::Tensor>> GangTensors::ParametersOf(
   return parameters;
 }
 
+int64_t GangTensors::CollectivesOf(const RunSpec& spec) const {
+  int64_t count = 0;
+  if (spec.mode != RunMode::kNorm) {
+    const auto found = programs_.find(spec.program);
+    if (found == programs_.end()) return -1;
+    count = spec.mode == RunMode::kTrain ? found->second.train_collectives
+                                         : found->second.forward_collectives;
+  }
+  if (!spec.gradient_norm && spec.mode != RunMode::kNorm) return count;
+  for (int dim = 0; dim < spec_.mesh.ndim(); ++dim) {
+    if (spec_.mesh.dim_size(dim) > 1) ++count;
+  }
+  return count;
+}
+
 absl::StatusOr<RunResult> GangTensors::Run(const RunSpec& spec,
                                            Communicator& communicator) {
   const auto start = std::chrono::steady_clock::now();
-  pending_.reset();
-  norm_.reset();
-  if (!materialized_) {
-    return MakeError(absl::StatusCode::kFailedPrecondition,
-                     "a run expects materialized parameters, got: none yet",
-                     {.reason = "NOT_MATERIALIZED", .metadata = {}});
-  }
+  const int64_t count = CollectivesOf(spec);
+  run_ends_at_ = count < 0 ? -1 : communicator.completed() + count;
   communicator.TakeSeconds();  // of what ran before
-  RunResult result;
-  if (spec.mode != RunMode::kNorm) {
-    SP_ASSIGN_OR_RETURN(result, RunProgram(spec, communicator));
-  }
-  if (spec.gradient_norm || spec.mode == RunMode::kNorm) {
-    SP_RETURN_IF_ERROR(AddNorm(communicator, result));
-  }
+  SP_ASSIGN_OR_RETURN(RunResult result, RunAll(spec, communicator));
   result.collective_seconds = communicator.TakeSeconds();
   result.seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
@@ -175,11 +191,30 @@ absl::StatusOr<RunResult> GangTensors::Run(const RunSpec& spec,
   return result;
 }
 
+absl::StatusOr<RunResult> GangTensors::RunAll(const RunSpec& spec,
+                                              Communicator& communicator) {
+  pending_.reset();
+  norm_.reset();
+  if (!materialized_) {
+    return MakeError(absl::StatusCode::kFailedPrecondition,
+                     "a run expects materialized parameters, got: none yet",
+                     {.reason = "NOT_MATERIALIZED", .metadata = {}});
+  }
+  RunResult result;
+  if (spec.mode != RunMode::kNorm) {
+    SP_ASSIGN_OR_RETURN(result, RunProgram(spec, communicator));
+  }
+  if (spec.gradient_norm || spec.mode == RunMode::kNorm) {
+    SP_RETURN_IF_ERROR(AddNorm(communicator, result));
+  }
+  return result;
+}
+
 absl::StatusOr<RunResult> GangTensors::RunProgram(const RunSpec& spec,
                                                   Communicator& communicator) {
   const auto found = programs_.find(spec.program);
   if (found == programs_.end()) return NotThere("a program", spec.program);
-  const std::shared_ptr<const PreparedProgram> program = found->second;
+  const std::shared_ptr<const PreparedProgram> program = found->second.prepared;
   SP_ASSIGN_OR_RETURN(const std::vector<at::Tensor> inputs,
                       TakeInputs(spec, *program));
   SP_ASSIGN_OR_RETURN(const std::vector<at::Tensor> parameters,
@@ -229,10 +264,7 @@ void GangTensors::MergePending() {
   pending_->accumulate = false;
 }
 
-absl::Status GangTensors::CheckUpdate(
-    const std::optional<OptimizerOptions>& optimizer,
-    std::optional<double> clip_norm) const {
-  if (optimizer.has_value()) SP_RETURN_IF_ERROR(optimizers_.Check(*optimizer));
+absl::Status GangTensors::CheckNorm(std::optional<double> clip_norm) const {
   if (!clip_norm.has_value() || norm_.has_value()) return absl::OkStatus();
   return MakeError(
       absl::StatusCode::kFailedPrecondition,
@@ -241,27 +273,53 @@ absl::Status GangTensors::CheckUpdate(
       {.reason = "NO_GRADIENT_NORM", .metadata = {{"field", "clip_norm"}}});
 }
 
+absl::Status GangTensors::CheckCommit(
+    const std::optional<OptimizerOptions>& optimizer,
+    std::optional<double> clip_norm) {
+  if (optimizer.has_value()) {
+    SP_RETURN_IF_ERROR(optimizers_.Check(*optimizer, locals_));
+  }
+  return CheckNorm(clip_norm);
+}
+
+absl::StatusOr<Agreement> GangTensors::Agree(Verdict verdict,
+                                             Communicator& communicator) {
+  if (communicator.completed() != run_ends_at_) {
+    return MakeError(absl::StatusCode::kFailedPrecondition,
+                     "agreeing on a step: expected a run of all its "
+                     "collectives; got: one that broke off",
+                     {.reason = "OUT_OF_STEP", .metadata = {}});
+  }
+  communicator.TakeRecords();  // what a failed run left
+  at::Tensor against = at::full({1}, verdict == Verdict::kDiscard ? 1 : 0,
+                                at::dtype(at::kInt).device(device_));
+  for (int dim = 0; dim < spec_.mesh.ndim(); ++dim) {
+    SP_ASSIGN_OR_RETURN(against,
+                        communicator.AllReduce(against, dim, ReduceOp::kMax));
+  }
+  SP_RETURN_IF_ERROR(communicator.Finish());
+  return Agreement{
+      against.item<int>() == 0 ? Verdict::kCommit : Verdict::kDiscard,
+      CountCollectives("commit", communicator.TakeRecords())};
+}
+
 absl::Status GangTensors::Commit(
     const std::optional<OptimizerOptions>& optimizer,
     std::optional<double> clip_norm) {
-  SP_RETURN_IF_ERROR(CheckUpdate(optimizer, clip_norm));
+  SP_RETURN_IF_ERROR(CheckCommit(optimizer, clip_norm));
   MergePending();
   const std::optional<double> norm = std::exchange(norm_, std::nullopt);
   if (pending_.has_value()) {
     gradients_ = std::exchange(pending_, std::nullopt)->gradients;
   }
   if (!optimizer.has_value()) return absl::OkStatus();
-  NamedTensors parameters;
-  for (const auto& [fqn, parameter] : parameters_) {
-    parameters[fqn] = parameter.local;
-  }
   const double scale = clip_norm.has_value() ? ClipScale(*norm, *clip_norm) : 1;
-  if (scale == 1) return optimizers_.Apply(*optimizer, parameters, gradients_);
+  if (scale == 1) return optimizers_.Apply(*optimizer, locals_, gradients_);
   NamedTensors clipped;  // what Read shows stays as it is
   for (const auto& [fqn, gradient] : gradients_) {
     clipped[fqn] = gradient.mul(scale);
   }
-  return optimizers_.Apply(*optimizer, parameters, clipped);
+  return optimizers_.Apply(*optimizer, locals_, clipped);
 }
 
 absl::Status GangTensors::Discard() {
@@ -307,57 +365,6 @@ absl::Status GangTensors::LoadState(const LoadStateSpec& spec) {
 absl::Status GangTensors::ResetOptimizer() {
   optimizers_.Reset();
   return absl::OkStatus();
-}
-
-absl::StatusOr<ShardedTensor> GangTensors::Read(const TensorKey& key) const {
-  return std::visit([this](const auto& one) { return ReadOne(one); }, key);
-}
-
-absl::StatusOr<ShardedTensor> GangTensors::ReadOne(
-    const ParameterKey& key) const {
-  const auto found = parameters_.find(key.fqn);
-  if (found == parameters_.end()) return NotThere("a parameter", key.fqn);
-  return ShardedTensor{FromTorch(found->second.local), found->second.type,
-                       found->second.spec};
-}
-
-absl::StatusOr<ShardedTensor> GangTensors::ReadOne(
-    const GradientKey& key) const {
-  const NamedTensors& gradients =
-      pending_.has_value() ? pending_->gradients : gradients_;
-  const auto parameter = parameters_.find(key.fqn);
-  const auto gradient = gradients.find(key.fqn);
-  if (parameter == parameters_.end() || gradient == gradients.end()) {
-    return NotThere("a parameter with a gradient", key.fqn);
-  }
-  return ShardedTensor{FromTorch(gradient->second), parameter->second.type,
-                       parameter->second.spec};
-}
-
-ShardedTensor GangTensors::ValueOf(const at::Tensor& tensor, ValueId id) const {
-  const Value& value = last_program_->program().values[id];
-  return {FromTorch(tensor), value.type, value.spec};
-}
-
-absl::StatusOr<ShardedTensor> GangTensors::ReadOne(const OutputKey& key) const {
-  if (key.index < 0 || key.index >= static_cast<int>(last_.outputs.size())) {
-    return NotThere("an output of the last call",
-                    absl::StrCat("output ", key.index));
-  }
-  return ValueOf(last_.outputs[key.index],
-                 last_program_->program().outputs[key.index]);
-}
-
-absl::StatusOr<ShardedTensor> GangTensors::ReadOne(
-    const InputGradientKey& key) const {
-  const int count = static_cast<int>(last_.input_gradients.size());
-  if (key.index < 0 || key.index >= count ||
-      !last_.input_gradients[key.index].defined()) {
-    return NotThere("an input with a gradient",
-                    absl::StrCat("input ", key.index));
-  }
-  return ValueOf(last_.input_gradients[key.index],
-                 last_program_->program().inputs[key.index].gradient);
 }
 
 }  // namespace shardplane

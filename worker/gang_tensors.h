@@ -2,6 +2,7 @@
 #ifndef SHARDPLANE_WORKER_GANG_TENSORS_H_
 #define SHARDPLANE_WORKER_GANG_TENSORS_H_
 
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -9,6 +10,7 @@
 
 #include "absl/container/btree_map.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "worker/collectives.h"
 #include "worker/executor.h"
 #include "worker/optimizers.h"
@@ -31,6 +33,9 @@ class GangTensors {
                            const ShardedProgram& program);
   absl::StatusOr<RunResult> Run(const RunSpec& spec,
                                 Communicator& communicator);
+  absl::Status CheckCommit(const std::optional<OptimizerOptions>& optimizer,
+                           std::optional<double> clip_norm);
+  absl::StatusOr<Agreement> Agree(Verdict verdict, Communicator& communicator);
   absl::Status Commit(const std::optional<OptimizerOptions>& optimizer,
                       std::optional<double> clip_norm);
   absl::Status Discard();
@@ -44,14 +49,26 @@ class GangTensors {
     bool accumulate = false;
   };
 
+  struct LoadedProgram {
+    // Shared with the last run, which outlives a program that is replaced.
+    std::shared_ptr<const PreparedProgram> prepared;
+    int64_t forward_collectives = 0;
+    int64_t train_collectives = 0;  // backward's too
+  };
+
+  static absl::Status NotThere(absl::string_view what, absl::string_view got);
+  absl::StatusOr<RunResult> RunAll(const RunSpec& spec,
+                                   Communicator& communicator);
+  // How many collectives a run has on every rank; -1: no such program.
+  int64_t CollectivesOf(const RunSpec& spec) const;
   absl::StatusOr<RunResult> RunProgram(const RunSpec& spec,
                                        Communicator& communicator);
   // The norm of what a Commit would find, into `result`.
   absl::Status AddNorm(Communicator& communicator, RunResult& result);
   // Adds what there is already to pending gradients that accumulate.
   void MergePending();
-  absl::Status CheckUpdate(const std::optional<OptimizerOptions>& optimizer,
-                           std::optional<double> clip_norm) const;
+  // Whether there are gradients for the norm that clipping needs.
+  absl::Status CheckNorm(std::optional<double> clip_norm) const;
   absl::StatusOr<HostTensor> TakeStaged(const std::string& key);
   absl::StatusOr<std::vector<at::Tensor>> TakeInputs(
       const RunSpec& spec, const PreparedProgram& program);
@@ -69,12 +86,14 @@ class GangTensors {
   bool materialized_ = false;
   uint64_t seed_ = 0;  // of the deployment
   Parameters parameters_;
+  NamedTensors locals_;  // of parameters_
   absl::btree_map<std::string, HostTensor> staged_;
-  // Shared with the last run, which outlives a program that is replaced.
-  absl::btree_map<std::string, std::shared_ptr<const PreparedProgram>>
-      programs_;
+  absl::btree_map<std::string, LoadedProgram> programs_;
   std::shared_ptr<const PreparedProgram> last_program_;
   ProgramResult last_;
+  // Of Communicator::completed(), once the last run has had all its
+  // collectives; -1: none has begun, or nobody knows.
+  int64_t run_ends_at_ = -1;
   std::optional<Pending> pending_;
   NamedTensors gradients_;
   std::optional<double> norm_;  // of what the next Commit finds

@@ -1,5 +1,6 @@
 #include "worker/optimizers.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <utility>
 #include <variant>
@@ -74,20 +75,47 @@ void FusedAdam(const AdamOptions& options, const AdamBatch& batch) {
 
 }  // namespace
 
-absl::Status Optimizers::Check(const OptimizerOptions& options) const {
+absl::Status Optimizers::Check(const OptimizerOptions& options,
+                               const NamedTensors& parameters) {
   SP_RETURN_IF_ERROR(Validate(options));
-  return CheckKind(options, kind_);
+  SP_RETURN_IF_ERROR(CheckKind(options, kind_));
+  return AssignTo(options, parameters);
 }
 
-absl::StatusOr<std::vector<Optimizers::UpdateSet>> Optimizers::Collect(
-    const OptimizerOptions& options, const NamedTensors& parameters,
-    const NamedTensors& gradients) {
-  std::vector<std::string> fqns;
-  if (!options.groups.empty()) {
-    for (const auto& [fqn, parameter] : parameters) fqns.push_back(fqn);
+bool Optimizers::IsAssigned(const OptimizerOptions& options,
+                            const NamedTensors& parameters) const {
+  const auto same_patterns = [](const ParameterGroup& group,
+                                const std::vector<std::string>& patterns) {
+    return group.patterns == patterns;
+  };
+  const auto same_name = [](const auto& parameter, const std::string& fqn) {
+    return parameter.first == fqn;
+  };
+  return std::equal(options.groups.begin(), options.groups.end(),
+                    assigned_.patterns.begin(), assigned_.patterns.end(),
+                    same_patterns) &&
+         std::equal(parameters.begin(), parameters.end(),
+                    assigned_.fqns.begin(), assigned_.fqns.end(), same_name);
+}
+
+absl::Status Optimizers::AssignTo(const OptimizerOptions& options,
+                                  const NamedTensors& parameters) {
+  if (options.groups.empty() || IsAssigned(options, parameters)) {
+    return absl::OkStatus();
   }
-  SP_ASSIGN_OR_RETURN(const std::vector<int> groups,
-                      AssignGroups(options, fqns));
+  Assigned assigned;
+  for (const ParameterGroup& group : options.groups) {
+    assigned.patterns.push_back(group.patterns);
+  }
+  for (const auto& [fqn, parameter] : parameters) assigned.fqns.push_back(fqn);
+  SP_ASSIGN_OR_RETURN(assigned.groups, AssignGroups(options, assigned.fqns));
+  assigned_ = std::move(assigned);
+  return absl::OkStatus();
+}
+
+std::vector<Optimizers::UpdateSet> Optimizers::Collect(
+    const OptimizerOptions& options, const NamedTensors& parameters,
+    const NamedTensors& gradients) const {
   std::vector<UpdateSet> sets{{&options.values, {}}};
   std::vector<size_t> set_of_group;
   for (const ParameterGroup& group : options.groups) {
@@ -98,7 +126,7 @@ absl::StatusOr<std::vector<Optimizers::UpdateSet>> Optimizers::Collect(
   }
   size_t index = 0;
   for (const auto& [fqn, parameter] : parameters) {
-    const int group = groups.empty() ? -1 : groups[index++];
+    const int group = options.groups.empty() ? -1 : assigned_.groups[index++];
     const auto gradient = gradients.find(fqn);
     if (gradient == gradients.end() || parameter.numel() == 0) continue;
     sets[group < 0 ? 0 : set_of_group[group]].updates.push_back(
@@ -110,9 +138,8 @@ absl::StatusOr<std::vector<Optimizers::UpdateSet>> Optimizers::Collect(
 absl::Status Optimizers::Apply(const OptimizerOptions& options,
                                const NamedTensors& parameters,
                                const NamedTensors& gradients) {
-  SP_RETURN_IF_ERROR(Check(options));
-  SP_ASSIGN_OR_RETURN(const std::vector<UpdateSet> sets,
-                      Collect(options, parameters, gradients));
+  SP_RETURN_IF_ERROR(Check(options, parameters));
+  const std::vector<UpdateSet> sets = Collect(options, parameters, gradients);
   kind_ = KindName(options.values);
   const at::AutoGradMode no_grad(false);
   for (const UpdateSet& set : sets) {

@@ -19,15 +19,17 @@ class Optimizers {
  public:
   using NamedTensors = absl::btree_map<std::string, at::Tensor>;
 
-  // InvalidArgument: hyperparameters that Validate refuses. FailedPrecondition:
-  // another kind of optimizer than the state is of.
-  absl::Status Check(const OptimizerOptions& options) const;
+  // InvalidArgument: hyperparameters that Validate refuses, a pattern that
+  // matches none of the parameters. FailedPrecondition: another kind of
+  // optimizer than the state is of.
+  absl::Status Check(const OptimizerOptions& options,
+                     const NamedTensors& parameters);
 
   // Updates the parameters that have a gradient, in place. `parameters` are
   // all there are: groups match their names. Throws what torch throws. Errors
-  // of Check, and of a pattern that matches none of them; nothing is changed
-  // then. Hyperparameters may differ each time: what an update with them needs
-  // for the first time (momentum, the maximum of amsgrad) starts there.
+  // of Check; nothing is changed then. Hyperparameters may differ each time:
+  // what an update with them needs for the first time (momentum, the maximum of
+  // amsgrad) starts there.
   absl::Status Apply(const OptimizerOptions& options,
                      const NamedTensors& parameters,
                      const NamedTensors& gradients);
@@ -52,13 +54,26 @@ class Optimizers {
     std::vector<Update> updates;
   };
 
-  static absl::StatusOr<std::vector<UpdateSet>> Collect(
-      const OptimizerOptions& options, const NamedTensors& parameters,
-      const NamedTensors& gradients);
+  // Which group each parameter belongs to: the same in most steps.
+  struct Assigned {
+    std::vector<std::vector<std::string>> patterns;  // by group
+    std::vector<std::string> fqns;
+    std::vector<int> groups;  // as AssignGroups says
+  };
+
+  bool IsAssigned(const OptimizerOptions& options,
+                  const NamedTensors& parameters) const;
+  absl::Status AssignTo(const OptimizerOptions& options,
+                        const NamedTensors& parameters);
+  // By the groups that assigned_ tells.
+  std::vector<UpdateSet> Collect(const OptimizerOptions& options,
+                                 const NamedTensors& parameters,
+                                 const NamedTensors& gradients) const;
   void ApplyKind(const SgdOptions& options, const std::vector<Update>& updates);
   void ApplyKind(const AdamOptions& options,
                  const std::vector<Update>& updates);
 
+  Assigned assigned_;
   std::string kind_;  // of the updates so far; "": none yet
   // A buffer exists from the first update with momentum on.
   NamedTensors momentum_;

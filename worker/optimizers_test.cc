@@ -17,6 +17,7 @@ namespace shardplane {
 namespace {
 
 using testing::AllOf;
+using testing::ElementsAre;
 using testing::HasSubstr;
 using NamedTensors = Optimizers::NamedTensors;
 
@@ -292,6 +293,31 @@ TEST(OptimizersTest, GroupsTakeValuesOfTheirOwn) {
   EXPECT_TRUE(parameters["a.weight"].equal(at::full({2}, -3.0)));
   EXPECT_TRUE(parameters["b.bias"].equal(at::full({2}, 0.0)));
   EXPECT_TRUE(parameters["b.weight"].equal(at::ones({2}))) << "no gradient";
+}
+
+TEST(OptimizersTest, GroupsMayChangeFromUpdateToUpdate) {
+  NamedTensors parameters{{"a", at::ones({1})}, {"b", at::ones({1})}};
+  NamedTensors gradients{{"a", at::ones({1})}, {"b", at::ones({1})}};
+  Optimizers optimizers;
+  const auto update = [&](const std::string& pattern, double lr) {
+    const OptimizerOptions options{SgdOptions{.lr = 1},
+                                   {{{pattern}, SgdOptions{.lr = lr}}}};
+    EXPECT_THAT(optimizers.Check(options, parameters), IsOk());
+    EXPECT_THAT(optimizers.Apply(options, parameters, gradients), IsOk());
+    std::vector<double> values;
+    for (const auto& [fqn, parameter] : parameters) {
+      values.push_back(parameter.item<double>());
+    }
+    return values;
+  };
+  EXPECT_THAT(update("a", 0.5), ElementsAre(0.5, 0));
+  EXPECT_THAT(update("a", 0.25), ElementsAre(0.25, -1));
+  EXPECT_THAT(update("b", 0.25), ElementsAre(-0.75, -1.25));
+  parameters.erase("a");
+  EXPECT_THAT(update("b", 0.25), ElementsAre(-1.5));
+  EXPECT_THAT(optimizers.Check({SgdOptions{.lr = 1}, {{{"a"}, SgdOptions()}}},
+                               parameters),
+              HasReason("PATTERN_WITHOUT_MATCH"));
 }
 
 TEST(OptimizersTest, PatternWithoutMatchChangesNothing) {

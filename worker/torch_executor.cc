@@ -39,6 +39,9 @@ class TorchExecutor : public Executor {
   absl::Status LoadProgram(const std::string& id,
                            const ShardedProgram& program) override;
   absl::StatusOr<RunResult> Run(const RunSpec& spec) override;
+  absl::Status CheckCommit(const std::optional<OptimizerOptions>& optimizer,
+                           std::optional<double> clip_norm) override;
+  absl::StatusOr<Agreement> Agree(Verdict verdict) override;
   absl::Status Commit(const std::optional<OptimizerOptions>& optimizer,
                       std::optional<double> clip_norm) override;
   absl::Status Discard() override;
@@ -187,6 +190,20 @@ absl::StatusOr<RunResult> TorchExecutor::Run(const RunSpec& spec) {
           ? "computing the gradients' norm"
           : absl::StrCat("running program ", spec.program),
       [&](GangTensors& tensors) { return tensors.Run(spec, *communicator_); });
+}
+
+absl::Status TorchExecutor::CheckCommit(
+    const std::optional<OptimizerOptions>& optimizer,
+    std::optional<double> clip_norm) {
+  return WithTensors("checking an update", [&](GangTensors& tensors) {
+    return tensors.CheckCommit(optimizer, clip_norm);
+  });
+}
+
+absl::StatusOr<Agreement> TorchExecutor::Agree(Verdict verdict) {
+  return Communicating("agreeing on a step", [&](GangTensors& tensors) {
+    return tensors.Agree(verdict, *communicator_);
+  });
 }
 
 absl::Status TorchExecutor::Commit(
