@@ -3,13 +3,13 @@
 #define SHARDPLANE_WORKER_EXECUTOR_THREAD_H_
 
 #include <deque>
-#include <functional>
 #include <optional>
 #include <thread>
 #include <type_traits>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/any_invocable.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 
@@ -40,34 +40,36 @@ class ExecutorThread {
     return *std::move(result);
   }
 
- private:
-  void Post(std::function<void()> task) {
+  // Runs `task` on the thread, some time.
+  using Task = absl::AnyInvocable<void()>;
+  void Post(Task task) {
     absl::MutexLock lock(&mutex_);
     tasks_.push_back(std::move(task));
   }
 
+ private:
   void Loop() {
     while (true) {
-      std::function<void()> task = Next();
+      Task task = Next();
       if (task == nullptr) return;
       task();
     }
   }
 
-  std::function<void()> Next() {
+  Task Next() {
     absl::MutexLock lock(&mutex_);
     const auto has_task = [this] {
       mutex_.AssertHeld();
       return !tasks_.empty();
     };
     mutex_.Await(absl::Condition(&has_task));
-    std::function<void()> task = std::move(tasks_.front());
+    Task task = std::move(tasks_.front());
     tasks_.pop_front();
     return task;
   }
 
   absl::Mutex mutex_;
-  std::deque<std::function<void()>> tasks_ ABSL_GUARDED_BY(mutex_);
+  std::deque<Task> tasks_ ABSL_GUARDED_BY(mutex_);
   std::thread thread_;  // last: starts when the rest is there
 };
 

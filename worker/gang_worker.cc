@@ -28,23 +28,43 @@ absl::Status CollectivesDiffer(uint64_t expected, uint64_t got) {
        .metadata = {{"expected", expected_hex}}});
 }
 
+absl::Status PeerFailed(uint64_t step) {
+  return MakeError(
+      absl::StatusCode::kFailedPrecondition,
+      absl::StrCat("step ", step,
+                   ": expected all ranks to run it and to commit it; got: "
+                   "another rank that cannot"),
+      {.reason = "PEER_FAILED", .metadata = {}});
+}
+
+using Clock = std::chrono::steady_clock;
+
+double SecondsSince(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
 }  // namespace
 
 GangWorker::GangWorker(uint64_t incarnation, Executor* executor,
                        Metrics* metrics)
     : executor_(executor), metrics_(metrics), fence_(incarnation) {}
 
+absl::Status GangWorker::Check(const GangCall& call) const {
+  absl::MutexLock lock(&mutex_);
+  return fence_.Check(call);
+}
+
+absl::Status GangWorker::CheckInTurn(const GangCall& call) const {
+  SP_RETURN_IF_ERROR(Check(call));
+  return joined_.value_or(absl::OkStatus());
+}
+
 template <typename Function>
 std::invoke_result_t<Function> GangWorker::InTurn(const GangCall& call,
                                                   Function function) {
-  const auto check = [&] {
-    absl::MutexLock lock(&mutex_);
-    return fence_.Check(call);
-  };
-  SP_RETURN_IF_ERROR(check());
+  SP_RETURN_IF_ERROR(Check(call));
   return thread_.Call([&]() -> std::invoke_result_t<Function> {
-    SP_RETURN_IF_ERROR(check());
-    if (joined_.has_value()) SP_RETURN_IF_ERROR(*joined_);
+    SP_RETURN_IF_ERROR(CheckInTurn(call));
     return function();
   });
 }
@@ -85,13 +105,11 @@ absl::Status GangWorker::Join(const GangCall& call, const GangSpec& spec,
     if (older != nullptr) older->Cancel();
   }
   return thread_.Call([&]() -> absl::Status {
-    {
-      absl::MutexLock lock(&mutex_);
-      SP_RETURN_IF_ERROR(fence_.Check(call));
-    }
+    SP_RETURN_IF_ERROR(Check(call));
     if (join == GangFence::Join::kNew) {
       last_run_ = {};
       last_materialize_ = {};
+      last_step_ = {};
       committed_step_ = 0;
       joined_ = executor_->JoinGang(spec, std::move(store));
     }
@@ -125,13 +143,9 @@ absl::Status GangWorker::Stage(const GangCall& call, const std::string& key,
 absl::StatusOr<RanCollectives> GangWorker::Materialize(
     const GangCall& call, const MaterializeSpec& spec) {
   return Once(call, last_materialize_, [&] {
-    const auto start = std::chrono::steady_clock::now();
+    const Clock::time_point start = Clock::now();
     absl::StatusOr<RanCollectives> ran = executor_->Materialize(spec);
-    if (ran.ok()) {
-      CountMaterialize(*ran, std::chrono::duration<double>(
-                                 std::chrono::steady_clock::now() - start)
-                                 .count());
-    }
+    if (ran.ok()) CountMaterialize(*ran, SecondsSince(start));
     return ran;
   });
 }
@@ -146,20 +160,80 @@ absl::StatusOr<RunResult> GangWorker::Run(const GangCall& call, GangRun run) {
   return Once(call, last_run_, [&] { return RunNow(std::move(run)); });
 }
 
+absl::StatusOr<RunResult> GangWorker::RunChecked(GangRun& run) {
+  for (auto& [key, tensor] : run.inline_inputs) {
+    SP_RETURN_IF_ERROR(executor_->Stage(key, std::move(tensor)));
+  }
+  SP_ASSIGN_OR_RETURN(RunResult result, executor_->Run(run.spec));
+  if (result.ran.hash == run.expected_hash) return result;
+  executor_->Discard().IgnoreError();
+  return CollectivesDiffer(run.expected_hash, result.ran.hash);
+}
+
 absl::StatusOr<RunResult> GangWorker::RunNow(GangRun run) {
   if (run.step != 0 && run.step <= committed_step_) {
     return OutOfTurn(committed_step_, run.step);
   }
-  for (auto& [key, tensor] : run.inline_inputs) {
-    SP_RETURN_IF_ERROR(executor_->Stage(key, std::move(tensor)));
-  }
-  absl::StatusOr<RunResult> result = executor_->Run(run.spec);
-  if (result.ok() && result->ran.hash != run.expected_hash) {
-    executor_->Discard().IgnoreError();
-    result = CollectivesDiffer(run.expected_hash, result->ran.hash);
-  }
+  absl::StatusOr<RunResult> result = RunChecked(run);
   Count(run, result);
   return result;
+}
+
+void GangWorker::Step(GangCall call, absl::StatusOr<GangStep> step,
+                      StepDone done) {
+  thread_.Post([this, call = std::move(call), step = std::move(step),
+                done = std::move(done)]() mutable {
+    done(StepInTurn(call, std::move(step)));
+  });
+}
+
+absl::StatusOr<StepOutcome> GangWorker::StepInTurn(
+    const GangCall& call, absl::StatusOr<GangStep> step) {
+  SP_RETURN_IF_ERROR(CheckInTurn(call));
+  SP_RETURN_IF_ERROR(step.status());
+  const uint64_t number = step->run.step;
+  if (number == last_step_.step && number == committed_step_ &&
+      !call.request_id.empty() && call.request_id == last_step_.request_id) {
+    return last_step_.outcome;
+  }
+  if (number != committed_step_ + 1) return OutOfTurn(committed_step_, number);
+  SP_ASSIGN_OR_RETURN(StepOutcome outcome, StepNow(*step));
+  committed_step_ = number;
+  last_step_ = {number, call.request_id, outcome};
+  return outcome;
+}
+
+absl::StatusOr<StepOutcome> GangWorker::StepNow(GangStep& step) {
+  absl::StatusOr<RunResult> ran = RunChecked(step.run);
+  const Clock::time_point start = Clock::now();
+  absl::Status status = Agree(step, ran);
+  if (status.ok()) {
+    status = executor_->Commit(step.commit.optimizer, step.commit.clip_norm);
+  }
+  if (!status.ok()) {
+    if (ran.ok()) executor_->Discard().IgnoreError();
+    ran = status;
+  }
+  Count(step.run, ran);
+  SP_RETURN_IF_ERROR(status);
+  return StepOutcome{*std::move(ran), SecondsSince(start)};
+}
+
+absl::Status GangWorker::Agree(const GangStep& step,
+                               absl::StatusOr<RunResult>& ran) {
+  absl::Status mine = ran.status();
+  if (mine.ok()) {
+    mine = executor_->CheckCommit(step.commit.optimizer, step.commit.clip_norm);
+  }
+  absl::StatusOr<Agreement> agreement =
+      executor_->Agree(mine.ok() ? Verdict::kCommit : Verdict::kDiscard);
+  SP_RETURN_IF_ERROR(mine);
+  SP_RETURN_IF_ERROR(agreement.status());
+  for (CollectiveCount& count : agreement->counts) {
+    ran->ran.counts.push_back(std::move(count));
+  }
+  return agreement->verdict == Verdict::kCommit ? absl::OkStatus()
+                                                : PeerFailed(step.run.step);
 }
 
 absl::Status GangWorker::Commit(const GangCall& call,

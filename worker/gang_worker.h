@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -42,10 +43,22 @@ struct GangCommit {
   bool abandon = false;  // discards what is pending instead
 };
 
+// One training step: a run, and what becomes of it.
+struct GangStep {
+  GangRun run;        // numbered, kTrain
+  GangCommit commit;  // an update; its number is not read
+};
+
+struct StepOutcome {
+  RunResult run;              // its counts have the agreement's, phase "commit"
+  double commit_seconds = 0;  // agreement and update
+};
+using StepDone = absl::AnyInvocable<void(absl::StatusOr<StepOutcome>)>;
+
 // Every call is checked when it comes and again when its turn comes, so that
 // what waited behind a new gang's join is refused. All calls: Aborted,
 // FailedPrecondition as GangFence says; else what the Executor answers.
-// Thread-safe; calls block, except Abort.
+// Thread-safe; calls block, except Step and Abort.
 class GangWorker {
  public:
   // Borrows `executor` and `metrics` (may be null).
@@ -67,6 +80,16 @@ class GangWorker {
   // not what the program says. The same request id again gets the first
   // answer. Aborted: a step that is committed already.
   absl::StatusOr<RunResult> Run(const GangCall& call, GangRun run);
+  // Runs a step, agrees with all ranks that each has run it as its program
+  // says and can commit it, and commits it everywhere or nowhere. Returns at
+  // once; `done` is called on the executor's thread, in the order in which
+  // steps came. A `step` that is an error is answered with it, in its turn.
+  // Answers: the recorded one, for the last committed number with the same
+  // request id; Aborted, reason STEP_OUT_OF_TURN: any other number than the
+  // next. As Run and Commit: what this rank has against the step.
+  // FailedPrecondition, reason PEER_FAILED: only others have something against
+  // it. Unavailable: a peer is gone, and the gang broken.
+  void Step(GangCall call, absl::StatusOr<GangStep> step, StepDone done);
   // A step that is committed already: OK, and nothing happens.
   absl::Status Commit(const GangCall& call, const GangCommit& commit);
   absl::StatusOr<ShardedTensor> Read(const GangCall& call,
@@ -88,6 +111,12 @@ class GangWorker {
     std::optional<absl::StatusOr<T>> result;
   };
 
+  struct CommittedStep {
+    uint64_t step = 0;
+    std::string request_id;
+    StepOutcome outcome;
+  };
+
   // Runs `function` in turn if the call still reaches the gang.
   template <typename Function>
   std::invoke_result_t<Function> InTurn(const GangCall& call,
@@ -96,7 +125,17 @@ class GangWorker {
   template <typename T, typename Function>
   absl::StatusOr<T> Once(const GangCall& call, Answer<T>& answer,
                          Function function);
+  // Whether a call reaches the gang; in its turn, whether that was formed.
+  absl::Status Check(const GangCall& call) const;
+  absl::Status CheckInTurn(const GangCall& call) const;
+  // Runs, and compares the hash; nothing is pending after an error.
+  absl::StatusOr<RunResult> RunChecked(GangRun& run);
   absl::StatusOr<RunResult> RunNow(GangRun run);
+  absl::StatusOr<StepOutcome> StepInTurn(const GangCall& call,
+                                         absl::StatusOr<GangStep> step);
+  absl::StatusOr<StepOutcome> StepNow(GangStep& step);
+  // What keeps a step that has `ran` from being committed; adds to its counts.
+  absl::Status Agree(const GangStep& step, absl::StatusOr<RunResult>& ran);
   absl::Status CommitNow(const GangCommit& commit);
   void Count(const GangRun& run, const absl::StatusOr<RunResult>& result);
   void CountMaterialize(const RanCollectives& ran, double seconds);
@@ -114,6 +153,7 @@ class GangWorker {
   Answer<RunResult> last_run_;
   Answer<RanCollectives> last_materialize_;
   uint64_t committed_step_ = 0;
+  CommittedStep last_step_;  // by Step
 
   ExecutorThread thread_;  // last: ends before what it uses
 };

@@ -3,9 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <deque>
 #include <memory>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "tests/matchers.h"
 #include "worker/fake_executor.h"
@@ -17,9 +19,12 @@ namespace {
 using absl::StatusCode;
 using testing::AllOf;
 using testing::Contains;
+using testing::Each;
 using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::IsEmpty;
 using testing::Not;
+using testing::SizeIs;
 
 constexpr uint64_t kIncarnation = 7;
 
@@ -41,6 +46,35 @@ class GangWorkerTest : public testing::Test {
             .expected_hash = kCollectiveHashSeed};
   }
 
+  GangStep ToStep(uint64_t number) {
+    return {.run = Train(number), .commit = {.optimizer = OptimizerOptions()}};
+  }
+  // Starts a step; `answers_[i]` becomes the answer to the i-th one started.
+  void Start(const GangCall& call, absl::StatusOr<GangStep> step) {
+    answers_.emplace_back();
+    absl::StatusOr<StepOutcome>* answer = &answers_.back();
+    worker_.Step(call, std::move(step),
+                 [answer](absl::StatusOr<StepOutcome> outcome) {
+                   *answer = std::move(outcome);
+                 });
+  }
+  absl::StatusOr<StepOutcome> Step(const GangCall& call,
+                                   absl::StatusOr<GangStep> step) {
+    Start(call, std::move(step));
+    worker_.Drain();  // waits for what is queued
+    return answers_.back();
+  }
+  absl::StatusOr<StepOutcome> Step(uint64_t number) {
+    return Step(Call(1), ToStep(number));
+  }
+  // What the executor was told since the gang was joined.
+  std::vector<std::string> CallsInGang() const {
+    std::vector<std::string> calls = executor_.calls();
+    calls.erase(calls.begin(), calls.begin() + 2);  // abort, join
+    return calls;
+  }
+
+  std::deque<absl::StatusOr<StepOutcome>> answers_;  // outlive the worker
   FakeExecutor executor_;
   Metrics metrics_{{.component = "worker"}};
   std::shared_ptr<FakeGangStore> store_ = std::make_shared<FakeGangStore>();
@@ -211,6 +245,227 @@ TEST_F(GangWorkerTest, CountsWhatRan) {
           HasSubstr("collectives_total{collective=\"all_reduce\",phase="
                     "\"forward\"} 2"),
           HasSubstr("collective_bytes_total{collective=\"all_reduce\"} 64")));
+}
+
+TEST_F(GangWorkerTest, StepRunsAgreesAndCommits) {
+  ASSERT_THAT(Join(1), IsOk());
+  executor_.run_result.ran.counts = {{"forward", "all_reduce", 2, 64}};
+  executor_.run_result.seconds = 3;
+  GangStep clipped = ToStep(2);
+  clipped.commit.clip_norm = 0.5;
+  const auto first = Step(1);
+  ASSERT_THAT(first, IsOk());
+  EXPECT_EQ(first->run.seconds, 3);
+  EXPECT_GE(first->commit_seconds, 0);
+  EXPECT_THAT(first->run.ran.counts,
+              ElementsAre(CollectiveCount{"forward", "all_reduce", 2, 64},
+                          CollectiveCount{"commit", "all_reduce", 1, 4}));
+  EXPECT_EQ(first->run.ran.hash, kCollectiveHashSeed) << "the program's alone";
+  EXPECT_THAT(Step(Call(1), clipped), IsOk());
+  EXPECT_THAT(
+      CallsInGang(),
+      ElementsAre("run p of ", "agree to commit", "commit with SGD",
+                  "run p of ", "agree to commit", "commit with SGD clip 0.5"));
+  EXPECT_THAT(
+      metrics_.Text(),
+      AllOf(
+          HasSubstr("steps_total{phase=\"train\",result=\"ok\"} 2"),
+          HasSubstr("collectives_total{collective=\"all_reduce\",phase="
+                    "\"commit\"} 2"),
+          HasSubstr("collective_bytes_total{collective=\"all_reduce\"} 136")));
+}
+
+TEST_F(GangWorkerTest, StepsAreAnsweredInOrder) {
+  ASSERT_THAT(Join(1), IsOk());
+  std::vector<int> order;
+  for (int i = 0; i < 4; ++i) {
+    absl::StatusOr<GangStep> step = ToStep(i + 1);
+    if (i == 2) step = absl::InvalidArgumentError("unreadable");
+    worker_.Step(Call(1), std::move(step),
+                 [&order, i](absl::StatusOr<StepOutcome> outcome) {
+                   order.push_back(i);
+                   EXPECT_EQ(outcome.ok(), i < 2) << outcome.status();
+                 });
+  }
+  worker_.Drain();
+  EXPECT_THAT(order, ElementsAre(0, 1, 2, 3));
+  EXPECT_THAT(Step(4), HasMetadata("expected", "3"));
+}
+
+TEST_F(GangWorkerTest, SameStepOfTheSameRequestIsTakenOnce) {
+  ASSERT_THAT(Join(1), IsOk());
+  executor_.run_result.seconds = 3;
+  ASSERT_THAT(Step(Call(1, "r1"), ToStep(1)), IsOk());
+  executor_.run_result.seconds = 4;
+  for (int i = 0; i < 2; ++i) {
+    const auto again = Step(Call(1, "r1"), ToStep(1));
+    ASSERT_THAT(again, IsOk());
+    EXPECT_EQ(again->run.seconds, 3);
+    EXPECT_THAT(again->run.ran.counts, SizeIs(1));
+  }
+  EXPECT_THAT(Step(Call(1, "r2"), ToStep(1)), HasReason("STEP_OUT_OF_TURN"));
+  EXPECT_THAT(Step(Call(1, ""), ToStep(1)), HasReason("STEP_OUT_OF_TURN"));
+  EXPECT_THAT(CallsInGang(), SizeIs(3)) << "run, agree, commit";
+  // One request may be of many steps.
+  ASSERT_THAT(Step(Call(1, "r1"), ToStep(2)), IsOk());
+  EXPECT_THAT(Step(Call(1, "r1"), ToStep(1)), HasMetadata("expected", "3"));
+}
+
+TEST_F(GangWorkerTest, StepOutOfTurnDoesNothing) {
+  ASSERT_THAT(Join(1), IsOk());
+  for (int i = 0; i < 2; ++i) {
+    const auto early = Step(2);
+    EXPECT_THAT(early, StatusIs(StatusCode::kAborted, HasSubstr("got: 2")));
+    EXPECT_THAT(early, HasReason("STEP_OUT_OF_TURN"));
+    EXPECT_THAT(early, HasMetadata("expected", "1"));
+  }
+  EXPECT_THAT(CallsInGang(), IsEmpty());
+  ASSERT_THAT(Step(1), IsOk());
+  EXPECT_THAT(Step(1), HasMetadata("expected", "2"));
+  EXPECT_THAT(CallsInGang(), SizeIs(3));
+}
+
+TEST_F(GangWorkerTest, OwnErrorIsAnsweredAndTold) {
+  ASSERT_THAT(Join(1), IsOk());
+  executor_.run_status = absl::NotFoundError("no such upload");
+  executor_.peers = Verdict::kDiscard;
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_THAT(Step(1), StatusIs(StatusCode::kNotFound, "no such upload"));
+  }
+  EXPECT_THAT(CallsInGang(), ElementsAre("run p of ", "agree to discard",
+                                         "run p of ", "agree to discard"));
+  EXPECT_THAT(metrics_.Text(),
+              HasSubstr("steps_total{phase=\"train\",result=\"failed\"} 2"));
+}
+
+TEST_F(GangWorkerTest, OwnErrorIsAnsweredWhereNobodyCanBeTold) {
+  ASSERT_THAT(Join(1), IsOk());
+  executor_.run_status = absl::NotFoundError("no such upload");
+  executor_.agree_status = absl::FailedPreconditionError("out of step");
+  EXPECT_THAT(Step(1), StatusIs(StatusCode::kNotFound, "no such upload"));
+}
+
+TEST_F(GangWorkerTest, StepThatAnotherRankCannotCommitIsDiscarded) {
+  ASSERT_THAT(Join(1), IsOk());
+  executor_.peers = Verdict::kDiscard;
+  for (int i = 0; i < 2; ++i) {
+    const auto failed = Step(1);
+    EXPECT_THAT(failed, HasReason("PEER_FAILED"));
+    EXPECT_THAT(failed, StatusIs(StatusCode::kFailedPrecondition,
+                                 HasSubstr("step 1: expected")));
+  }
+  EXPECT_THAT(Step(2), HasMetadata("expected", "1"));
+  EXPECT_THAT(CallsInGang(),
+              ElementsAre("run p of ", "agree to commit", "discard",
+                          "run p of ", "agree to commit", "discard"));
+  executor_.peers = Verdict::kCommit;
+  EXPECT_THAT(Step(1), IsOk());
+}
+
+TEST_F(GangWorkerTest, StepWhoseCollectivesDifferIsCommittedNowhere) {
+  ASSERT_THAT(Join(1), IsOk());
+  executor_.run_result.ran.hash = 1;
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_THAT(Step(1), HasReason("COLLECTIVES_DIFFER"));
+  }
+  EXPECT_THAT(CallsInGang(),
+              ElementsAre("run p of ", "discard", "agree to discard",
+                          "run p of ", "discard", "agree to discard"));
+}
+
+TEST_F(GangWorkerTest, UpdateThatWouldFailIsFoundBeforeTheAgreement) {
+  ASSERT_THAT(Join(1), IsOk());
+  executor_.check_commit_status = absl::FailedPreconditionError("not SGD");
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_THAT(Step(1), StatusIs(StatusCode::kFailedPrecondition, "not SGD"));
+  }
+  EXPECT_THAT(CallsInGang(),
+              ElementsAre("run p of ", "agree to discard", "discard",
+                          "run p of ", "agree to discard", "discard"));
+}
+
+TEST_F(GangWorkerTest, PeerThatGoesDuringTheAgreementEndsTheStep) {
+  ASSERT_THAT(Join(1), IsOk());
+  executor_.agree_status = absl::UnavailableError("a peer is gone");
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_THAT(Step(1), StatusIs(StatusCode::kUnavailable, "a peer is gone"));
+  }
+  EXPECT_THAT(CallsInGang(), Not(Contains(HasSubstr("commit with"))));
+}
+
+TEST_F(GangWorkerTest, CommitThatFailsBehindTheAgreementCountsAsNone) {
+  ASSERT_THAT(Join(1), IsOk());
+  executor_.commit_status = absl::InternalError("out of memory");
+  EXPECT_THAT(Step(1), StatusIs(StatusCode::kInternal, "out of memory"));
+  EXPECT_THAT(Step(2), HasMetadata("expected", "1"));
+  EXPECT_EQ(CallsInGang().back(), "discard");
+}
+
+TEST_F(GangWorkerTest, StepsOfAnOldGangDoNothing) {
+  ASSERT_THAT(Join(2), IsOk());
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_THAT(Step(Call(1), ToStep(1)), HasReason("STALE_EPOCH"));
+  }
+  EXPECT_THAT(CallsInGang(), IsEmpty());
+}
+
+TEST_F(GangWorkerTest, StepsThatWaitBehindANewGangAreRefused) {
+  ASSERT_THAT(Join(1), IsOk());
+  executor_.block_run = std::make_shared<absl::Notification>();
+  executor_.run_began = std::make_shared<absl::Notification>();
+  Start(Call(1), ToStep(1));
+  executor_.run_began->WaitForNotification();
+  Start(Call(1), ToStep(2));
+  EXPECT_THAT(Join(2), IsOk());
+  Start(Call(1), ToStep(1));
+  worker_.Drain();
+  EXPECT_THAT(answers_[0], StatusIs(StatusCode::kUnavailable, "aborted"));
+  EXPECT_THAT(answers_[1], HasReason("STALE_EPOCH"));
+  EXPECT_THAT(answers_[2], HasReason("STALE_EPOCH"));
+  executor_.block_run = nullptr;
+  executor_.run_began = nullptr;
+  EXPECT_THAT(Step(Call(2), ToStep(1)), IsOk()) << "numbers begin anew";
+}
+
+TEST_F(GangWorkerTest, StepsOfAGangThatWasNotFormedFail) {
+  executor_.join_status = absl::UnavailableError("a peer is missing");
+  EXPECT_THAT(Join(1), StatusIs(StatusCode::kUnavailable, HasSubstr("peer")));
+  EXPECT_THAT(Step(1), StatusIs(StatusCode::kUnavailable, HasSubstr("peer")));
+}
+
+TEST_F(GangWorkerTest, AbortEndsAStepAndThoseBehindIt) {
+  ASSERT_THAT(Join(1), IsOk());
+  executor_.block_run = std::make_shared<absl::Notification>();
+  executor_.run_began = std::make_shared<absl::Notification>();
+  Start(Call(1), ToStep(1));
+  executor_.run_began->WaitForNotification();
+  Start(Call(1), ToStep(2));
+  EXPECT_THAT(worker_.Abort(Call(1), "a peer is lost"), IsOk());
+  worker_.Drain();
+  EXPECT_THAT(answers_[0], StatusIs(StatusCode::kUnavailable, "aborted"));
+  EXPECT_THAT(answers_[1], HasReason("STEP_OUT_OF_TURN"));
+}
+
+TEST_F(GangWorkerTest, DrainWaitsForStepsThatAreQueued) {
+  ASSERT_THAT(Join(1), IsOk());
+  for (uint64_t number = 1; number <= 20; ++number) {
+    Start(Call(1), ToStep(number));
+  }
+  worker_.Drain();
+  EXPECT_THAT(answers_, Each(IsOk()));
+  EXPECT_THAT(Step(21), IsOk()) << "a worker that drains serves its gang";
+}
+
+TEST_F(GangWorkerTest, StepsAndNumberedActionsShareTheirNumbers) {
+  ASSERT_THAT(Join(1), IsOk());
+  EXPECT_THAT(worker_.Run(Call(1), Train(1)), IsOk());
+  EXPECT_THAT(worker_.Commit(Call(1), {.step = 1}), IsOk());
+  EXPECT_THAT(Step(Call(1, "r"), ToStep(2)), IsOk());
+  EXPECT_THAT(worker_.Commit(Call(1), {.step = 3, .reset_optimizer = true}),
+              IsOk());
+  EXPECT_THAT(Step(Call(1, "r"), ToStep(2)), HasMetadata("expected", "4"));
+  EXPECT_THAT(Step(Call(1, "r"), ToStep(3)), HasMetadata("expected", "4"));
+  EXPECT_THAT(Step(4), IsOk());
 }
 
 }  // namespace
