@@ -60,11 +60,21 @@ class TorchExecutorTest : public testing::Test {
   void Materialize() {
     StageOn(1, "parameter:net1.weight", F32({3, 2}, {1, 2, 3, 4, 5, 6}));
     StageOn(1, "parameter:net2.weight", F32({2, 3}, {1, 0, 1, 0, 1, 2}));
+    Materialize(TwoWeights(), testing::ElementsAre(CollectiveCount{
+                                  "materialize", "scatter", 2, 64}));
+  }
+  // On every rank. The first that fails ends the wait of those that count on
+  // it, as a coordinator would.
+  void Materialize(
+      const MaterializeSpec& spec,
+      const testing::Matcher<std::vector<CollectiveCount>>& counts) {
     ForEachRank([&](int rank) {
-      const auto ran = executors_[rank]->Materialize(TwoWeights());
+      const auto ran = executors_[rank]->Materialize(spec);
+      if (!ran.ok()) {
+        for (const auto& executor : executors_) executor->Abort("one failed");
+      }
       ASSERT_THAT(ran, IsOk());
-      EXPECT_THAT(ran->counts, testing::ElementsAre(CollectiveCount{
-                                   "materialize", "scatter", 2, 64}));
+      EXPECT_THAT(ran->counts, counts);
     });
   }
 

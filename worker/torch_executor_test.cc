@@ -70,9 +70,7 @@ TEST_F(TorchExecutorTest, MaterializesOverTwoMeshDims) {
                       .initializer = Initializer{Initializer::Kind::kOnes}}},
       .plan_mesh_dim = 1,
       .src_data_rank = 1};
-  ForEachRank([&](int rank) {
-    ASSERT_THAT(executors_[rank]->Materialize(spec), IsOk());
-  });
+  Materialize(spec, testing::_);
   EXPECT_THAT(Read(0, ParameterKey{"w"}), ElementsAre(1, 2));
   EXPECT_THAT(Read(3, ParameterKey{"w"}), ElementsAre(3));
   // tp cuts first, into 2 and 1; dp within.
@@ -106,7 +104,7 @@ TEST_F(TorchExecutorTest, RunsForwardAndBackward) {
   // h = (21, 43, 65); y = (21 + 65, 43 + 130).
   EXPECT_THAT(Read(0, OutputKey{0}), ElementsAre(86, 173));
   EXPECT_THAT(Read(1, OutputKey{0}), ElementsAre(86, 173));
-  EXPECT_THAT(Floats(*result.loss), ElementsAre(259));
+  EXPECT_THAT(Floats(result.loss.value()), ElementsAre(259));
   EXPECT_THAT(Read(0, GradientKey{"net2.weight"}), ElementsAre(21, 43, 21, 43));
   EXPECT_THAT(Read(1, GradientKey{"net2.weight"}), ElementsAre(65, 65));
   // dy/dh = column sums of w2 = (1, 1, 3); times x = (1, 10).
@@ -312,7 +310,7 @@ TEST_F(OneRankExecutorTest, TrainsOnTheDeviceThatItHas) {
   const RunResult result = TrainWithNorm();
   EXPECT_THAT(result.ran.counts, IsEmpty());
   EXPECT_THAT(Read(0, OutputKey{0}), ElementsAre(86, 173));
-  EXPECT_THAT(Floats(*result.loss), ElementsAre(259));
+  EXPECT_THAT(Floats(result.loss.value()), ElementsAre(259));
   EXPECT_THAT(Read(0, GradientKey{"net1.weight"}),
               ElementsAre(1, 10, 1, 10, 3, 30));
   EXPECT_NEAR(result.gradient_norm,
