@@ -20,6 +20,7 @@ class FakeGangStore : public GangStore {
  public:
   absl::Status Set(const std::string& key, std::string value) override {
     absl::MutexLock lock(&mutex_);
+    if (cancelled_) return Cancelled();
     values_[key] = std::move(value);
     return absl::OkStatus();
   }
@@ -36,7 +37,7 @@ class FakeGangStore : public GangStore {
                                  absl::FromChrono(timeout))) {
       return absl::DeadlineExceededError("a key did not come");
     }
-    if (cancelled_) return absl::CancelledError("the store was cancelled");
+    if (cancelled_) return Cancelled();
     std::vector<std::string> found;
     for (const std::string& key : keys) found.push_back(values_[key]);
     return found;
@@ -44,6 +45,7 @@ class FakeGangStore : public GangStore {
 
   absl::StatusOr<int64_t> Add(const std::string& key, int64_t amount) override {
     absl::MutexLock lock(&mutex_);
+    if (cancelled_) return Cancelled();
     const auto found = values_.find(key);
     const int64_t sum =
         amount + (found == values_.end() ? 0 : std::stoll(found->second));
@@ -55,6 +57,7 @@ class FakeGangStore : public GangStore {
                                          const std::string& expected,
                                          const std::string& desired) override {
     absl::MutexLock lock(&mutex_);
+    if (cancelled_) return Cancelled();
     const auto found = values_.find(key);
     if (found == values_.end()) {
       if (!expected.empty()) return expected;
@@ -67,16 +70,19 @@ class FakeGangStore : public GangStore {
 
   absl::StatusOr<bool> Delete(const std::string& key) override {
     absl::MutexLock lock(&mutex_);
+    if (cancelled_) return Cancelled();
     return values_.erase(key) > 0;
   }
 
   absl::StatusOr<bool> Check(const std::vector<std::string>& keys) override {
     absl::MutexLock lock(&mutex_);
+    if (cancelled_) return Cancelled();
     return HasAll(keys);
   }
 
   absl::StatusOr<int64_t> NumKeys() override {
     absl::MutexLock lock(&mutex_);
+    if (cancelled_) return Cancelled();
     return static_cast<int64_t>(values_.size());
   }
 
@@ -86,6 +92,10 @@ class FakeGangStore : public GangStore {
   }
 
  private:
+  static absl::Status Cancelled() {
+    return absl::CancelledError("the store was cancelled");
+  }
+
   bool HasAll(const std::vector<std::string>& keys) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     for (const std::string& key : keys) {
