@@ -165,21 +165,29 @@ def RunBazelTests(options):
         return total, 0
     total.Add(RunBazel(options, sorted(selected), gpu,
                        sorted(selected) if options.only else ["//..."], filters))
-    total.Add(RunSanitized(options, selected - gpu))
+    for config in SANITIZERS:
+        total.Add(RunSanitized(options, selected - gpu, config))
     return total, len(selected)
 
 
-def RunSanitized(options, selected):
-    """Once more with sanitizers, which torch's libraries know nothing of."""
+# What runs once more, in an instrumented build; the sanitizers know nothing of
+# torch's libraries.
+SANITIZERS = {
+    "sanitize": "kind(cc_test, tests(//...)) except rdeps(//..., @torch//:torch)",
+    "tsan": 'attr(tags, "[\\[ ]tsan[,\\]]", tests(//...))',
+}
+
+
+def RunSanitized(options, selected, config):
+    loaded, labels = Query(SANITIZERS[config])
     total = Count()
-    loaded, labels = Query(
-        "kind(cc_test, tests(//...)) except rdeps(//..., @torch//:torch)")
     if not loaded:
-        total.Fail("what uses torch is not known: nothing ran with sanitizers")
+        total.Fail(f"what --config={config} is for is not known: nothing ran")
     labels = sorted(labels & selected)
     if labels:
-        total.Add(RunBazel(options, labels, set(), labels, ["--config=sanitize"]))
-        total.problems = [f"with sanitizers: {p}" for p in total.problems]
+        total.Add(RunBazel(options, labels, set(), labels,
+                           [f"--config={config}"]))
+        total.problems = [f"with --config={config}: {p}" for p in total.problems]
     return total
 
 
