@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstring>
 #include <type_traits>
 
 #include "absl/status/status.h"
@@ -14,7 +15,7 @@
 #include "c10/util/Half.h"
 #include "c10/util/complex.h"
 #include "common/errors.h"
-#include "worker/shm/half_blocks.h"
+#include "worker/shm/short_floats.h"
 
 namespace shardplane {
 namespace {
@@ -97,19 +98,14 @@ struct Bxor {
   }
 };
 
-template <typename T>
-const T* As(const std::byte* data) {
-  return reinterpret_cast<const T*>(data);
-}
-
-// Whole buffers of a few ranks, in one pass. The compiler may take it that
-// only the same element of `out` and an input is one and the same.
+// A few inputs in one pass. The compiler may take it that only the same element
+// of `out` and of an input is one and the same.
 template <typename T, typename Op, int kCount>
-void InOnePass(T* out, const std::byte* const* in, int64_t elements) {
-  const T* a = As<T>(in[0]);
-  const T* b = As<T>(in[1]);
-  const T* c = As<T>(in[kCount > 2 ? 2 : 0]);
-  const T* d = As<T>(in[kCount > 3 ? 3 : 0]);
+void OnePass(T* out, const T* const* in, int64_t elements) {
+  const T* const a = in[0];
+  const T* const b = in[1];
+  const T* const c = in[kCount > 2 ? 2 : 0];
+  const T* const d = in[kCount > 3 ? 3 : 0];
 #pragma GCC ivdep
   for (int64_t i = 0; i < elements; ++i) {
     T value = Op::Of(a[i], b[i]);
@@ -119,46 +115,106 @@ void InOnePass(T* out, const std::byte* const* in, int64_t elements) {
   }
 }
 
+constexpr int kMostInOnePass = 4;
+
+template <typename T, typename Op>
+void Pass(T* out, const T* const* in, int count, int64_t elements) {
+  switch (count) {
+    case 1:
+      if (out != in[0]) std::memcpy(out, in[0], elements * sizeof(T));
+      return;
+    case 2:
+      return OnePass<T, Op, 2>(out, in, elements);
+    case 3:
+      return OnePass<T, Op, 3>(out, in, elements);
+    case 4:
+      return OnePass<T, Op, 4>(out, in, elements);
+  }
+}
+
+// Pointers to what the inputs have from `begin` on.
 template <typename T>
-void Load(Computed<T>* block, const T* data, int64_t elements) {
-  if constexpr (std::is_same_v<T, c10::Half>) {
-    HalvesToFloats(block, data, elements);
-  } else {
-#pragma GCC ivdep
-    for (int64_t i = 0; i < elements; ++i)
-      block[i] = static_cast<Computed<T>>(data[i]);
+void PiecesAt(const T** pieces, const std::byte* const* in, int count,
+              int64_t begin) {
+  for (int i = 0; i < count; ++i)
+    pieces[i] = reinterpret_cast<const T*>(in[i]) + begin;
+}
+
+// One block of any number of inputs.
+template <typename T, typename Op>
+void SumUp(T* sum, const std::byte* const* in, int count, int64_t begin,
+           int64_t elements) {
+  const T* pieces[kMostInOnePass];
+  int done = std::min(count, kMostInOnePass);
+  PiecesAt(pieces, in, done, begin);
+  Pass<T, Op>(sum, pieces, done, elements);
+  pieces[0] = sum;
+  while (done < count) {
+    const int more = std::min(count - done, kMostInOnePass - 1);
+    PiecesAt(pieces + 1, in + done, more, begin);
+    Pass<T, Op>(sum, pieces, 1 + more, elements);
+    done += more;
   }
 }
 
 template <typename T>
-void Store(T* data, const Computed<T>* block, int64_t elements) {
-  if constexpr (std::is_same_v<T, c10::Half>) {
-    FloatsToHalves(data, block, elements);
+constexpr bool kHasLoops =
+    std::is_same_v<T, c10::Half> || std::is_same_v<T, c10::BFloat16>;
+
+template <typename T>
+void Load(float* block, const std::byte* in, int64_t begin, int64_t elements) {
+  const T* const data = reinterpret_cast<const T*>(in) + begin;
+  if constexpr (kHasLoops<T>) {
+    ToFloats(block, data, elements);
   } else {
-#pragma GCC ivdep
-    for (int64_t i = 0; i < elements; ++i) data[i] = static_cast<T>(block[i]);
+    for (int64_t i = 0; i < elements; ++i)
+      block[i] = static_cast<float>(data[i]);
+  }
+}
+
+template <typename T>
+void Store(T* out, const float* block, int64_t elements) {
+  if constexpr (kHasLoops<T>) {
+    FromFloats(out, block, elements);
+  } else {
+    for (int64_t i = 0; i < elements; ++i) out[i] = static_cast<T>(block[i]);
+  }
+}
+
+// The same for types that are computed as floats.
+template <typename T, typename Op>
+void SumUpAsFloats(float* sum, const std::byte* const* in, int count,
+                   int64_t begin, int64_t elements) {
+  alignas(64) float next[kBlock];
+  const float* const pieces[] = {sum, next};
+  Load<T>(sum, in[0], begin, elements);
+  for (int i = 1; i < count; ++i) {
+    Load<T>(next, in[i], begin, elements);
+    OnePass<float, Op, 2>(sum, pieces, elements);
   }
 }
 
 enum class Scale { kNone, kByCount };
 
-// Any number of ranks, and types that are not computed with themselves.
+// By way of a buffer: `out` may be any of `in`.
 template <typename T, typename Op, Scale kScale>
 void ByBlocks(T* out, const std::byte* const* in, int count, int64_t elements) {
-  using Value = Computed<T>;
-  alignas(64) Value sum[kBlock];
-  alignas(64) Value next[kBlock];
+  alignas(64) Computed<T> sum[kBlock];
   for (int64_t begin = 0; begin < elements; begin += kBlock) {
     const int64_t length = std::min(kBlock, elements - begin);
-    Load(sum, As<T>(in[0]) + begin, length);
-    for (int rank = 1; rank < count; ++rank) {
-      Load(next, As<T>(in[rank]) + begin, length);
-      for (int64_t i = 0; i < length; ++i) sum[i] = Op::Of(sum[i], next[i]);
+    if constexpr (kIsReducedFloat<T>) {
+      SumUpAsFloats<T, Op>(sum, in, count, begin, length);
+    } else {
+      SumUp<T, Op>(sum, in, count, begin, length);
     }
     if constexpr (kScale == Scale::kByCount) {
       for (int64_t i = 0; i < length; ++i) sum[i] /= static_cast<float>(count);
     }
-    Store(out + begin, sum, length);
+    if constexpr (kIsReducedFloat<T>) {
+      Store(out + begin, sum, length);
+    } else {
+      std::memcpy(out + begin, sum, length * sizeof(T));
+    }
   }
 }
 
@@ -167,13 +223,10 @@ void Reduce(std::byte* out, const std::byte* const* in, int count,
             int64_t elements) {
   T* const to = reinterpret_cast<T*>(out);
   if constexpr (!kIsReducedFloat<T> && kScale == Scale::kNone) {
-    switch (count) {
-      case 2:
-        return InOnePass<T, Op, 2>(to, in, elements);
-      case 3:
-        return InOnePass<T, Op, 3>(to, in, elements);
-      case 4:
-        return InOnePass<T, Op, 4>(to, in, elements);
+    if (count <= kMostInOnePass) {
+      const T* pieces[kMostInOnePass];
+      PiecesAt(pieces, in, count, /*begin=*/0);
+      return Pass<T, Op>(to, pieces, count, elements);
     }
   }
   ByBlocks<T, Op, kScale>(to, in, count, elements);
