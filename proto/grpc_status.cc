@@ -229,11 +229,7 @@ class DetailsWriter {
   rpc::Status* const status_;
 };
 
-std::optional<ErrorInfo> InfoFromDetails(const std::string& details) {
-  rpc::Status status;
-  if (details.empty() || !status.ParseFromString(details)) {
-    return std::nullopt;
-  }
+std::optional<ErrorInfo> InfoOf(const rpc::Status& status) {
   for (const google::protobuf::Any& any : status.details()) {
     rpc::ErrorInfo detail;
     if (!any.Is<rpc::ErrorInfo>() || !any.UnpackTo(&detail) ||
@@ -247,8 +243,7 @@ std::optional<ErrorInfo> InfoFromDetails(const std::string& details) {
   return std::nullopt;
 }
 
-absl::StatusCode CodeFromGrpc(grpc::StatusCode code) {
-  const int number = static_cast<int>(code);
+absl::StatusCode CodeFromNumber(int number) {
   // The numbers agree; one that is none of theirs is unknown.
   return number >= 0 && number <= 16 ? static_cast<absl::StatusCode>(number)
                                      : absl::StatusCode::kUnknown;
@@ -277,16 +272,29 @@ grpc::Status ToGrpcStatus(const absl::Status& status) {
                       out.SerializeAsString());
 }
 
+absl::Status FromRpcStatus(const google::rpc::Status& status) {
+  if (status.code() == 0) {
+    return absl::OkStatus();
+  }
+  const absl::StatusCode code = CodeFromNumber(status.code());
+  if (const std::optional<ErrorInfo> info = InfoOf(status)) {
+    return MakeError(code, status.message(), *info);
+  }
+  return absl::Status(code, status.message());
+}
+
 absl::Status FromGrpcStatus(const grpc::Status& status) {
   if (status.ok()) {
     return absl::OkStatus();
   }
-  const absl::StatusCode code = CodeFromGrpc(status.error_code());
-  if (const std::optional<ErrorInfo> info =
-          InfoFromDetails(status.error_details())) {
-    return MakeError(code, status.error_message(), *info);
+  rpc::Status whole;
+  if (!whole.ParseFromString(status.error_details())) {
+    whole.Clear();
   }
-  return absl::Status(code, status.error_message());
+  // What gRPC itself says counts.
+  whole.set_code(status.error_code());
+  whole.set_message(status.error_message());
+  return FromRpcStatus(whole);
 }
 
 }  // namespace shardplane

@@ -26,11 +26,12 @@ google::rpc::Status ToRpcStatus(const absl::Status& status);
 // The same, serialized in `error_details` ("grpc-status-details-bin").
 grpc::Status ToGrpcStatus(const absl::Status& status);
 
-// The way back: a status that carried an ErrorInfo is as MakeError made it, so
+// The ways back: a status that carried an ErrorInfo is as MakeError made it, so
 // that what goes worker -> coordinator -> client keeps its info; one of
 // gRPC's own (a broken connection) has none. Details that do not parse are
 // ignored.
 absl::Status FromGrpcStatus(const grpc::Status& status);
+absl::Status FromRpcStatus(const google::rpc::Status& status);
 
 }  // namespace shardplane
 

@@ -36,6 +36,7 @@ std::optional<Detail> Find(const absl::Status& status) {
 TEST(GrpcStatusTest, OkIsOk) {
   EXPECT_TRUE(ToGrpcStatus(absl::OkStatus()).ok());
   EXPECT_TRUE(FromGrpcStatus(grpc::Status::OK).ok());
+  EXPECT_TRUE(FromRpcStatus(ToRpcStatus(absl::OkStatus())).ok());
 }
 
 TEST(GrpcStatusTest, EveryCodeComesBackWithItsInfo) {
@@ -50,6 +51,7 @@ TEST(GrpcStatusTest, EveryCodeComesBackWithItsInfo) {
     const absl::Status back = FromGrpcStatus(sent);
     EXPECT_EQ(back, status);
     EXPECT_EQ(GetErrorInfo(back), info);
+    EXPECT_EQ(FromRpcStatus(ToRpcStatus(status)), status);
     // Coordinator to client, after worker to coordinator.
     EXPECT_EQ(FromGrpcStatus(ToGrpcStatus(back)), status);
   }

@@ -30,14 +30,25 @@ class FakeExecutor : public Executor {
   Verdict peers = Verdict::kCommit;  // what the other ranks say
   absl::Status agree_status;
   ShardedTensor tensor;
-  // Where set, a run waits for it: Abort, or the test, notifies.
+  // Where set, a run waits for it: Abort, or the test, notifies. If it goes on
+  // then, block_status is OK.
   std::shared_ptr<absl::Notification> block_run;
+  absl::Status block_status = absl::UnavailableError("aborted");
   // Where set, notified when a run begins.
   std::shared_ptr<absl::Notification> run_began;
 
   std::vector<std::string> calls() const {
     absl::MutexLock lock(&mutex_);
     return calls_;
+  }
+  // Waits until there are that many.
+  void AwaitCalls(size_t count) const {
+    absl::MutexLock lock(&mutex_);
+    const auto there = [&] {
+      mutex_.AssertReaderHeld();
+      return calls_.size() >= count;
+    };
+    mutex_.Await(absl::Condition(&there));
   }
   HostTensor staged(const std::string& key) const {
     absl::MutexLock lock(&mutex_);
@@ -75,10 +86,12 @@ class FakeExecutor : public Executor {
                              spec.random_step == 0
                                  ? ""
                                  : absl::StrCat(" at ", spec.random_step)));
-    if (run_began != nullptr) run_began->Notify();
+    if (run_began != nullptr && !run_began->HasBeenNotified()) {
+      run_began->Notify();
+    }
     if (block_run != nullptr) {
       block_run->WaitForNotification();
-      return absl::UnavailableError("aborted");
+      if (!block_status.ok()) return block_status;
     }
     if (!run_status.ok()) return run_status;
     return run_result;

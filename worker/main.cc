@@ -21,6 +21,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -36,6 +37,7 @@
 #include "worker/nccl_environment.h"
 #include "worker/ready_file.h"
 #include "worker/rendezvous_client.h"
+#include "worker/tensor_memory.h"
 #include "worker/torch_executor.h"
 #include "worker/worker_service.h"
 
@@ -272,6 +274,7 @@ int Daemon::Wait(const sigset_t& signals) {
     const absl::Status retired = membership_->Retire();
     if (!retired.ok()) Log(absl::StrCat("retiring: ", retired.ToString()));
   }
+  service_->EndStreams();  // else the server would wait for them
   server_->Shutdown(std::chrono::system_clock::now() +
                     std::chrono::milliseconds(500));
   http_.reset();  // its checks look at the membership
@@ -293,6 +296,13 @@ absl::Status BecomeWorkerForGpus(char** argv) {
                    "), got: ", absl::GetFlag(FLAGS_device)));
 }
 
+// What holds for the whole process, whatever it runs.
+void SetUpProcess() {
+  KeepTensorMemory();
+  // Debian's Abseil looks for deadlocks at every lock, gRPC's included.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
+}
+
 int Main(char** argv) {
   if (absl::GetFlag(FLAGS_id).empty()) {
     absl::SetFlag(&FLAGS_id, absl::StrCat("worker-", getpid()));
@@ -309,6 +319,7 @@ int Main(char** argv) {
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);
   SetNcclEnvironment();
+  SetUpProcess();
   Daemon daemon;
   if (const absl::Status status = daemon.Start(); !status.ok()) {
     Log(absl::StrCat("cannot start: ", Text(status)));

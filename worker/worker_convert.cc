@@ -10,6 +10,7 @@
 #include "proto/convert/optimizer.h"
 #include "proto/convert/report.h"
 #include "proto/convert/types.h"
+#include "proto/grpc_status.h"
 
 namespace shardplane {
 
@@ -94,7 +95,7 @@ std::string UploadKey(const std::string& id) {
   return absl::StrCat("upload:", id);
 }
 
-absl::StatusOr<GangRun> ToGangRun(const pb::RunRequest& message) {
+absl::StatusOr<GangRun> ToGangRun(pb::RunRequest message) {
   GangRun run{.step = message.step(),
               .spec = {.program = message.program(),
                        .accumulate = message.accumulate(),
@@ -104,9 +105,9 @@ absl::StatusOr<GangRun> ToGangRun(const pb::RunRequest& message) {
   SP_ASSIGN_OR_RETURN(run.spec.mode, ToRunMode(message));
   const FieldPath root("");
   for (int i = 0; i < message.inputs_size(); ++i) {
-    SP_ASSIGN_OR_RETURN(
-        TensorSource input,
-        FromProto(message.inputs(i), root.Element("inputs", i)));
+    SP_ASSIGN_OR_RETURN(TensorSource input,
+                        FromProto(std::move(*message.mutable_inputs(i)),
+                                  root.Element("inputs", i)));
     if (const auto* upload = std::get_if<UploadedTensor>(&input)) {
       run.spec.inputs.push_back(UploadKey(upload->id));
       continue;
@@ -141,6 +142,22 @@ absl::StatusOr<GangCommit> ToGangCommit(const pb::CommitRequest& message) {
   return commit;
 }
 
+absl::StatusOr<GangStep> ToGangStep(pb::StepsRequest::Step message) {
+  if (message.run().mode() != pb::RunRequest::MODE_TRAIN) {
+    return InvalidEnum("mode", "MODE_TRAIN in a step", message.run().mode());
+  }
+  GangStep step;
+  SP_ASSIGN_OR_RETURN(step.run, ToGangRun(std::move(*message.mutable_run())));
+  SP_ASSIGN_OR_RETURN(step.commit, ToGangCommit(message.commit()));
+  if (step.commit.load_state.has_value() || step.commit.reset_optimizer ||
+      step.commit.abandon) {
+    return InvalidField("commit",
+                        "expected an update; got: load_state, reset_optimizer "
+                        "or abandon");
+  }
+  return step;
+}
+
 absl::StatusOr<TensorKey> ToTensorKey(const pb::TensorRef& message) {
   switch (message.kind_case()) {
     case pb::TensorRef::kParameter:
@@ -166,6 +183,19 @@ void FillResponse(RunResult result, pb::RunResponse& response) {
   response.set_gradient_norm(result.gradient_norm);
   response.set_seconds(result.seconds);
   response.set_collective_seconds(result.collective_seconds);
+}
+
+pb::StepsResponse::Step ToAnswer(uint64_t step,
+                                 absl::StatusOr<StepOutcome> outcome) {
+  pb::StepsResponse::Step answer;
+  answer.set_step(step);
+  if (!outcome.ok()) {
+    *answer.mutable_status() = ToRpcStatus(outcome.status());
+    return answer;
+  }
+  FillResponse(std::move(outcome->run), *answer.mutable_run());
+  answer.set_commit_seconds(outcome->commit_seconds);
+  return answer;
 }
 
 }  // namespace shardplane

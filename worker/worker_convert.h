@@ -2,6 +2,9 @@
 #ifndef SHARDPLANE_WORKER_WORKER_CONVERT_H_
 #define SHARDPLANE_WORKER_WORKER_CONVERT_H_
 
+#include <cstdint>
+#include <string>
+
 #include "absl/status/statusor.h"
 #include "shardplane/v1/worker.pb.h"
 #include "worker/gang_worker.h"
@@ -13,11 +16,16 @@ GangCall ToGangCall(const v1::GangRef& message);
 absl::StatusOr<GangSpec> ToGangSpec(const v1::JoinGangRequest& message);
 absl::StatusOr<MaterializeSpec> ToMaterializeSpec(
     const v1::MaterializeRequest& message);
-absl::StatusOr<GangRun> ToGangRun(const v1::RunRequest& message);
+// Moves the bytes of its inputs.
+absl::StatusOr<GangRun> ToGangRun(v1::RunRequest message);
 absl::StatusOr<GangCommit> ToGangCommit(const v1::CommitRequest& message);
+// The same.
+absl::StatusOr<GangStep> ToGangStep(v1::StepsRequest::Step message);
 absl::StatusOr<TensorKey> ToTensorKey(const v1::TensorRef& message);
 
 void FillResponse(RunResult result, v1::RunResponse& response);
+v1::StepsResponse::Step ToAnswer(uint64_t step,
+                                 absl::StatusOr<StepOutcome> outcome);
 
 // The staging key of an upload.
 std::string UploadKey(const std::string& id);

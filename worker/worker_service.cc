@@ -1,5 +1,6 @@
 #include "worker/worker_service.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "common/errors.h"
@@ -16,6 +17,16 @@ namespace shardplane {
 namespace pb = ::shardplane::v1;
 using google::protobuf::Empty;
 using grpc::ServerContext;
+
+namespace {
+
+absl::Status Draining() {
+  return MakeError(absl::StatusCode::kUnavailable,
+                   "expected a worker that takes steps, got: one that ends",
+                   {.reason = "WORKER_DRAINING", .metadata = {}});
+}
+
+}  // namespace
 
 absl::Status WorkerService::DoJoin(const pb::JoinGangRequest& request) {
   const GangCall call = ToGangCall(request.gang());
@@ -122,6 +133,36 @@ grpc::Status WorkerService::LoadProgram(ServerContext*,
 grpc::Status WorkerService::Run(ServerContext*, const pb::RunRequest* request,
                                 pb::RunResponse* response) {
   return ToGrpcStatus(DoRun(*request, *response));
+}
+
+grpc::ServerBidiReactor<pb::StepsRequest, pb::StepsResponse>*
+WorkerService::Steps(grpc::CallbackServerContext*) {
+  const std::shared_ptr<StepsStream> stream = StepsStream::Start(worker_);
+  bool ending = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto is_done = [](const auto& earlier) { return earlier.expired(); };
+    streams_.erase(std::remove_if(streams_.begin(), streams_.end(), is_done),
+                   streams_.end());
+    streams_.push_back(stream);
+    ending = ending_;
+  }
+  if (ending) stream->End(Draining());
+  return stream.get();  // which owns itself
+}
+
+void WorkerService::EndStreams() {
+  std::vector<std::weak_ptr<StepsStream>> streams;
+  {
+    absl::MutexLock lock(&mutex_);
+    ending_ = true;
+    streams = streams_;
+  }
+  for (const std::weak_ptr<StepsStream>& each : streams) {
+    if (const std::shared_ptr<StepsStream> stream = each.lock()) {
+      stream->End(Draining());
+    }
+  }
 }
 
 grpc::Status WorkerService::Commit(ServerContext*,

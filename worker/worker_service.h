@@ -5,10 +5,15 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
 #include "grpcpp/grpcpp.h"
 #include "shardplane/v1/worker.grpc.pb.h"
 #include "worker/gang_worker.h"
+#include "worker/steps_stream.h"
 
 namespace shardplane {
 
@@ -18,10 +23,12 @@ using MakeGangStore = std::function<std::shared_ptr<GangStore>(
     const std::string& address, const GangCall& call, int rank)>;
 
 // Codes: InvalidArgument for messages that the converters refuse, DataLoss for
-// a stream whose checksum differs, else as GangWorker says. Thread-safe.
-class WorkerService final : public v1::Worker::Service {
+// a stream whose checksum differs, else as GangWorker says. Thread-safe. Each
+// call has a thread of gRPC's to itself, but Steps has none (StepsStream).
+class WorkerService final
+    : public v1::Worker::WithCallbackMethod_Steps<v1::Worker::Service> {
  public:
-  // Borrows `worker`.
+  // Borrows `worker`, which outlives the server.
   WorkerService(GangWorker* worker, MakeGangStore make_store)
       : worker_(worker), make_store_(std::move(make_store)) {}
 
@@ -42,6 +49,8 @@ class WorkerService final : public v1::Worker::Service {
                            google::protobuf::Empty* response) override;
   grpc::Status Run(grpc::ServerContext* context, const v1::RunRequest* request,
                    v1::RunResponse* response) override;
+  grpc::ServerBidiReactor<v1::StepsRequest, v1::StepsResponse>* Steps(
+      grpc::CallbackServerContext* context) override;
   grpc::Status Commit(grpc::ServerContext* context,
                       const v1::CommitRequest* request,
                       google::protobuf::Empty* response) override;
@@ -51,6 +60,11 @@ class WorkerService final : public v1::Worker::Service {
   grpc::Status ReadTensor(
       grpc::ServerContext* context, const v1::ReadTensorRequest* request,
       grpc::ServerWriter<v1::ReadTensorResponse>* writer) override;
+
+  // For a process that ends: steps that were read are run and answered, then
+  // their streams end (Unavailable, reason WORKER_DRAINING), and every later
+  // one at once.
+  void EndStreams();
 
  private:
   absl::Status DoJoin(const v1::JoinGangRequest& request);
@@ -65,6 +79,11 @@ class WorkerService final : public v1::Worker::Service {
 
   GangWorker* const worker_;
   const MakeGangStore make_store_;
+
+  absl::Mutex mutex_;
+  bool ending_ ABSL_GUARDED_BY(mutex_) = false;
+  // gRPC's, beside those that it is done with.
+  std::vector<std::weak_ptr<StepsStream>> streams_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace shardplane

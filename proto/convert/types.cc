@@ -131,8 +131,7 @@ absl::Status TooLargeInline(size_t bytes, const FieldPath& field) {
                     {"remedy", "UploadTensor"}}});
 }
 
-absl::StatusOr<TensorSource> InlineTensor(const pb::Tensor& message,
-                                          TensorType type,
+absl::StatusOr<TensorSource> InlineTensor(pb::Tensor& message, TensorType type,
                                           const FieldPath& field) {
   const int64_t expected = ByteSize(type);
   const size_t size = message.inline_().size();
@@ -143,7 +142,8 @@ absl::StatusOr<TensorSource> InlineTensor(const pb::Tensor& message,
     return InvalidField(field, absl::StrCat("expected ", expected, " bytes of ",
                                             ToString(type), ", got: ", size));
   }
-  return TensorSource(HostTensor{std::move(type), message.inline_()});
+  return TensorSource(
+      HostTensor{std::move(type), std::move(*message.mutable_inline_())});
 }
 
 }  // namespace
@@ -344,7 +344,7 @@ v1::Initializer ToProto(const Initializer& initializer) {
   return message;
 }
 
-absl::StatusOr<TensorSource> FromProto(const v1::Tensor& message,
+absl::StatusOr<TensorSource> FromProto(v1::Tensor message,
                                        const FieldPath& field) {
   SP_ASSIGN_OR_RETURN(TensorType type,
                       FromProto(message.type(), field.Member("type")));

@@ -67,8 +67,8 @@ using TensorSource = std::variant<HostTensor, UploadedTensor>;
 
 // InvalidArgument also: inline bytes of another size than the type's, an empty
 // upload id. ResourceExhausted: over kMaxInlineBytes; the message says to
-// upload.
-absl::StatusOr<TensorSource> FromProto(const v1::Tensor& message,
+// upload. The bytes of a message that is moved here are not copied.
+absl::StatusOr<TensorSource> FromProto(v1::Tensor message,
                                        const FieldPath& field);
 v1::Tensor ToProto(HostTensor tensor);  // inline
 v1::Tensor ToProto(const UploadedTensor& tensor);

@@ -64,6 +64,16 @@ TEST(TypesTest, TensorsComeBack) {
       FromProto(ToProto(HostTensor{{DType::kInt8, {3, 0}}, ""}), "x").ok());
 }
 
+TEST(TypesTest, BytesOfATensorThatIsMovedAreNotCopied) {
+  const int64_t size = 1000;
+  pb::Tensor message =
+      ToProto(HostTensor{{DType::kInt8, {size}}, std::string(size, 'x')});
+  const char* const bytes = message.inline_().data();
+  const auto inlined = FromProto(std::move(message), "x");
+  ASSERT_TRUE(inlined.ok()) << inlined.status();
+  EXPECT_EQ(std::get<HostTensor>(*inlined).bytes.data(), bytes);
+}
+
 TEST(TypesTest, InlineTensorOverTheLimitSaysToUpload) {
   const int64_t size = kMaxInlineBytes + 1;
   const HostTensor tensor{{DType::kInt8, {size}}, std::string(size, 'x')};

@@ -1,0 +1,146 @@
+#include "worker/steps_stream.h"
+
+#include <utility>
+
+#include "proto/convert/field_path.h"
+#include "proto/grpc_status.h"
+#include "worker/worker_convert.h"
+
+namespace shardplane {
+
+namespace pb = ::shardplane::v1;
+
+std::shared_ptr<StepsStream> StepsStream::Start(GangWorker* worker) {
+  const std::shared_ptr<StepsStream> stream(new StepsStream(worker));
+  stream->self_ = stream;
+  stream->Advance();
+  return stream;
+}
+
+void StepsStream::End(const absl::Status& status) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!ended_) status_ = status;
+    ended_ = true;
+  }
+  Advance();
+}
+
+bool StepsStream::Take(pb::StepsRequest::Step step) {
+  const uint64_t number = step.run().step();
+  {
+    absl::MutexLock lock(&mutex_);
+    if (ended_) return false;
+    if (number == 0) {
+      ended_ = true;
+      status_ = MissingField("steps.run.step");
+      return false;
+    }
+    ++open_;
+  }
+  GangCall call = ToGangCall(step.run().gang());
+  worker_->Step(
+      std::move(call), ToGangStep(std::move(step)),
+      [self = shared_from_this(), number](absl::StatusOr<StepOutcome> outcome) {
+        self->Answer(ToAnswer(number, std::move(outcome)));
+      });
+  return true;
+}
+
+void StepsStream::OnReadDone(bool ok) {
+  if (ok) {
+    for (pb::StepsRequest::Step& step : *request_.mutable_steps()) {
+      if (!Take(std::move(step))) break;
+    }
+  }
+  {
+    absl::MutexLock lock(&mutex_);
+    reading_ = false;
+    ended_ = ended_ || !ok;
+  }
+  Advance();
+}
+
+void StepsStream::Answer(pb::StepsResponse::Step answer) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (dead_) {
+      --open_;
+    } else {
+      *collected_.add_steps() = std::move(answer);
+    }
+  }
+  Advance();
+}
+
+void StepsStream::OnWriteDone(bool ok) {
+  {
+    absl::MutexLock lock(&mutex_);
+    writing_ = false;
+    open_ -= response_.steps_size();
+    if (!ok) {
+      dead_ = true;
+      ended_ = true;
+      open_ -= collected_.steps_size();
+      collected_.Clear();
+    }
+  }
+  Advance();
+}
+
+StepsStream::Action StepsStream::Next() {
+  absl::MutexLock lock(&mutex_);
+  if (!writing_ && collected_.steps_size() > 0) {
+    writing_ = true;
+    response_.Swap(&collected_);
+    collected_.Clear();
+    return Action::kWrite;
+  }
+  if (!reading_ && !ended_ && open_ < kMaxOpen) {
+    reading_ = true;
+    return Action::kRead;
+  }
+  if (ended_ && open_ == 0 && !finished_) {
+    finished_ = true;
+    return Action::kFinish;
+  }
+  advancing_ = false;
+  return Action::kNothing;
+}
+
+void StepsStream::Advance() {
+  // gRPC may be done with the stream before this returns.
+  const std::shared_ptr<StepsStream> alive = shared_from_this();
+  {
+    absl::MutexLock lock(&mutex_);
+    if (advancing_) return;
+    advancing_ = true;
+  }
+  while (true) {
+    switch (Next()) {
+      case Action::kNothing:
+        return;
+      case Action::kRead:
+        StartRead(&request_);
+        break;
+      case Action::kWrite:
+        StartWrite(&response_);
+        break;
+      case Action::kFinish: {
+        absl::Status status;
+        {
+          absl::MutexLock lock(&mutex_);
+          status = status_;
+        }
+        Finish(ToGrpcStatus(status));
+        break;
+      }
+    }
+  }
+}
+
+void StepsStream::OnDone() {
+  const std::shared_ptr<StepsStream> last = std::move(self_);
+}
+
+}  // namespace shardplane

@@ -1,0 +1,79 @@
+// One Worker.Steps stream: reads steps, has them run, writes the answers.
+#ifndef SHARDPLANE_WORKER_STEPS_STREAM_H_
+#define SHARDPLANE_WORKER_STEPS_STREAM_H_
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "grpcpp/support/server_callback.h"
+#include "shardplane/v1/worker.pb.h"
+#include "worker/gang_worker.h"
+
+namespace shardplane {
+
+// A reactor that never blocks: it reads on while steps run on the executor's
+// thread, in order. Answers that become ready while a message is on its way
+// leave together in the next one. With kMaxOpen steps whose answers have not
+// left it reads no more, so that whoever sends faster than it trains, or does
+// not read the answers, waits.
+//
+// A step whose message is refused is answered with the error, in its turn; one
+// without a number, which nobody could answer, ends the stream, once all that
+// came before is answered. When the client goes away, steps that have been read
+// are still run, and recorded; nobody gets their answers.
+//
+// Owns itself until gRPC is done with it. Thread-safe.
+class StepsStream final
+    : public grpc::ServerBidiReactor<v1::StepsRequest, v1::StepsResponse>,
+      public std::enable_shared_from_this<StepsStream> {
+ public:
+  static constexpr int kMaxOpen = 64;
+
+  // Begins to read. Borrows `worker`, which outlives the server.
+  static std::shared_ptr<StepsStream> Start(GangWorker* worker);
+
+  // Takes no further steps; ends with `status` once what came is answered.
+  void End(const absl::Status& status);
+
+  void OnReadDone(bool ok) override;
+  void OnWriteDone(bool ok) override;
+  void OnDone() override;
+
+ private:
+  enum class Action { kNothing, kRead, kWrite, kFinish };
+
+  explicit StepsStream(GangWorker* worker) : worker_(worker) {}
+
+  // Hands one step to the worker; false: it takes no further ones.
+  bool Take(v1::StepsRequest::Step step);
+  // An answer is there; any thread.
+  void Answer(v1::StepsResponse::Step answer);
+  // Does what the state asks for. One thread at a time tells gRPC what to do:
+  // nothing may come behind Finish.
+  void Advance();
+  Action Next();
+
+  GangWorker* const worker_;
+  std::shared_ptr<StepsStream> self_;  // until OnDone
+  v1::StepsRequest request_;           // gRPC's while reading_
+  v1::StepsResponse response_;         // gRPC's while writing_
+
+  absl::Mutex mutex_;
+  bool advancing_ ABSL_GUARDED_BY(mutex_) = false;
+  bool reading_ ABSL_GUARDED_BY(mutex_) = false;
+  bool writing_ ABSL_GUARDED_BY(mutex_) = false;
+  bool ended_ ABSL_GUARDED_BY(mutex_) = false;     // no further steps
+  bool dead_ ABSL_GUARDED_BY(mutex_) = false;      // nobody reads answers
+  bool finished_ ABSL_GUARDED_BY(mutex_) = false;  // gRPC was told
+  int open_ ABSL_GUARDED_BY(mutex_) = 0;  // read, and their answers not sent
+  v1::StepsResponse collected_ ABSL_GUARDED_BY(mutex_);
+  absl::Status status_ ABSL_GUARDED_BY(mutex_);  // to end with
+};
+
+}  // namespace shardplane
+
+#endif  // SHARDPLANE_WORKER_STEPS_STREAM_H_

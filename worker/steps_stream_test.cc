@@ -1,0 +1,367 @@
+#include "worker/steps_stream.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "grpcpp/grpcpp.h"
+#include "proto/convert/types.h"
+#include "proto/grpc_status.h"
+#include "tests/matchers.h"
+#include "worker/fake_executor.h"
+#include "worker/fake_gang_store.h"
+#include "worker/worker_convert.h"
+#include "worker/worker_service.h"
+
+namespace shardplane {
+namespace {
+
+namespace pb = ::shardplane::v1;
+using absl::StatusCode;
+using testing::AllOf;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Le;
+using testing::SizeIs;
+
+constexpr uint64_t kIncarnation = 7;
+// What a worker's executor is told to join a gang, and for each step: run,
+// agree, commit.
+constexpr size_t kCallsToJoin = 2;
+constexpr size_t kCallsOfAStep = 3;
+
+pb::StepsRequest::Step Step(uint64_t number,
+                            const std::string& request_id = "") {
+  pb::StepsRequest::Step step;
+  pb::GangRef& gang = *step.mutable_run()->mutable_gang();
+  gang.set_deployment("deployments/d");
+  gang.set_epoch(1);
+  gang.set_incarnation(kIncarnation);
+  gang.set_request_id(request_id);
+  step.mutable_run()->set_step(number);
+  step.mutable_run()->set_program("p");
+  step.mutable_run()->set_mode(pb::RunRequest::MODE_TRAIN);
+  step.mutable_run()->set_expected_hash(kCollectiveHashSeed);
+  step.mutable_commit()->mutable_optimizer()->mutable_sgd()->set_lr(0.5);
+  return step;
+}
+
+absl::Status StatusOfAnswer(const pb::StepsResponse::Step& answer) {
+  return FromRpcStatus(answer.status());
+}
+
+// A client's end of a stream.
+class Client {
+ public:
+  explicit Client(pb::Worker::Stub& stub) : stream_(stub.Steps(&context_)) {}
+
+  bool Send(std::vector<pb::StepsRequest::Step> steps) {
+    pb::StepsRequest message;
+    for (auto& step : steps) *message.add_steps() = std::move(step);
+    return stream_->Write(message);
+  }
+  // The next message; no steps in it: the stream has ended.
+  std::vector<pb::StepsResponse::Step> ReadMessage() {
+    pb::StepsResponse message;
+    if (!stream_->Read(&message)) return {};
+    return {message.steps().begin(), message.steps().end()};
+  }
+  // The next `count` answers, in as many messages as they come.
+  std::vector<pb::StepsResponse::Step> Read(size_t count) {
+    std::vector<pb::StepsResponse::Step> answers;
+    while (answers.size() < count) {
+      std::vector<pb::StepsResponse::Step> more = ReadMessage();
+      if (more.empty()) break;
+      answers.insert(answers.end(), more.begin(), more.end());
+    }
+    return answers;
+  }
+  void WritesDone() { stream_->WritesDone(); }
+  absl::Status Finish() { return FromGrpcStatus(stream_->Finish()); }
+  void Cancel() { context_.TryCancel(); }
+
+ private:
+  grpc::ClientContext context_;
+  std::unique_ptr<grpc::ClientReaderWriter<pb::StepsRequest, pb::StepsResponse>>
+      stream_;
+};
+
+// A worker with a fake executor, in a gang, served in this process.
+class StepsStreamTest : public testing::Test {
+ protected:
+  StepsStreamTest() {
+    grpc::ServerBuilder builder;
+    builder.RegisterService(&service_);
+    server_ = builder.BuildAndStart();
+    stub_ = pb::Worker::NewStub(server_->InProcessChannel({}));
+    EXPECT_THAT(worker_.Join({.deployment = "deployments/d",
+                              .epoch = 1,
+                              .incarnation = kIncarnation},
+                             {.deployment = "deployments/d", .epoch = 1},
+                             std::make_shared<FakeGangStore>()),
+                IsOk());
+  }
+  // Hangs if a stream is not ended.
+  ~StepsStreamTest() override { server_->Shutdown(); }
+
+  // Waits until that many steps are committed and what they answer is known.
+  void AwaitSteps(size_t count) {
+    executor_.AwaitCalls(kCallsToJoin + kCallsOfAStep * count);
+    worker_.Drain();
+  }
+  void BlockRuns() {
+    executor_.block_run = std::make_shared<absl::Notification>();
+    executor_.block_status = absl::OkStatus();
+    executor_.run_began = std::make_shared<absl::Notification>();
+  }
+
+  FakeExecutor executor_;
+  GangWorker worker_{kIncarnation, &executor_, nullptr};
+  WorkerService service_{&worker_,
+                         [](const std::string&, const GangCall&, int) {
+                           return std::make_shared<FakeGangStore>();
+                         }};
+  std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<pb::Worker::Stub> stub_;
+};
+
+TEST_F(StepsStreamTest, AnswersStepsInOrder) {
+  executor_.run_result = {
+      .ran = {.counts = {{"forward", "all_reduce", 1, 8}}},
+      .loss = HostTensor{{DType::kFloat32, {}}, std::string(4, '\0')},
+      .gradient_norm = 2.5,
+      .seconds = 0.5};
+  Client client(*stub_);
+  ASSERT_TRUE(client.Send({Step(1), Step(2), Step(3)}));
+  ASSERT_TRUE(client.Send({Step(4)}));
+  client.WritesDone();
+  const auto answers = client.Read(4);
+  ASSERT_THAT(answers, SizeIs(4));
+  for (int i = 0; i < 4; ++i) {
+    EXPECT_EQ(answers[i].step(), i + 1);
+    EXPECT_FALSE(answers[i].has_status());
+    EXPECT_GE(answers[i].commit_seconds(), 0);
+    const pb::RunResponse& run = answers[i].run();
+    EXPECT_EQ(run.hash(), kCollectiveHashSeed);
+    EXPECT_EQ(run.gradient_norm(), 2.5);
+    EXPECT_EQ(run.seconds(), 0.5);
+    EXPECT_EQ(run.loss().inline_().size(), 4);
+    ASSERT_EQ(run.collectives_size(), 2);
+    EXPECT_EQ(run.collectives(1).phase(), "commit");
+    EXPECT_EQ(run.collectives(1).bytes(), 4);
+  }
+  EXPECT_THAT(client.ReadMessage(), IsEmpty());
+  EXPECT_THAT(client.Finish(), IsOk());
+}
+
+TEST_F(StepsStreamTest, AnswersThatWaitLeaveTogether) {
+  Client client(*stub_);
+  ASSERT_TRUE(client.Send({Step(1), Step(2), Step(3), Step(4), Step(5)}));
+  ASSERT_TRUE(client.Send({Step(6), Step(7), Step(8), Step(9), Step(10)}));
+  AwaitSteps(10);
+  // The first message has been on its way since the first answer was there.
+  std::vector<uint64_t> numbers;
+  int messages = 0;
+  while (numbers.size() < 10) {
+    ++messages;
+    for (const auto& answer : client.ReadMessage()) {
+      numbers.push_back(answer.step());
+    }
+  }
+  EXPECT_THAT(messages, Le(2));
+  EXPECT_THAT(numbers, ElementsAre(1, 2, 3, 4, 5, 6, 7, 8, 9, 10));
+  client.WritesDone();
+  EXPECT_THAT(client.Finish(), IsOk());
+}
+
+TEST_F(StepsStreamTest, ReadsNoMoreThanItsQueueTakes) {
+  constexpr int kSteps = 3 * StepsStream::kMaxOpen;
+  Client client(*stub_);
+  std::thread writer([&] {
+    for (uint64_t number = 1; number <= kSteps; ++number) {
+      EXPECT_TRUE(client.Send({Step(number)}));
+    }
+    client.WritesDone();
+  });
+  AwaitSteps(StepsStream::kMaxOpen);
+  // Nobody has read an answer yet.
+  EXPECT_THAT(executor_.calls(),
+              SizeIs(kCallsToJoin + kCallsOfAStep * StepsStream::kMaxOpen));
+  const auto answers = client.Read(kSteps);
+  writer.join();
+  ASSERT_THAT(answers, SizeIs(kSteps));
+  for (int i = 0; i < kSteps; ++i) {
+    EXPECT_EQ(answers[i].step(), i + 1);
+    EXPECT_FALSE(answers[i].has_status());
+  }
+  EXPECT_THAT(client.Finish(), IsOk());
+}
+
+TEST_F(StepsStreamTest, FailedStepDoesNotEndTheStream) {
+  executor_.run_status = absl::NotFoundError("no such upload");
+  Client client(*stub_);
+  ASSERT_TRUE(client.Send({Step(1), Step(2)}));
+  auto answers = client.Read(2);
+  ASSERT_THAT(answers, SizeIs(2));
+  EXPECT_FALSE(answers[0].has_run());
+  EXPECT_THAT(StatusOfAnswer(answers[0]),
+              StatusIs(StatusCode::kNotFound, "no such upload"));
+  EXPECT_THAT(
+      StatusOfAnswer(answers[1]),
+      AllOf(StatusIs(StatusCode::kAborted, testing::_),
+            HasReason("STEP_OUT_OF_TURN"), HasMetadata("expected", "1")));
+  executor_.run_status = absl::OkStatus();
+  pb::StepsRequest::Step stale = Step(1);
+  stale.mutable_run()->mutable_gang()->set_incarnation(6);
+  ASSERT_TRUE(client.Send({stale, Step(1)}));
+  answers = client.Read(2);
+  ASSERT_THAT(answers, SizeIs(2));
+  EXPECT_THAT(StatusOfAnswer(answers[0]), HasReason("STALE_INCARNATION"));
+  EXPECT_THAT(StatusOfAnswer(answers[1]), IsOk());
+  client.WritesDone();
+  EXPECT_THAT(client.Finish(), IsOk());
+}
+
+TEST_F(StepsStreamTest, BadStepIsAnsweredInItsTurn) {
+  pb::StepsRequest::Step mode = Step(2);
+  mode.mutable_run()->set_mode(pb::RunRequest::MODE_FORWARD);
+  pb::StepsRequest::Step commit = Step(2);
+  commit.mutable_commit()->set_abandon(true);
+  pb::StepsRequest::Step input = Step(2);
+  input.mutable_run()->add_inputs();
+  pb::StepsRequest::Step clip = Step(2);
+  clip.mutable_commit()->set_clip_norm(-1);
+  Client client(*stub_);
+  ASSERT_TRUE(client.Send({Step(1), mode, commit, input, clip, Step(2)}));
+  const auto answers = client.Read(6);
+  ASSERT_THAT(answers, SizeIs(6));
+  EXPECT_THAT(StatusOfAnswer(answers[0]), IsOk());
+  const char* fields[] = {"mode", "commit", "inputs[0].type.dtype",
+                          "clip_norm"};
+  for (int i = 0; i < 4; ++i) {
+    EXPECT_EQ(answers[i + 1].step(), 2);
+    EXPECT_THAT(StatusOfAnswer(answers[i + 1]),
+                AllOf(StatusIs(StatusCode::kInvalidArgument, testing::_),
+                      HasMetadata("field", fields[i])));
+  }
+  EXPECT_THAT(StatusOfAnswer(answers[5]), IsOk());
+  client.WritesDone();
+  EXPECT_THAT(client.Finish(), IsOk());
+}
+
+TEST_F(StepsStreamTest, StepWithoutANumberEndsTheStream) {
+  Client client(*stub_);
+  ASSERT_TRUE(client.Send({Step(1), {}, Step(2)}));
+  EXPECT_THAT(client.Read(2), SizeIs(1));
+  EXPECT_THAT(client.Finish(),
+              AllOf(StatusIs(StatusCode::kInvalidArgument, testing::_),
+                    HasMetadata("field", "steps.run.step")));
+  EXPECT_THAT(executor_.calls(), SizeIs(kCallsToJoin + kCallsOfAStep));
+}
+
+TEST_F(StepsStreamTest, InputsAreStagedAndNotCopied) {
+  pb::StepsRequest::Step step = Step(1);
+  const std::string bytes(1000, 'x');
+  *step.mutable_run()->add_inputs() =
+      ToProto(HostTensor{{DType::kUInt8, {1000}}, bytes});
+  *step.mutable_run()->add_inputs() =
+      ToProto(UploadedTensor{{DType::kUInt8, {1 << 22}}, "big"});
+  Client client(*stub_);
+  ASSERT_TRUE(client.Send({step}));
+  ASSERT_THAT(client.Read(1), SizeIs(1));
+  EXPECT_EQ(executor_.staged("inline:0").bytes, bytes);
+  EXPECT_THAT(executor_.calls(),
+              testing::Contains("run p of inline:0,upload:big"));
+  client.WritesDone();
+  EXPECT_THAT(client.Finish(), IsOk());
+
+  const char* const data = step.run().inputs(0).inline_().data();
+  const absl::StatusOr<GangStep> moved = ToGangStep(std::move(step));
+  ASSERT_THAT(moved, IsOk());
+  EXPECT_EQ(moved->run.inline_inputs[0].second.bytes.data(), data);
+}
+
+TEST_F(StepsStreamTest, StepsOfAClientThatIsGoneAreRecorded) {
+  BlockRuns();
+  Client gone(*stub_);
+  ASSERT_TRUE(gone.Send({Step(1, "r1"), Step(2, "r2")}));
+  executor_.run_began->WaitForNotification();
+  gone.Cancel();
+  EXPECT_THAT(gone.Read(1), IsEmpty());
+  EXPECT_THAT(gone.Finish(), StatusIs(StatusCode::kCancelled, testing::_));
+  executor_.block_run->Notify();
+
+  Client client(*stub_);
+  ASSERT_TRUE(client.Send({Step(2, "r2"), Step(3, "r3")}));
+  const auto answers = client.Read(2);
+  ASSERT_THAT(answers, SizeIs(2));
+  EXPECT_THAT(StatusOfAnswer(answers[0]), IsOk());
+  EXPECT_THAT(StatusOfAnswer(answers[1]), IsOk());
+  EXPECT_THAT(executor_.calls(), SizeIs(kCallsToJoin + 3 * kCallsOfAStep))
+      << "each ran once";
+  client.WritesDone();
+  EXPECT_THAT(client.Finish(), IsOk());
+}
+
+TEST_F(StepsStreamTest, AbortEndsTheStepThatRuns) {
+  BlockRuns();
+  executor_.block_status = absl::UnavailableError("aborted");
+  Client client(*stub_);
+  ASSERT_TRUE(client.Send({Step(1), Step(2)}));
+  executor_.run_began->WaitForNotification();
+  grpc::ClientContext context;
+  pb::AbortRequest request;
+  *request.mutable_gang() = Step(1).run().gang();
+  google::protobuf::Empty response;
+  ASSERT_TRUE(stub_->Abort(&context, request, &response).ok());
+  const auto answers = client.Read(2);
+  ASSERT_THAT(answers, SizeIs(2));
+  EXPECT_THAT(StatusOfAnswer(answers[0]),
+              StatusIs(StatusCode::kUnavailable, "aborted"));
+  EXPECT_THAT(StatusOfAnswer(answers[1]), HasReason("STEP_OUT_OF_TURN"));
+  client.WritesDone();
+  EXPECT_THAT(client.Finish(), IsOk());
+}
+
+TEST_F(StepsStreamTest, ProcessThatEndsEndsItsStreams) {
+  BlockRuns();
+  Client idle(*stub_);
+  Client busy(*stub_);
+  ASSERT_TRUE(busy.Send({Step(1)}));
+  executor_.run_began->WaitForNotification();
+  // Both streams are there, whatever has been read of them.
+  ASSERT_TRUE(idle.Send({}));
+  service_.EndStreams();
+  service_.EndStreams();
+  EXPECT_THAT(idle.Read(1), IsEmpty());
+  EXPECT_THAT(idle.Finish(),
+              AllOf(StatusIs(StatusCode::kUnavailable, HasSubstr("ends")),
+                    HasReason("WORKER_DRAINING")));
+  executor_.block_run->Notify();
+  const auto answers = busy.Read(2);
+  ASSERT_THAT(answers, SizeIs(1));
+  EXPECT_THAT(StatusOfAnswer(answers[0]), IsOk());
+  EXPECT_THAT(busy.Finish(), HasReason("WORKER_DRAINING"));
+
+  Client late(*stub_);
+  EXPECT_THAT(late.Read(1), IsEmpty());
+  EXPECT_THAT(late.Finish(), HasReason("WORKER_DRAINING"));
+}
+
+TEST_F(StepsStreamTest, ShutdownWithADeadlineEndsWhatIsLeft) {
+  Client client(*stub_);
+  ASSERT_TRUE(client.Send({Step(1)}));
+  ASSERT_THAT(client.Read(1), SizeIs(1));
+  server_->Shutdown(std::chrono::system_clock::now());
+  EXPECT_THAT(client.Read(1), IsEmpty());
+  EXPECT_THAT(client.Finish(), testing::Not(IsOk()));
+}
+
+}  // namespace
+}  // namespace shardplane
