@@ -7,8 +7,8 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "common/errors.h"
-#include "torch/csrc/autograd/autograd.h"
 #include "torch/csrc/autograd/grad_mode.h"
+#include "worker/graph_walk.h"
 
 namespace shardplane {
 namespace {
@@ -130,10 +130,7 @@ std::vector<at::Tensor> PreparedSegment::Backward(
   }
   std::vector<at::Tensor> result(recording.inputs.size());
   if (!outputs.empty() && !recording.inputs.empty()) {
-    result = torch::autograd::grad(outputs, recording.inputs, gradients,
-                                   /*retain_graph=*/false,
-                                   /*create_graph=*/false,
-                                   /*allow_unused=*/true);
+    result = WalkGraph(outputs, gradients, recording.inputs);
   }
   for (size_t i = 0; i < result.size(); ++i) {
     if (!result[i].defined()) result[i] = at::zeros_like(recording.inputs[i]);

@@ -1,0 +1,149 @@
+#include "worker/graph_walk.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <string>
+#include <utility>
+
+#include "ATen/ATen.h"
+#include "absl/container/flat_hash_map.h"
+#include "torch/csrc/autograd/autograd.h"
+#include "torch/csrc/autograd/engine.h"
+#include "torch/csrc/autograd/function.h"
+#include "torch/csrc/autograd/grad_mode.h"
+#include "torch/csrc/autograd/variable.h"
+
+namespace shardplane {
+namespace {
+
+using torch::autograd::Edge;
+using torch::autograd::edge_list;
+using torch::autograd::Node;
+using torch::autograd::variable_list;
+
+// A node is made after the nodes that its gradients go to, and numbers rise in
+// the order of making. So the highest number that any gradient has reached is
+// that of a node whose gradients are complete, and the order is the engine's:
+// sums of gradients add up alike.
+class Walk {
+ public:
+  explicit Walk(absl::Span<const at::Tensor> inputs);
+
+  // The gradients of the outputs, which lead to these edges.
+  void Start(const edge_list& edges, variable_list gradients);
+  void Run();
+  // By input.
+  std::vector<at::Tensor> TakeResults() { return std::move(results_); }
+
+ private:
+  struct Ready {
+    uint64_t number;
+    Node* node;
+    bool operator<(const Ready& other) const { return number < other.number; }
+  };
+
+  void Add(const Edge& edge, at::Tensor gradient);
+  void Call(Node& node, variable_list gradients);
+
+  std::vector<at::Tensor> results_;
+  absl::flat_hash_map<const Node*, size_t> leaves_;  // of which input
+  // What has reached a node, by the place among its inputs.
+  absl::flat_hash_map<Node*, variable_list> reached_;
+  std::vector<Ready> ready_;  // a heap
+};
+
+Walk::Walk(absl::Span<const at::Tensor> inputs) : results_(inputs.size()) {
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const Edge edge = torch::autograd::impl::gradient_edge(inputs[i]);
+    TORCH_CHECK(inputs[i].is_leaf(), "an input of a graph: expected a leaf");
+    leaves_[edge.function.get()] = i;
+  }
+}
+
+void Sum(at::Tensor gradient, at::Tensor& sum) {
+  sum = sum.defined() ? sum.add(gradient) : std::move(gradient);
+}
+
+void Walk::Add(const Edge& edge, at::Tensor gradient) {
+  if (!edge.is_valid() || !gradient.defined()) return;
+  Node* const node = edge.function.get();
+  const auto leaf = leaves_.find(node);
+  if (leaf != leaves_.end()) {
+    Sum(std::move(gradient), results_[leaf->second]);
+    return;
+  }
+  const auto [reached, first] = reached_.try_emplace(node);
+  if (first) {
+    reached->second.resize(node->num_inputs());
+    ready_.push_back({node->sequence_nr(), node});
+    std::push_heap(ready_.begin(), ready_.end());
+  }
+  Sum(std::move(gradient), reached->second[edge.input_nr]);
+}
+
+void Walk::Start(const edge_list& edges, variable_list gradients) {
+  torch::autograd::validate_outputs(
+      edges, gradients,
+      [](const std::string& what) { return "a graph's outputs: " + what; });
+  for (size_t i = 0; i < edges.size(); ++i) {
+    Add(edges[i], std::move(gradients[i]));
+  }
+}
+
+void Walk::Call(Node& node, variable_list gradients) {
+  node.will_release_variables();
+  variable_list results = node(std::move(gradients));
+  node.release_variables();
+  const edge_list& edges = node.next_edges();
+  TORCH_CHECK(results.size() >= edges.size(), node.name(), ": expected ",
+              edges.size(), " gradients, got: ", results.size());
+  results.resize(edges.size());
+  // Broadcast gradients are summed to their input's shape here: derivative
+  // formulas leave that to their caller.
+  torch::autograd::validate_outputs(
+      edges, results,
+      [&](const std::string& what) { return node.name() + ": " + what; });
+  for (size_t i = 0; i < edges.size(); ++i) {
+    Add(edges[i], std::move(results[i]));
+  }
+}
+
+void Walk::Run() {
+  while (!ready_.empty()) {
+    std::pop_heap(ready_.begin(), ready_.end());
+    Node* const node = ready_.back().node;
+    ready_.pop_back();
+    const auto reached = reached_.find(node);
+    variable_list gradients = std::move(reached->second);
+    reached_.erase(reached);
+    Call(*node, std::move(gradients));
+  }
+}
+
+}  // namespace
+
+std::vector<at::Tensor> WalkGraph(absl::Span<const at::Tensor> outputs,
+                                  absl::Span<const at::Tensor> gradients,
+                                  absl::Span<const at::Tensor> inputs) {
+  const auto on_cpu = [](const at::Tensor& tensor) { return tensor.is_cpu(); };
+  if (!std::all_of(outputs.begin(), outputs.end(), on_cpu) ||
+      !std::all_of(inputs.begin(), inputs.end(), on_cpu)) {
+    return torch::autograd::grad({outputs.begin(), outputs.end()},
+                                 {inputs.begin(), inputs.end()},
+                                 {gradients.begin(), gradients.end()},
+                                 /*retain_graph=*/false,
+                                 /*create_graph=*/false,
+                                 /*allow_unused=*/true);
+  }
+  const at::AutoGradMode no_grad(false);
+  edge_list edges;
+  for (const at::Tensor& output : outputs) {
+    edges.push_back(torch::autograd::impl::gradient_edge(output));
+  }
+  Walk walk(inputs);
+  walk.Start(edges, {gradients.begin(), gradients.end()});
+  walk.Run();
+  return walk.TakeResults();
+}
+
+}  // namespace shardplane
