@@ -156,12 +156,13 @@ void ShmChannel::EnqueueTelling(int64_t longest) {
   queue_.back().told = std::move(told);
 }
 
-absl::Status ShmChannel::Wait(Ticket ticket) {
+absl::Status ShmChannel::Wait(Ticket ticket,
+                              std::chrono::milliseconds timeout) {
   SP_RETURN_IF_ERROR(broken_);
   for (;;) {
     SP_ASSIGN_OR_RETURN(const bool done, Progress(ticket));
     if (done) return absl::OkStatus();
-    SP_RETURN_IF_ERROR(AwaitFirst());
+    SP_RETURN_IF_ERROR(AwaitFirst(timeout));
   }
 }
 
@@ -344,11 +345,11 @@ absl::Status ShmChannel::CheckPeers(const Condition& condition) const {
   return absl::OkStatus();
 }
 
-absl::Status ShmChannel::AwaitFirst() {
+absl::Status ShmChannel::AwaitFirst(std::chrono::milliseconds timeout) {
   using Clock = std::chrono::steady_clock;
   const Condition condition = ConditionOf(queue_.front());
   const auto ready = [&] { return Lagging(condition) == 0 || aborted_.load(); };
-  const Clock::time_point deadline = Clock::now() + timeout_;
+  const Clock::time_point deadline = Clock::now() + timeout;
   for (;;) {
     waiter_.AwaitOnce(control(rank_), ready);
     const uint64_t lagging = Lagging(condition);
@@ -356,7 +357,7 @@ absl::Status ShmChannel::AwaitFirst() {
     const absl::Status status = CheckPeers(condition);
     if (!status.ok()) return Break(status);
     if (Clock::now() >= deadline) {
-      return Break(PeerLate(absl::countr_zero(lagging), timeout_));
+      return Break(PeerLate(absl::countr_zero(lagging), timeout));
     }
   }
 }

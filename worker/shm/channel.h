@@ -70,7 +70,9 @@ class ShmChannel {
   // nothing is broken): parts that do not fit the transfer's kind.
   absl::StatusOr<Ticket> Start(ShmTransfer transfer);
   // Until it is done, with all transfers started before it.
-  absl::Status Wait(Ticket ticket);
+  absl::Status Wait(Ticket ticket) { return Wait(ticket, timeout_); }
+  // With another timeout.
+  absl::Status Wait(Ticket ticket, std::chrono::milliseconds timeout);
   // Goes on as far as possible without waiting; whether it is done.
   absl::StatusOr<bool> Test(Ticket ticket);
 
@@ -115,7 +117,7 @@ class ShmChannel {
   absl::Status CheckTags(const Running& running,
                          const Condition& condition) const;
   // Until the first transfer's next step can be taken.
-  absl::Status AwaitFirst();
+  absl::Status AwaitFirst(std::chrono::milliseconds timeout);
   // OK while there is still hope for all of them.
   absl::Status CheckPeers(const Condition& condition) const;
   absl::Status Break(absl::Status status);
