@@ -17,8 +17,8 @@ from shardplane.v1 import coordinator_pb2_grpc
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = sorted(ROOT / p for p in (
-    "README.md", "ARCHITECTURE.md", "docs/README.md", "docs/descriptions.md",
-    "deploy/README.md"))
+    "README.md", "ARCHITECTURE.md", "docs/README.md", "docs/cpp_client.md",
+    "docs/descriptions.md", "deploy/README.md"))
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.json"))
 
 
@@ -102,7 +102,8 @@ def test_commands_and_paths_exist(page):
                            capture_output=True).stdout
     for command in re.findall(r"\./shardplane ([a-z]+)", text):
         assert re.search(rf"^\s+{command}\b", usage, re.MULTILINE), command
-    folders = "common|proto|telemetry|coordinator|worker|python|tests|deploy"
+    folders = ("common|proto|telemetry|coordinator|worker|client|python|tests|"
+               "deploy")
     for path in re.findall(rf"`((?:{folders})/[\w/.-]*)`", text):
         base = ROOT / path.rstrip("/")
         names = [base, base.with_suffix(".h")] if not base.suffix else [base]
