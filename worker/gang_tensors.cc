@@ -86,6 +86,7 @@ absl::StatusOr<RanCollectives> GangTensors::Materialize(
   }
   seed_ = spec.seed;
   materialized_ = true;
+  ReleaseTensorMemory();  // of whole parameters; runs need other sizes
   return CountMaterialized(communicator.TakeMaterialized());
 }
 

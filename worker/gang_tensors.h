@@ -16,6 +16,7 @@
 #include "worker/optimizers.h"
 #include "worker/parameters.h"
 #include "worker/prepared_program.h"
+#include "worker/tensor_memory.h"
 
 namespace shardplane {
 
@@ -80,6 +81,10 @@ class GangTensors {
   absl::StatusOr<ShardedTensor> ReadOne(const InputGradientKey& key) const;
   ShardedTensor ValueOf(const at::Tensor& tensor, ValueId id) const;
 
+  // The first member: the others have given up their tensors when it ends.
+  const struct ReleaseMemory {
+    ~ReleaseMemory() { ReleaseTensorMemory(); }
+  } release_memory_;
   GangSpec spec_;
   c10::Device device_;
   std::vector<int> coordinate_;

@@ -60,8 +60,21 @@ Walk::Walk(absl::Span<const at::Tensor> inputs) : results_(inputs.size()) {
   }
 }
 
+// Whether nobody else sees what is written to it.
+bool IsOurs(const at::Tensor& tensor) {
+  return tensor.use_count() == 1 && tensor.has_storage() &&
+         tensor.storage().use_count() == 1 &&
+         tensor.is_non_overlapping_and_dense();
+}
+
 void Sum(at::Tensor gradient, at::Tensor& sum) {
-  sum = sum.defined() ? sum.add(gradient) : std::move(gradient);
+  if (!sum.defined()) {
+    sum = std::move(gradient);
+  } else if (IsOurs(sum)) {
+    sum.add_(gradient);
+  } else {
+    sum = sum.add(gradient);
+  }
 }
 
 void Walk::Add(const Edge& edge, at::Tensor gradient) {

@@ -52,14 +52,13 @@ struct AdamBatch {
   std::vector<at::Tensor> exp_avgs;
   std::vector<at::Tensor> exp_avg_sqs;
   std::vector<at::Tensor> max_exp_avg_sqs;  // empty without amsgrad
-  std::vector<at::Tensor> steps;
+  std::vector<at::Tensor> steps;  // this one counted; f32, as kernels want it
 };
 
 // Unlike SGD's, these kernels compute f16 and bf16 in f32, and rightly so:
 // closer to exact arithmetic than torch's plain formula, whose eps vanishes in
 // f16.
 void FusedAdam(const AdamOptions& options, const AdamBatch& batch) {
-  at::_foreach_add_(batch.steps, 1);
   const auto call = [&](auto kernel) {
     kernel(batch.parameters, batch.gradients, batch.exp_avgs, batch.exp_avg_sqs,
            batch.max_exp_avg_sqs, batch.steps, options.lr, options.beta1,
@@ -179,12 +178,17 @@ void Optimizers::ApplyKind(const SgdOptions& options,
 void Optimizers::ApplyKind(const AdamOptions& options,
                            const std::vector<Update>& updates) {
   absl::btree_map<at::ScalarType, AdamBatch> batches;
+  // Most have taken as many steps, and share the tensor that says so.
+  absl::btree_map<int64_t, at::Tensor> steps;
   for (const auto& [fqn, parameter, gradient] : updates) {
     AdamState& state = adam_[fqn];
-    if (!state.step.defined()) {
+    if (state.steps == 0) {
       state.exp_avg = at::zeros_like(parameter);
       state.exp_avg_sq = at::zeros_like(parameter);
-      state.step = at::zeros({}, parameter.options().dtype(at::kFloat));
+    }
+    at::Tensor& step = steps[++state.steps];
+    if (!step.defined()) {
+      step = at::full({}, state.steps, parameter.options().dtype(at::kFloat));
     }
     if (options.amsgrad && !state.max_exp_avg_sq.defined()) {
       state.max_exp_avg_sq = at::zeros_like(parameter);
@@ -195,7 +199,7 @@ void Optimizers::ApplyKind(const AdamOptions& options,
     batch.exp_avgs.push_back(state.exp_avg);
     batch.exp_avg_sqs.push_back(state.exp_avg_sq);
     if (options.amsgrad) batch.max_exp_avg_sqs.push_back(state.max_exp_avg_sq);
-    batch.steps.push_back(state.step);
+    batch.steps.push_back(step);
   }
   for (const auto& [dtype, batch] : batches) FusedAdam(options, batch);
 }

@@ -2,6 +2,7 @@
 #ifndef SHARDPLANE_WORKER_OPTIMIZERS_H_
 #define SHARDPLANE_WORKER_OPTIMIZERS_H_
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -46,7 +47,7 @@ class Optimizers {
     at::Tensor exp_avg;
     at::Tensor exp_avg_sq;
     at::Tensor max_exp_avg_sq;  // undefined until amsgrad needs it
-    at::Tensor step;            // f32 scalar, as ATen's kernels want it
+    int64_t steps = 0;          // updates so far
   };
   // Parameters that take the same hyperparameters.
   struct UpdateSet {

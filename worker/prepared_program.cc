@@ -24,6 +24,7 @@ PreparedProgram::PreparedProgram(const ShardedProgram& program,
                                  const OperatorContext& context)
     : program_(program),
       context_(context),
+      constants_(program.values.size()),
       kept_(program.values.size(), false),
       has_backward_(program.segments.size(), false) {
   context_.mesh = &program_.mesh;
@@ -55,6 +56,12 @@ absl::StatusOr<std::unique_ptr<PreparedProgram>> PreparedProgram::Create(
   for (const Instruction& step : program.instructions) {
     if (const auto* backward = std::get_if<RunSegmentBackward>(&step)) {
       prepared->has_backward_[backward->segment] = true;
+    }
+    if (const auto* ones = std::get_if<Ones>(&step)) {
+      const DType dtype = program.values[ones->output].type.dtype;
+      prepared->constants_[ones->output] =
+          at::ones(prepared->local_shapes_[ones->output],
+                   at::dtype(ToScalarType(dtype)).device(context.device));
     }
   }
   return prepared;
@@ -198,10 +205,7 @@ absl::Status PreparedProgram::Execute(const Accumulate& step,
 }
 
 absl::Status PreparedProgram::Execute(const Ones& step, State& state) const {
-  const DType dtype = program_.values[step.output].type.dtype;
-  state.values[step.output] =
-      at::ones(local_shapes_[step.output],
-               at::dtype(ToScalarType(dtype)).device(context_.device));
+  state.values[step.output] = constants_[step.output];
   return absl::OkStatus();
 }
 

@@ -89,6 +89,7 @@ class PreparedProgram {
   OperatorContext context_;          // its mesh is program_'s
   std::vector<Shape> local_shapes_;  // by value
   std::vector<PreparedSegment> segments_;
+  std::vector<at::Tensor> constants_;  // by value, of Ones; else undefined
   std::vector<bool> kept_;          // by value: outlives the run
   std::vector<bool> has_backward_;  // by segment
 };

@@ -31,6 +31,15 @@ void FillLastUses(const std::set<Slot>& kept, std::vector<PreparedOp>& ops) {
   }
 }
 
+// tensor.detach() without the way there: the same memory and version, and no
+// history.
+at::Tensor Detached(const at::Tensor& tensor) {
+  const at::TensorImpl& impl = *tensor.unsafeGetTensorImpl();
+  return at::Tensor(
+      impl.shallow_copy_and_detach(impl.version_counter(),
+                                   /*allow_tensor_metadata_change=*/false));
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<Slot>> PreparedSegment::SlotsOf(
@@ -91,7 +100,7 @@ SegmentRecording PreparedSegment::Forward(absl::Span<at::Tensor> values,
   for (size_t i = 0; i < inputs_.size(); ++i) {
     frame[i] = values[inputs_[i].value];
     if (!record) continue;
-    frame[i] = frame[i].detach();
+    frame[i] = Detached(frame[i]);
     if (inputs_[i].differentiable) frame[i].requires_grad_(true);
   }
   for (const PreparedOp& op : ops_) {
@@ -99,7 +108,7 @@ SegmentRecording PreparedSegment::Forward(absl::Span<at::Tensor> values,
     for (const Slot slot : op.last_uses) frame[slot].reset();
   }
   for (const auto& [id, slot] : outputs_) {
-    values[id] = record ? frame[slot].detach() : frame[slot];
+    values[id] = record ? Detached(frame[slot]) : frame[slot];
   }
   SegmentRecording kept;
   if (!record) return kept;

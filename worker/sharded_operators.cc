@@ -11,6 +11,50 @@
 #include "worker/class_ids.h"
 
 namespace shardplane {
+namespace {
+
+// The ids whose rows lie here, each with its place among all. On the CPU.
+struct LocalIds {
+  at::Tensor places;
+  at::Tensor rows;
+};
+
+LocalIds FindLocalIds(const at::Tensor& ids, int64_t offset, int64_t rows) {
+  const at::Tensor all = ids.to(at::kLong).contiguous();
+  const int64_t* const id = all.const_data_ptr<int64_t>();
+  std::vector<int64_t> places;
+  std::vector<int64_t> found;
+  for (int64_t i = 0; i < all.numel(); ++i) {
+    if (id[i] < offset || id[i] >= offset + rows) continue;
+    places.push_back(i);
+    found.push_back(id[i] - offset);
+  }
+  return {at::tensor(places, at::kLong), at::tensor(found, at::kLong)};
+}
+
+// Zeros where an id's row lies elsewhere; `weight` has some rows.
+at::Tensor EmbedLocalIds(const at::Tensor& weight, const at::Tensor& ids,
+                         int64_t offset, int64_t padding_idx) {
+  const int64_t rows = weight.size(0);
+  const bool pads = padding_idx >= offset && padding_idx < offset + rows;
+  const int64_t padding = pads ? padding_idx - offset : -1;
+  if (weight.is_cpu()) {
+    const LocalIds local = FindLocalIds(ids, offset, rows);
+    std::vector<int64_t> sizes = ids.sizes().vec();
+    sizes.push_back(weight.size(1));
+    return at::zeros({ids.numel(), weight.size(1)}, weight.options())
+        .index_copy_(0, local.places,
+                     at::embedding(weight, local.rows, padding))
+        .view(sizes);
+  }
+  // On a GPU the host does not learn which they are.
+  const at::Tensor local = ids.to(at::kLong).sub(offset);
+  const at::Tensor elsewhere = local.lt(0).logical_or_(local.ge(rows));
+  return at::embedding(weight, local.masked_fill(elsewhere, 0), padding)
+      .masked_fill(elsewhere.unsqueeze(-1), 0);
+}
+
+}  // namespace
 
 at::Tensor ShardedEmbedding(const at::Tensor& weight, const at::Tensor& indices,
                             int64_t offset, int64_t vocabulary,
@@ -30,12 +74,7 @@ at::Tensor ShardedEmbedding(const at::Tensor& weight, const at::Tensor& indices,
     // The sum of nothing is zero, and leads autograd to the weight.
     return at::zeros(sizes, weight.options()).add(weight.sum());
   }
-  const bool pads = padding_idx >= offset && padding_idx < offset + rows;
-  const at::Tensor local = ids.to(at::kLong).sub(offset);
-  const at::Tensor elsewhere = local.lt(0).logical_or_(local.ge(rows));
-  return at::embedding(weight, local.masked_fill(elsewhere, 0),
-                       pads ? padding_idx - offset : -1)
-      .masked_fill(elsewhere.unsqueeze(-1), 0);
+  return EmbedLocalIds(weight, ids, offset, padding_idx);
 }
 
 at::Tensor CounterDropout(const at::Tensor& x, const at::Tensor& random,

@@ -24,6 +24,14 @@ at::Tensor View(const HostTensor& tensor) {
                        at::dtype(ToScalarType(tensor.type.dtype)));
 }
 
+// Whether they are all of a tensor of this shape.
+bool IsWhole(const Shape& shape, absl::Span<const Extent> extents) {
+  for (size_t dim = 0; dim < extents.size(); ++dim) {
+    if (extents[dim].size != shape[dim]) return false;
+  }
+  return true;
+}
+
 at::Tensor CopyTo(const at::Tensor& tensor, c10::Device device) {
   at::Tensor copy = at::empty(tensor.sizes(), tensor.options().device(device));
   copy.copy_(tensor);
@@ -60,6 +68,7 @@ at::Tensor NarrowTo(const at::Tensor& tensor,
                     absl::Span<const Extent> extents) {
   at::Tensor part = tensor;
   for (size_t dim = 0; dim < extents.size(); ++dim) {
+    if (extents[dim].size == part.size(static_cast<int64_t>(dim))) continue;
     part = part.narrow(static_cast<int64_t>(dim), extents[dim].offset,
                        extents[dim].size);
   }
@@ -68,6 +77,14 @@ at::Tensor NarrowTo(const at::Tensor& tensor,
 
 at::Tensor SliceToTorch(const HostTensor& global,
                         absl::Span<const Extent> extents, c10::Device device) {
+  if (device.is_cpu() && IsWhole(global.type.shape, extents)) {
+    const at::Tensor copy = at::empty(
+        global.type.shape, at::dtype(ToScalarType(global.type.dtype)));
+    if (copy.numel() > 0) {
+      std::memcpy(copy.mutable_data_ptr(), global.bytes.data(), copy.nbytes());
+    }
+    return copy;
+  }
   return CopyTo(NarrowTo(View(global), extents), device);
 }
 
