@@ -1,4 +1,4 @@
-"""Figures: medians with quartiles, for people and as JSON."""
+"""Figures: medians with quartiles, or percentiles, for people and as JSON."""
 
 import json
 import os
@@ -12,8 +12,15 @@ def quartiles(values):
     return tuple(statistics.quantiles(values, n=4, method="inclusive"))
 
 
+def percentiles(values):
+    """(p50, p90, p99)."""
+    ordered = sorted(values)
+    return tuple(ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+                 for share in (0.5, 0.9, 0.99))
+
+
 class Figures:
-    """One object a figure: `figure`, what it is of, median and quartiles."""
+    """One object a figure: `figure`, what it is of, and the summary."""
 
     def __init__(self, bench):
         self._bench = bench
@@ -30,6 +37,14 @@ class Figures:
         self.all.append({"bench": self._bench, "figure": figure, **of,
                          "unit": unit, "median": median, "low": low,
                          "high": high, "samples": samples})
+
+    def add_percentiles(self, figure, unit, values, **of):
+        """`values`: the samples. Returns (p50, p90, p99)."""
+        p50, p90, p99 = percentiles(values)
+        self.all.append({"bench": self._bench, "figure": figure, **of,
+                         "unit": unit, "p50": p50, "p90": p90, "p99": p99,
+                         "samples": len(values)})
+        return p50, p90, p99
 
     def write(self, path):
         with open(path, "w", encoding="utf-8") as file:
