@@ -29,22 +29,29 @@ template <typename Copy>
 void ForEachRun(const TensorType& global, absl::Span<const Extent> extents,
                 Copy copy) {
   const int rank = static_cast<int>(extents.size());
-  int64_t run = ByteSize(global.dtype);
   std::vector<int64_t> strides(rank);  // in bytes of the global tensor
+  int64_t stride = ByteSize(global.dtype);
+  int64_t run = stride;
+  int outer = rank;  // dims that more than one run has
+  bool together = true;
   for (int dim = rank - 1; dim >= 0; --dim) {
-    strides[dim] =
-        dim == rank - 1 ? run : strides[dim + 1] * global.shape[dim + 1];
     if (extents[dim].size == 0) return;
+    strides[dim] = stride;
+    stride *= global.shape[dim];
+    if (!together) continue;
+    outer = dim;
+    run *= extents[dim].size;
+    together = extents[dim].size == global.shape[dim];
   }
-  const int outer = std::max(rank - 1, 0);
-  if (rank > 0) run *= extents[rank - 1].size;
+  int64_t first = 0;
+  for (int dim = 0; dim < rank; ++dim) {
+    first += extents[dim].offset * strides[dim];
+  }
   std::vector<int64_t> index(outer);
   int64_t local = 0;
   while (true) {
-    int64_t from = rank > 0 ? extents[rank - 1].offset * strides[rank - 1] : 0;
-    for (int dim = 0; dim < outer; ++dim) {
-      from += (extents[dim].offset + index[dim]) * strides[dim];
-    }
+    int64_t from = first;
+    for (int dim = 0; dim < outer; ++dim) from += index[dim] * strides[dim];
     copy(from, local, run);
     local += run;
     int dim = outer - 1;
@@ -256,11 +263,16 @@ HostTensor SliceHost(const HostTensor& global,
   HostTensor slice{{global.type.dtype, {}}, ""};
   for (const Extent& extent : extents) slice.type.shape.push_back(extent.size);
   slice.bytes.resize(ByteSize(slice.type));
+  CopySlice(global, extents, slice.bytes.data());
+  return slice;
+}
+
+void CopySlice(const HostTensor& global, absl::Span<const Extent> extents,
+               char* out) {
   ForEachRun(global.type, extents,
              [&](int64_t from, int64_t to, int64_t bytes) {
-               std::memcpy(&slice.bytes[to], &global.bytes[from], bytes);
+               std::memcpy(out + to, &global.bytes[from], bytes);
              });
-  return slice;
 }
 
 }  // namespace shardplane

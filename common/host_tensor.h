@@ -36,6 +36,9 @@ absl::StatusOr<HostTensor> AssembleGlobal(const TensorType& type,
 // The part of a global tensor that the extents name (one per dim).
 HostTensor SliceHost(const HostTensor& global,
                      absl::Span<const Extent> extents);
+// The same, to `out`, which has room for it.
+void CopySlice(const HostTensor& global, absl::Span<const Extent> extents,
+               char* out);
 
 }  // namespace shardplane
 

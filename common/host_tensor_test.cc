@@ -63,6 +63,35 @@ TEST(SliceHost, TakesScalarsAndEmptyParts) {
             (HostTensor{{DType::kInt16, {0, 2}}, ""}));
 }
 
+// All parts of one dim.
+std::vector<Extent> Parts(int64_t size) {
+  std::vector<Extent> parts;
+  for (int64_t offset = 0; offset <= size; ++offset) {
+    for (int64_t n = 0; offset + n <= size; ++n) parts.push_back({offset, n});
+  }
+  return parts;
+}
+
+TEST(SliceHost, TakesEveryPart) {
+  const HostTensor global = Iota({2, 3, 4});
+  for (const Extent& a : Parts(2)) {
+    for (const Extent& b : Parts(3)) {
+      for (const Extent& c : Parts(4)) {
+        std::vector<int16_t> expected;
+        for (int64_t i = a.offset; i < a.offset + a.size; ++i) {
+          for (int64_t j = b.offset; j < b.offset + b.size; ++j) {
+            for (int64_t k = c.offset; k < c.offset + c.size; ++k) {
+              expected.push_back(static_cast<int16_t>((i * 3 + j) * 4 + k));
+            }
+          }
+        }
+        EXPECT_EQ(SliceHost(global, std::vector<Extent>{a, b, c}),
+                  Tensor(DType::kInt16, {a.size, b.size, c.size}, expected));
+      }
+    }
+  }
+}
+
 TEST(RanksToAssemble, LeavesReplicasOut) {
   const DeviceMesh mesh = Mesh({{"dp", 2}, {"tp", 2}});
 

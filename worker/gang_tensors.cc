@@ -291,6 +291,7 @@ absl::StatusOr<Agreement> GangTensors::Agree(Verdict verdict,
                      "collectives; got: one that broke off",
                      {.reason = "OUT_OF_STEP", .metadata = {}});
   }
+  if (spec_.mesh.size() == 1) return Agreement{verdict, {}};
   communicator.TakeRecords();  // what a failed run left
   at::Tensor against = at::full({1}, verdict == Verdict::kDiscard ? 1 : 0,
                                 at::dtype(at::kInt).device(device_));
