@@ -1,6 +1,7 @@
 #include "coordinator/action_queue.h"
 
 #include <optional>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -17,43 +18,98 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using Kind = ActionQueue::Kind;
+
+constexpr absl::Time kNow = absl::InfinitePast();  // no waiting
+const auto kBusy =
+    StatusIs(absl::StatusCode::kDeadlineExceeded, HasSubstr("still running"));
 
 TEST(ActionQueueTest, OneTurnAtATime) {
   ActionQueue queue;
   {
-    const auto turn = queue.Wait(absl::InfiniteFuture());
+    const auto turn = queue.Wait(Kind::kAlone, absl::InfiniteFuture());
     ASSERT_THAT(turn, IsOk());
-    EXPECT_THAT(queue.Wait(absl::InfinitePast()),
-                StatusIs(absl::StatusCode::kDeadlineExceeded,
-                         HasSubstr("still running")));
+    EXPECT_THAT(queue.Wait(Kind::kAlone, kNow), kBusy);
   }
-  EXPECT_THAT(queue.Wait(absl::InfinitePast()), IsOk());
+  EXPECT_THAT(queue.Wait(Kind::kAlone, kNow), IsOk());
 }
 
 TEST(ActionQueueTest, WhoHasGoneGetsNoTurn) {
   ActionQueue queue;
-  EXPECT_THAT(queue.Wait(absl::InfiniteFuture(), [] { return true; }),
-              StatusIs(absl::StatusCode::kCancelled, HasSubstr("gone")));
-  EXPECT_THAT(queue.Wait(absl::InfinitePast()), IsOk());
+  EXPECT_THAT(
+      queue.Wait(Kind::kAlone, absl::InfiniteFuture(), [] { return true; }),
+      StatusIs(absl::StatusCode::kCancelled, HasSubstr("gone")));
+  EXPECT_THAT(queue.Wait(Kind::kAlone, kNow), IsOk());
 }
 
 TEST(ActionQueueTest, RefusesTooManyWaiters) {
   ActionQueue queue;
-  auto turn = std::make_optional(queue.Wait(absl::InfiniteFuture()));
+  auto turn =
+      std::make_optional(queue.Wait(Kind::kAlone, absl::InfiniteFuture()));
   std::vector<std::thread> waiters;
   for (int i = 0; i < ActionQueue::kMaxWaiting; ++i) {
-    waiters.emplace_back(
-        [&queue] { EXPECT_THAT(queue.Wait(absl::InfiniteFuture()), IsOk()); });
+    waiters.emplace_back([&queue] {
+      EXPECT_THAT(queue.Wait(Kind::kAlone, absl::InfiniteFuture()), IsOk());
+    });
   }
   // Until all of them wait, there is room, and no turn, for one more.
-  while (
-      !absl::IsResourceExhausted(queue.Wait(absl::InfinitePast()).status())) {
+  while (!absl::IsResourceExhausted(queue.Wait(Kind::kAlone, kNow).status())) {
     std::this_thread::yield();
   }
   turn.reset();
   for (std::thread& waiter : waiters) {
     waiter.join();
   }
+}
+
+TEST(ActionQueueTest, StepsShareAndOthersAreAlone) {
+  ActionQueue queue;
+  auto first = std::make_optional(queue.Wait(Kind::kStep, kNow));
+  auto second = std::make_optional(queue.Wait(Kind::kStep, kNow));
+  ASSERT_THAT(*second, IsOk());
+  EXPECT_THAT(queue.Wait(Kind::kAlone, kNow), kBusy);
+  first.reset();
+  EXPECT_THAT(queue.Wait(Kind::kAlone, kNow), kBusy);
+  second.reset();
+  const auto alone = queue.Wait(Kind::kAlone, kNow);
+  ASSERT_THAT(alone, IsOk());
+  EXPECT_THAT(queue.Wait(Kind::kStep, kNow), kBusy);
+}
+
+TEST(ActionQueueTest, StepsAreBounded) {
+  ActionQueue queue;
+  std::vector<ActionQueue::Turn> turns;
+  for (int i = 0; i < ActionQueue::kMaxSteps; ++i) {
+    auto turn = queue.Wait(Kind::kStep, kNow);
+    ASSERT_THAT(turn, IsOk());
+    turns.push_back(*std::move(turn));
+  }
+  EXPECT_THAT(queue.Wait(Kind::kStep, kNow), kBusy);
+  turns.pop_back();
+  EXPECT_THAT(queue.Wait(Kind::kStep, kNow), IsOk());
+}
+
+// However many steps come: who waits to be alone is not overtaken.
+TEST(ActionQueueTest, StepsDoNotOvertake) {
+  ActionQueue queue;
+  auto step = std::make_optional(queue.Wait(Kind::kStep, kNow));
+  std::vector<std::string> order;
+  std::thread alone([&] {
+    const auto turn = queue.Wait(Kind::kAlone, absl::InfiniteFuture());
+    order.push_back("alone");
+  });
+  // As long as nobody waits, a step gets its turn at once.
+  while (queue.Wait(Kind::kStep, kNow).ok()) {
+    std::this_thread::yield();
+  }
+  std::thread later([&] {
+    const auto turn = queue.Wait(Kind::kStep, absl::InfiniteFuture());
+    order.push_back("step");
+  });
+  step.reset();
+  alone.join();
+  later.join();
+  EXPECT_THAT(order, ElementsAre("alone", "step"));
 }
 
 TEST(BackgroundTest, RunsInOrderAndBeforeItEnds) {

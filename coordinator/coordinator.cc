@@ -118,7 +118,8 @@ absl::StatusOr<Coordinator::DeploymentPtr> Coordinator::Find(
 }
 
 absl::StatusOr<Coordinator::Admitted> Coordinator::Admit(
-    const DeploymentId& id, GangEpoch epoch, const CallContext& context) const {
+    const DeploymentId& id, GangEpoch epoch, const CallContext& context,
+    ActionQueue::Kind kind) const {
   SP_ASSIGN_OR_RETURN(DeploymentPtr deployment, Find(id));
   {
     absl::MutexLock lock(&deployment->mu);
@@ -126,7 +127,7 @@ absl::StatusOr<Coordinator::Admitted> Coordinator::Admit(
   }
   SP_ASSIGN_OR_RETURN(
       ActionQueue::Turn turn,
-      deployment->queue.Wait(context.deadline, context.cancelled));
+      deployment->queue.Wait(kind, context.deadline, context.cancelled));
   return Admitted{std::move(deployment), std::move(turn)};
 }
 
@@ -159,7 +160,8 @@ void Coordinator::HandleDepartures(const std::vector<Departure>& departures) {
 }
 
 absl::Status Coordinator::HandleFailure(const DeploymentPtr& deployment,
-                                        const CallFailure& failure) {
+                                        const CallFailure& failure,
+                                        StepNumber step) {
   std::vector<Departure> departures;
   {
     absl::MutexLock lock(&mu_);
@@ -176,7 +178,10 @@ absl::Status Coordinator::HandleFailure(const DeploymentPtr& deployment,
   {
     absl::MutexLock lock(&deployment->mu);
     actions = deployment->state.Apply(
-        CallFailed{failure.rank, failure.status, failure.health}, Now());
+        CallFailed{failure.rank, failure.status, failure.health, step}, Now());
+    if (deployment->state.steps_under_way() == 0) {
+      deployment->accepted_kind = deployment->optimizer_kind;
+    }
   }
   if (actions.ok()) {
     Perform(deployment, *actions);

@@ -113,6 +113,23 @@ struct DownloadedTensor {
   DTensorSpec spec;
 };
 
+// A training step that its ranks have been told, or that is known: see
+// Coordinator::BeginTrain. Must be given to FinishTrain.
+struct TrainUnderWay {
+  std::shared_ptr<Deployment> deployment;  // shared with the coordinator
+  ActionQueue::Turn turn;
+  TrainAction action;  // its tensors are in `step`
+  StepNumber number;
+  absl::Time begin;
+  std::optional<StepAnswer> recorded;  // then nothing runs
+  uint64_t drops = 0;                  // DeploymentState's, as it was accepted
+  std::shared_ptr<const DeploymentProgram> program;
+  // Shared with the clients of the ranks.
+  std::shared_ptr<const TrainStep> step;
+  std::vector<StepOutcome> outcomes;  // by rank; the ranks' calls write there
+  std::unique_ptr<Gang::FanOut> fan_out;
+};
+
 // An upload under way: relayed as it comes. One thread at a time.
 class UploadSession {
  public:
@@ -215,8 +232,15 @@ class Coordinator {
   // Aborted: a number out of turn. InvalidArgument as Forward, or bad
   // optimizer values. FailedPrecondition: a program without a loss, optimizer
   // state of another kind.
-  absl::StatusOr<StepAnswer> Step(const StepCall& call,
-                                  const CallContext& context);
+  absl::StatusOr<StepAnswer> Step(StepCall call, const CallContext& context);
+  // ---- training steps: coordinator_train.cc
+  // Step in two parts, for a TrainAction, so that further ones begin while some
+  // are under way; beside those nothing else acts on the deployment. Each must
+  // be finished, in the order in which they began. The one that fails takes
+  // those behind it with it: they are Aborted, naming the number expected.
+  absl::StatusOr<std::unique_ptr<TrainUnderWay>> BeginTrain(
+      StepCall call, const CallContext& context);
+  absl::StatusOr<StepAnswer> FinishTrain(std::unique_ptr<TrainUnderWay> step);
   // Errors as DeploymentState::FindAnswer.
   absl::StatusOr<StepAnswer> GetStep(const DeploymentId& id,
                                      StepNumber number) const;
@@ -246,14 +270,15 @@ class Coordinator {
     DeploymentPtr deployment;
     ActionQueue::Turn turn;
   };
-  absl::StatusOr<Admitted> Admit(const DeploymentId& id, GangEpoch epoch,
-                                 const CallContext& context) const;
+  absl::StatusOr<Admitted> Admit(
+      const DeploymentId& id, GangEpoch epoch, const CallContext& context,
+      ActionQueue::Kind kind = ActionQueue::Kind::kAlone) const;
 
   void HandleDepartures(const std::vector<Departure>& departures);
-  // Tells the state machine of a failed call and does what it says. Returns
-  // the failure's status, for the caller.
+  // Tells the state machine of a failed call, that of `step` if there is one,
+  // and does what it says. Returns the failure's status, for the caller.
   absl::Status HandleFailure(const DeploymentPtr& deployment,
-                             const CallFailure& failure);
+                             const CallFailure& failure, StepNumber step = {});
   void Perform(const DeploymentPtr& deployment,
                const std::vector<DeploymentAction>& actions);
   void LeaveGang(const DeploymentPtr& deployment);
@@ -284,21 +309,34 @@ class Coordinator {
                                       const RunCall& call,
                                       const DeploymentProgram* program,
                                       std::vector<RunOutcome>* outcomes);
-  absl::StatusOr<StepAnswer> RunTrain(const DeploymentPtr& deployment,
-                                      const StepCall& call,
-                                      const DeploymentProgram& program);
   // The norm of the gradients that there are, for an update alone.
   absl::StatusOr<StepAnswer> RunNorm(const DeploymentPtr& deployment,
-                                     const StepCall& call);
-  // `program` is nullptr where none runs.
-  absl::StatusOr<StepAnswer> RunStep(const DeploymentPtr& deployment,
-                                     const RunCall& run,
-                                     const DeploymentProgram* program);
+                                     StepNumber number);
   absl::Status CommitStep(const DeploymentPtr& deployment,
                           const StepCall& call);
+  absl::Status AcceptAlone(Deployment& deployment, const StepCall& call);
   absl::StatusOr<StepAnswer> NewStep(const DeploymentPtr& deployment,
-                                     const StepCall& call,
-                                     const std::string& digest);
+                                     const StepCall& call);
+  // The step is committed: what is known of it from now on.
+  absl::Status Record(Deployment& deployment, const StepAction& action,
+                      const StepAnswer& answer);
+  void CountStep(absl::string_view phase, const absl::Status& status,
+                 absl::Duration duration);
+
+  // coordinator_train.cc
+  // What is to be done with it now. Train: it is accepted, its ranks are told.
+  absl::StatusOr<DeploymentAction> TryBegin(StepCall& call,
+                                            TrainUnderWay& step);
+  absl::Status AcceptTrain(Deployment& deployment, const StepCall& call,
+                           TrainUnderWay& step)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(deployment.mu);
+  void TellRanks(StepCall& call, TrainUnderWay& step);
+  // What came of it; a failure is handled.
+  absl::StatusOr<StepAnswer> AnswerOf(TrainUnderWay& step,
+                                      std::optional<CallFailure> failure);
+  absl::Status RecordTrain(const TrainUnderWay& step, const StepAnswer& answer);
+  absl::Status FinishDropped(const TrainUnderWay& step,
+                             const std::optional<CallFailure>& failure);
 
   // coordinator_tensors.cc
   // Puts the canonical name in the place of an alias.

@@ -25,6 +25,12 @@ inline absl::Status Refusal() {
   return MakeError(absl::StatusCode::kInternal, "boom", {.reason = "BOOM"});
 }
 
+// What a rank says of a step that another one could not run.
+inline absl::Status PeerFailed() {
+  return MakeError(absl::StatusCode::kFailedPrecondition, "a peer failed",
+                   {.reason = "PEER_FAILED", .metadata = {}});
+}
+
 inline HostTensor Zeros(const TensorType& type) {
   return {type, std::string(ByteSize(type), '\0')};
 }

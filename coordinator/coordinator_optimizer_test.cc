@@ -99,7 +99,7 @@ TEST_F(CoordinatorOptimizerTest, ClippedUpdateRunsTheNormFirst) {
     EXPECT_EQ(cluster_.worker(id).commits()[1].clip_norm, 0.5);
   }
   EXPECT_THAT(UpdateWith(2, kSgd, 0.5), IsOkAndHolds(*answer)) << "again";
-  EXPECT_EQ(cluster_.worker("w0").calls(Method::kRun), 2);
+  EXPECT_EQ(cluster_.worker("w0").calls(Method::kRun), 1);
   // Outputs are still those of the train.
   EXPECT_THAT(
       coordinator_->Download({.deployment = id_, .tensor = OutputKey{0}}, {}),
@@ -118,7 +118,9 @@ TEST_F(CoordinatorOptimizerTest, NormThatFailsIsAppliedNowhere) {
   EXPECT_THAT(UpdateWith(1, kSgd, 0.5), IsOk());
 }
 
-TEST_F(CoordinatorOptimizerTest, NormsThatDifferAreAppliedNowhere) {
+// The ranks have computed it together: replicas that were scaled by different
+// norms have parted.
+TEST_F(CoordinatorOptimizerTest, NormsThatDifferInAStepFailTheDeployment) {
   AddWorkers(2);
   Deploy(2);
   cluster_.worker("w1").SetGradientNorm(3);
@@ -127,8 +129,21 @@ TEST_F(CoordinatorOptimizerTest, NormsThatDifferAreAppliedNowhere) {
       AllOf(StatusIs(absl::StatusCode::kInternal,
                      HasSubstr("rank 1: expected rank 0's, 2.5; got: 3")),
             HasReason("GRADIENT_NORMS_DIFFER")));
+  EXPECT_EQ(Phase(), DeploymentPhase::kFailed);
+}
+
+TEST_F(CoordinatorOptimizerTest, NormsThatDifferInAnUpdateAreAppliedNowhere) {
+  AddWorkers(2);
+  Deploy(2);
+  cluster_.worker("w1").SetGradientNorm(3);
+  EXPECT_THAT(UpdateWith(1, kSgd, 0.5), HasReason("GRADIENT_NORMS_DIFFER"));
   EXPECT_TRUE(cluster_.worker("w0").commits()[0].abandon);
   EXPECT_EQ(coordinator_->GetDeployment(id_)->last_step, StepNumber{0});
+}
+
+TEST_F(CoordinatorOptimizerTest, NormThatIsNoNumberIsAgreedOn) {
+  AddWorkers(2);
+  Deploy(2);
   for (const char* id : {"w0", "w1"}) {
     cluster_.worker(id).SetGradientNorm(
         std::numeric_limits<double>::quiet_NaN());
@@ -143,7 +158,7 @@ TEST_F(CoordinatorOptimizerTest, AnotherKindIsRefusedBeforeAnythingRuns) {
   Deploy(1);
   ASSERT_THAT(TrainWith(1, kAdam), IsOk());
   ASSERT_THAT(TrainWith(2, std::nullopt), IsOk());
-  const int runs = cluster_.worker("w0").calls(Method::kRun);
+  const int steps = cluster_.worker("w0").calls(Method::kStep);
   EXPECT_THAT(TrainWith(3, kAdamW),
               AllOf(StatusIs(absl::StatusCode::kFailedPrecondition,
                              HasSubstr("expected Adam, of which there is state "
@@ -153,7 +168,8 @@ TEST_F(CoordinatorOptimizerTest, AnotherKindIsRefusedBeforeAnythingRuns) {
   EXPECT_THAT(UpdateWith(3, kSgd, 0.5),
               AllOf(HasReason("OPTIMIZER_KIND_DIFFERS"),
                     HasMetadata("field", "update.optimizer")));
-  EXPECT_EQ(cluster_.worker("w0").calls(Method::kRun), runs);
+  EXPECT_EQ(cluster_.worker("w0").calls(Method::kStep), steps);
+  EXPECT_EQ(cluster_.worker("w0").calls(Method::kRun), 0);
   EXPECT_THAT(cluster_.worker("w0").commits(), SizeIs(2));
   EXPECT_THAT(UpdateWith(3, OptimizerOptions{AdamOptions{.lr = 1}}), IsOk());
   ASSERT_THAT(Act(4, ResetOptimizerAction{}), IsOk());
@@ -163,7 +179,7 @@ TEST_F(CoordinatorOptimizerTest, AnotherKindIsRefusedBeforeAnythingRuns) {
 TEST_F(CoordinatorOptimizerTest, KindCountsOnceItIsApplied) {
   AddWorkers(1);
   Deploy(1);
-  cluster_.worker("w0").FailNext(Method::kRun, Refusal());
+  cluster_.worker("w0").FailNext(Method::kStep, Refusal());
   EXPECT_THAT(TrainWith(1, kAdam), HasReason("BOOM"));
   EXPECT_THAT(TrainWith(1, kSgd), IsOk());
   cluster_.worker("w0").FailNext(Method::kCommit, Refusal());

@@ -28,7 +28,8 @@ Coordinator::CreateProgram(const DeploymentId& id,
   }
   SP_ASSIGN_OR_RETURN(
       const ActionQueue::Turn turn,
-      deployment->queue.Wait(context.deadline, context.cancelled));
+      deployment->queue.Wait(ActionQueue::Kind::kAlone, context.deadline,
+                             context.cancelled));
   const absl::StatusOr<std::shared_ptr<const DeploymentProgram>> existing =
       deployment->FindProgram(program->id);
   if (existing.ok()) {

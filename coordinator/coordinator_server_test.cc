@@ -272,14 +272,14 @@ TEST_F(CoordinatorServerTest, StepTwiceAndWhileItRuns) {
   const pb::StepRequest request = StepRequestOf(1);
   pb::StepRequest with_another_id = request;
   with_another_id.set_request_id(NewId());
-  worker("w0").Hold(Method::kRun);
+  worker("w0").Hold(Method::kStep);
   std::vector<absl::StatusOr<pb::StepResult>> answers(3);
   std::vector<std::thread> threads;
   threads.emplace_back([&] { answers[0] = Step(request); });
-  worker("w0").WaitUntilHeld(Method::kRun);
+  worker("w0").WaitUntilHeld(Method::kStep);
   threads.emplace_back([&] { answers[1] = Step(request); });
   threads.emplace_back([&] { answers[2] = Step(with_another_id); });
-  worker("w0").Release(Method::kRun);
+  worker("w0").Release(Method::kStep);
   for (std::thread& thread : threads) {
     thread.join();
   }
@@ -288,7 +288,7 @@ TEST_F(CoordinatorServerTest, StepTwiceAndWhileItRuns) {
     EXPECT_EQ(answer->SerializeAsString(), answers[0]->SerializeAsString());
   }
   EXPECT_EQ(answers[0]->name(), absl::StrCat(name_, "/steps/1"));
-  EXPECT_EQ(worker("w0").calls(Method::kRun), 1);
+  EXPECT_EQ(worker("w0").calls(Method::kStep), 1);
 }
 
 TEST_F(CoordinatorServerTest, ClippedUpdateTwiceAndWithAnotherBody) {
@@ -394,19 +394,19 @@ TEST_F(CoordinatorServerTest, ClientThatFallsSilentIsCutOff) {
 TEST_F(CoordinatorServerTest, StepOfAClientThatGoesIsAppliedOnce) {
   ASSERT_NO_FATAL_FAILURE(Deploy(1));
   const pb::StepRequest request = StepRequestOf(1);
-  worker("w0").Hold(Method::kRun);
+  worker("w0").Hold(Method::kStep);
   grpc::ClientContext context;
   std::thread client([&] {
     pb::StepResult response;
     EXPECT_EQ(stub_->Step(&context, request, &response).error_code(),
               grpc::StatusCode::CANCELLED);
   });
-  worker("w0").WaitUntilHeld(Method::kRun);
+  worker("w0").WaitUntilHeld(Method::kStep);
   context.TryCancel();
   client.join();
-  worker("w0").Release(Method::kRun);
+  worker("w0").Release(Method::kStep);
   EXPECT_THAT(Step(request), IsOk());
-  EXPECT_EQ(worker("w0").calls(Method::kRun), 1);
+  EXPECT_EQ(worker("w0").calls(Method::kStep), 1);
   EXPECT_THAT(worker("w0").commits(), SizeIs(1));
 }
 
@@ -474,10 +474,10 @@ TEST_F(CoordinatorServerTest, WaitsDoNotStarveLeases) {
 
 TEST_F(CoordinatorServerTest, DrainWaitsForCallsAndThenEndsThem) {
   ASSERT_NO_FATAL_FAILURE(Deploy(1));
-  worker("w0").Hold(Method::kRun);
+  worker("w0").Hold(Method::kStep);
   absl::StatusOr<pb::StepResult> answer;
   std::thread client([&] { answer = Step(StepRequestOf(1)); });
-  worker("w0").WaitUntilHeld(Method::kRun);
+  worker("w0").WaitUntilHeld(Method::kStep);
   EXPECT_THAT(server_->Serving(), IsOk());
   server_->Drain(absl::Milliseconds(50));
   client.join();

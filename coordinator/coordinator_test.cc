@@ -352,7 +352,7 @@ TEST_F(CoordinatorTest, NamesOfATiedWeightAreOne) {
 TEST_F(CoordinatorTest, RequestIdsOfWorkersAreNewEachTime) {
   AddWorkers(1);
   Deploy(1);
-  cluster_.worker("w0").FailNext(Method::kRun, Refusal());
+  cluster_.worker("w0").FailNext(Method::kStep, Refusal());
   EXPECT_THAT(Train(1), Not(IsOk()));
   const std::string first = cluster_.worker("w0").last_request_id();
   EXPECT_THAT(Train(1), IsOk());

@@ -46,11 +46,18 @@ DeploymentInfo Deployment::Info() {
 absl::StatusOr<std::shared_ptr<const DeploymentProgram>>
 Deployment::FindProgram(const ProgramId& program) {
   absl::MutexLock lock(&mu);
-  std::vector<std::string> known;
+  return FindProgramLocked(program);
+}
+
+absl::StatusOr<std::shared_ptr<const DeploymentProgram>>
+Deployment::FindProgramLocked(const ProgramId& program) const {
   for (const auto& candidate : programs) {
     if (candidate->id == program) {
       return candidate;
     }
+  }
+  std::vector<std::string> known;
+  for (const auto& candidate : programs) {
     known.push_back(candidate->id.value);
   }
   const std::string name = ResourceName(id, program);

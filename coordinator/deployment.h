@@ -59,7 +59,7 @@ struct DeploymentInfo {
 
 // Thread-safe: what may change is guarded by `mu`; actions take a turn of
 // `queue` first. Shared by the coordinator's index and the calls that work on
-// it. Held before no other lock.
+// it. `mu` is held before no other lock; `sending` before `mu`.
 struct Deployment {
   Deployment(DeploymentState state_in, std::string uid_in,
              std::shared_ptr<const DeploymentSpec> spec_in,
@@ -73,6 +73,9 @@ struct Deployment {
   const std::shared_ptr<Gang> gang;  // shared with the calls that run on it
   ActionQueue queue;
 
+  // Training steps are accepted, and their ranks told, one after the other.
+  absl::Mutex sending;
+
   absl::Mutex mu;
   DeploymentState state ABSL_GUARDED_BY(mu);
   std::shared_ptr<const Report> report ABSL_GUARDED_BY(mu);
@@ -83,11 +86,17 @@ struct Deployment {
   std::shared_ptr<const DeploymentProgram> last_run ABSL_GUARDED_BY(mu);
   // Of the optimizer state that the workers have, a KindName; "": none.
   std::string optimizer_kind ABSL_GUARDED_BY(mu);
+  // The same, were all steps under way to succeed.
+  std::string accepted_kind ABSL_GUARDED_BY(mu);
+  // When the last training step was over.
+  absl::Time last_outcome ABSL_GUARDED_BY(mu) = absl::InfinitePast();
 
   DeploymentInfo Info() ABSL_LOCKS_EXCLUDED(mu);
   // NotFound, with the names there are.
   absl::StatusOr<std::shared_ptr<const DeploymentProgram>> FindProgram(
       const ProgramId& program) ABSL_LOCKS_EXCLUDED(mu);
+  absl::StatusOr<std::shared_ptr<const DeploymentProgram>> FindProgramLocked(
+      const ProgramId& program) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
 
   // The parameter or buffer of that name, or the one it is another name of.
   // NotFound, naming `field`, if there is none.

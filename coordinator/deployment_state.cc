@@ -131,16 +131,38 @@ absl::StatusOr<DeploymentState::Actions> DeploymentState::On(
 absl::StatusOr<std::optional<StepAnswer>> DeploymentState::CheckTurn(
     StepNumber number, absl::string_view digest) const {
   SP_RETURN_IF_ERROR(CheckReady("step"));
-  if (number == last_step_ && number.value != 0) {
-    if (digest == last_digest_) {
-      return answers_.back();
-    }
-    return OutOfTurn(number, "was another request");
+  if (number.value == last_accepted().value + 1) {
+    return std::nullopt;
   }
-  if (number.value != last_step_.value + 1) {
+  if (IsUnderWay(number)) {
+    const size_t index = number.value - under_way_.front().number.value;
+    if (digest == under_way_[index].digest) {
+      return std::nullopt;
+    }
+    return OutOfTurn(number, "is another request");
+  }
+  if (kept_.empty() || number < kept_.front().answer.number ||
+      number > last_step_) {
     return OutOfTurn(number, "is out of turn");
   }
-  return std::nullopt;
+  const Kept& kept = kept_[number.value - kept_.front().answer.number.value];
+  if (digest == kept.digest) {
+    return kept.answer;
+  }
+  return OutOfTurn(number, "was another request");
+}
+
+bool DeploymentState::IsUnderWay(StepNumber number) const {
+  return !under_way_.empty() && number >= under_way_.front().number &&
+         number <= under_way_.back().number;
+}
+
+bool DeploymentState::IsOldestUnderWay(StepNumber number) const {
+  return !under_way_.empty() && number == under_way_.front().number;
+}
+
+absl::Status DeploymentState::Dropped(StepNumber number) const {
+  return OutOfTurn(number, "was behind one that has failed");
 }
 
 absl::StatusOr<StepAnswer> DeploymentState::FindAnswer(
@@ -155,7 +177,7 @@ absl::StatusOr<StepAnswer> DeploymentState::FindAnswer(
          .metadata = {{"resource", name},
                       {"last_step", absl::StrCat(last_step_.value)}}});
   }
-  const StepNumber oldest = answers_.front().number;
+  const StepNumber oldest = kept_.front().answer.number;
   if (number < oldest) {
     return MakeError(
         absl::StatusCode::kOutOfRange,
@@ -165,7 +187,31 @@ absl::StatusOr<StepAnswer> DeploymentState::FindAnswer(
          .metadata = {{"resource", name},
                       {"oldest", absl::StrCat(oldest.value)}}});
   }
-  return answers_[number.value - oldest.value];
+  return kept_[number.value - oldest.value].answer;
+}
+
+// Whether an action of that kind may begin now.
+absl::Status DeploymentState::CheckRoom(StepKind kind) const {
+  const bool alone =
+      kind != StepKind::kTrain ||
+      (!under_way_.empty() && under_way_.front().kind != StepKind::kTrain);
+  if (alone && !under_way_.empty()) {
+    return MakeError(
+        absl::StatusCode::kFailedPrecondition,
+        absl::StrCat(ResourceName(id_),
+                     ": expected no step under way, got: ", under_way_.size()),
+        {.reason = "DEPLOYMENT_BUSY",
+         .metadata = {{"resource", ResourceName(id_)}}});
+  }
+  if (under_way_.size() >= kMaxStepsUnderWay) {
+    return MakeError(
+        absl::StatusCode::kResourceExhausted,
+        absl::StrCat(ResourceName(id_), ": expected at most ",
+                     kMaxStepsUnderWay, " steps under way, got: one more"),
+        {.reason = "TOO_MANY_STEPS",
+         .metadata = {{"resource", ResourceName(id_)}, {"retry_ms", "1000"}}});
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<DeploymentState::Actions> DeploymentState::On(
@@ -175,15 +221,19 @@ absl::StatusOr<DeploymentState::Actions> DeploymentState::On(
   if (recorded.has_value()) {
     return Actions{GiveAnswer{*recorded}};
   }
-  running_digest_ = event.digest;
-  in_flight_ = event.runs ? InFlight::kRun : InFlight::kCommit;
-  return event.runs ? Actions{Run{}} : Actions{Commit{}};
+  if (IsUnderWay(event.number)) {
+    return Actions{AwaitStep{}};
+  }
+  SP_RETURN_IF_ERROR(CheckRoom(event.kind));
+  under_way_.push_back({event.number, event.digest, event.kind});
+  return event.kind == StepKind::kTrain           ? Actions{Train{}}
+         : event.kind == StepKind::kNormAndCommit ? Actions{Run{}}
+                                                  : Actions{Commit{}};
 }
 
 absl::StatusOr<DeploymentState::Actions> DeploymentState::On(const RunDone&,
                                                              absl::Time) {
   SP_RETURN_IF_ERROR(CheckAlive("step"));
-  in_flight_ = InFlight::kCommit;
   return Actions{Commit{}};
 }
 
@@ -191,12 +241,16 @@ absl::StatusOr<DeploymentState::Actions> DeploymentState::On(
     const CommitDone& event, absl::Time now) {
   // Every rank has committed: that holds even if a worker has left since, but
   // a FAILED deployment answers no further calls, this one excepted.
-  in_flight_ = InFlight::kNothing;
+  if (!IsOldestUnderWay(event.answer.number)) {
+    return absl::InternalError(
+        absl::StrCat("committed: expected the oldest step under way, got: ",
+                     event.answer.number.value));
+  }
   last_step_ = event.answer.number;
-  last_digest_ = std::exchange(running_digest_, "");
-  answers_.push_back(event.answer);
-  if (answers_.size() > kKeptAnswers) {
-    answers_.pop_front();
+  kept_.push_back({std::move(under_way_.front().digest), event.answer});
+  under_way_.pop_front();
+  if (kept_.size() > kKeptAnswers) {
+    kept_.pop_front();
   }
   Touch(now);
   return Actions{};
@@ -204,7 +258,13 @@ absl::StatusOr<DeploymentState::Actions> DeploymentState::On(
 
 absl::StatusOr<DeploymentState::Actions> DeploymentState::On(
     const CallFailed& event, absl::Time now) {
-  const InFlight in_flight = std::exchange(in_flight_, InFlight::kNothing);
+  std::deque<UnderWay> dropped;
+  if (IsOldestUnderWay(event.step)) {
+    // Those behind it follow a number that was not committed: the ranks refuse
+    // them.
+    dropped.swap(under_way_);
+    ++drops_;
+  }
   SP_RETURN_IF_ERROR(CheckAlive("the call"));
   if (event.health == GangHealth::kBroken) {
     return Fail(absl::StrCat(MemberText(members_[event.rank], event.rank), ": ",
@@ -220,7 +280,10 @@ absl::StatusOr<DeploymentState::Actions> DeploymentState::On(
                              " did not join: ", event.status.message()),
                 now);
   }
-  return in_flight == InFlight::kNothing ? Actions{} : Actions{Abandon{}};
+  // Ranks discard a training step by themselves.
+  return dropped.empty() || dropped.front().kind == StepKind::kTrain
+             ? Actions{}
+             : Actions{Abandon{}};
 }
 
 absl::StatusOr<DeploymentState::Actions> DeploymentState::On(
@@ -259,7 +322,7 @@ void DeploymentState::Touch(absl::Time now) {
 
 absl::Status DeploymentState::OutOfTurn(StepNumber got,
                                         absl::string_view why) const {
-  const uint64_t expected = last_step_.value + 1;
+  const uint64_t expected = last_accepted().value + 1;
   return MakeError(
       absl::StatusCode::kAborted,
       absl::StrCat(ResourceName(id_), ": step ", got.value, " ", why,

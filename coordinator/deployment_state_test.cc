@@ -28,13 +28,21 @@ DeploymentState NewState() {
 absl::Status Refusal() {
   return MakeError(absl::StatusCode::kInternal, "boom", {.reason = "BOOM"});
 }
-CallFailed Failed(GangHealth health) { return {1, Refusal(), health}; }
+// A call of `step`, or of none.
+CallFailed Failed(GangHealth health, uint64_t step = 0) {
+  return {1, Refusal(), health, StepNumber{step}};
+}
 StepAnswer AnswerOf(uint64_t number) {
   return {.number = StepNumber{number}, .epoch = GangEpoch{5}, .seconds = 0.5};
 }
 StepRequested StepOf(uint64_t number, const std::string& digest = "same") {
-  return {StepNumber{number}, digest, true};
+  return {StepNumber{number}, digest, StepKind::kTrain};
 }
+StepRequested UpdateOf(uint64_t number,
+                       StepKind kind = StepKind::kNormAndCommit) {
+  return {StepNumber{number}, "same", kind};
+}
+CommitDone DoneOf(uint64_t number) { return {AnswerOf(number)}; }
 
 // A state and what was done to it.
 class Life {
@@ -48,9 +56,7 @@ class Life {
     return Do(GangFormed{}).Do(MaterializeRequested{}).Do(MaterializeDone{});
   }
   Life& Step(uint64_t number, const std::string& digest = "same") {
-    return Do(StepOf(number, digest))
-        .Do(RunDone{})
-        .Do(CommitDone{AnswerOf(number)});
+    return Do(StepOf(number, digest)).Do(DoneOf(number));
   }
   absl::StatusOr<Actions> Try(const DeploymentEvent& event) {
     return state_.Apply(event, kNow + absl::Seconds(2));
@@ -103,6 +109,9 @@ std::vector<DeploymentEvent> After(std::vector<DeploymentEvent> events,
   events.push_back(event);
   return events;
 }
+// READY, and steps 1 to 3 are under way.
+const std::vector<DeploymentEvent> kThree =
+    After(After(After(kReady, StepOf(1)), StepOf(2)), StepOf(3));
 const WorkerGone kGone{1, "worker w1 is LOST: its lease ran out"};
 const Actions kEnd = {
     AbortPeers{"worker w1 is LOST: its lease ran out (rank 1)"}, Leave{}};
@@ -182,7 +191,7 @@ INSTANTIATE_TEST_SUITE_P(
                    {},
                    DeploymentPhase::kReady},
         Transition{
-            "first step", kReady, StepOf(1), absl::StatusCode::kOk, {Run{}}},
+            "first step", kReady, StepOf(1), absl::StatusCode::kOk, {Train{}}},
         Transition{
             "step zero", kReady, StepOf(0), absl::StatusCode::kAborted, {}},
         Transition{"second step first",
@@ -190,29 +199,118 @@ INSTANTIATE_TEST_SUITE_P(
                    StepOf(2),
                    absl::StatusCode::kAborted,
                    {}},
-        Transition{"step without a run",
+        Transition{"action that only commits",
                    kReady,
-                   StepRequested{StepNumber{1}, "x", false},
+                   UpdateOf(1, StepKind::kCommit),
                    absl::StatusCode::kOk,
                    {Commit{}}},
-        Transition{"run done",
-                   After(kReady, StepOf(1)),
+        Transition{"update that is clipped",
+                   kReady,
+                   UpdateOf(1),
+                   absl::StatusCode::kOk,
+                   {shardplane::Run{}}},
+        Transition{"norm done",
+                   After(kReady, UpdateOf(1)),
                    RunDone{},
                    absl::StatusCode::kOk,
                    {Commit{}}},
-        Transition{"run fails on all",
-                   After(kReady, StepOf(1)),
-                   Failed(GangHealth::kIntact),
+        Transition{"norm fails on all",
+                   After(kReady, UpdateOf(1)),
+                   Failed(GangHealth::kIntact, 1),
                    absl::StatusCode::kOk,
                    {Abandon{}}},
-        Transition{"run breaks the gang", After(kReady, StepOf(1)),
+        Transition{"commit fails on all",
+                   After(After(kReady, UpdateOf(1)), RunDone{}),
+                   Failed(GangHealth::kIntact, 1),
+                   absl::StatusCode::kOk,
+                   {Abandon{}}},
+        Transition{"step fails on all",
+                   After(kReady, StepOf(1)),
+                   Failed(GangHealth::kIntact, 1),
+                   absl::StatusCode::kOk,
+                   {}},
+        Transition{"step breaks the gang", After(kReady, StepOf(1)),
+                   Failed(GangHealth::kBroken, 1), absl::StatusCode::kOk,
+                   kBreak, DeploymentPhase::kFailed},
+        Transition{"next step while some are under way",
+                   kThree,
+                   StepOf(4),
+                   absl::StatusCode::kOk,
+                   {Train{}}},
+        Transition{"step after the next while some are under way",
+                   kThree,
+                   StepOf(5),
+                   absl::StatusCode::kAborted,
+                   {}},
+        Transition{"same step while it is under way",
+                   kThree,
+                   StepOf(2),
+                   absl::StatusCode::kOk,
+                   {AwaitStep{}}},
+        Transition{"another body under a number under way",
+                   kThree,
+                   StepOf(2, "other"),
+                   absl::StatusCode::kAborted,
+                   {}},
+        Transition{"same step when it is over, others are not",
+                   After(kThree, DoneOf(1)),
+                   StepOf(1),
+                   absl::StatusCode::kOk,
+                   {GiveAnswer{AnswerOf(1)}}},
+        Transition{"update while steps are under way",
+                   kThree,
+                   UpdateOf(4),
+                   absl::StatusCode::kFailedPrecondition,
+                   {}},
+        Transition{"commit while steps are under way",
+                   kThree,
+                   UpdateOf(4, StepKind::kCommit),
+                   absl::StatusCode::kFailedPrecondition,
+                   {}},
+        Transition{"step while an update is under way",
+                   After(kReady, UpdateOf(1)),
+                   StepOf(2),
+                   absl::StatusCode::kFailedPrecondition,
+                   {}},
+        Transition{"outcome out of order",
+                   kThree,
+                   DoneOf(2),
+                   absl::StatusCode::kInternal,
+                   {}},
+        Transition{"call of no step fails while some are under way",
+                   kThree,
+                   Failed(GangHealth::kIntact),
+                   absl::StatusCode::kOk,
+                   {}},
+        Transition{"call of no step breaks the gang under steps", kThree,
                    Failed(GangHealth::kBroken), absl::StatusCode::kOk, kBreak,
                    DeploymentPhase::kFailed},
-        Transition{"commit fails on all",
-                   After(After(kReady, StepOf(1)), RunDone{}),
-                   Failed(GangHealth::kIntact),
+        Transition{"worker gone under steps", kThree, kGone,
+                   absl::StatusCode::kOk, kEnd, DeploymentPhase::kFailed},
+        Transition{"next step after a worker went under steps",
+                   After(kThree, kGone),
+                   StepOf(4),
+                   absl::StatusCode::kFailedPrecondition,
+                   {},
+                   DeploymentPhase::kFailed},
+        Transition{"step committed though a worker went under steps",
+                   After(kThree, kGone),
+                   DoneOf(1),
                    absl::StatusCode::kOk,
-                   {Abandon{}}},
+                   {},
+                   DeploymentPhase::kFailed},
+        Transition{"delete under steps",
+                   kThree,
+                   DeleteRequested{},
+                   absl::StatusCode::kOk,
+                   {AbortPeers{"the deployment is deleted"}, Leave{}},
+                   DeploymentPhase::kDeleted},
+        Transition{"step committed though it was deleted under it",
+                   After(kThree, DeleteRequested{}),
+                   DoneOf(1),
+                   absl::StatusCode::kOk,
+                   {},
+                   DeploymentPhase::kDeleted},
         Transition{"a read fails",
                    kReady,
                    Failed(GangHealth::kIntact),
@@ -232,8 +330,8 @@ INSTANTIATE_TEST_SUITE_P(
                    absl::StatusCode::kFailedPrecondition,
                    {},
                    DeploymentPhase::kFailed},
-        Transition{"run done after a worker went",
-                   After(After(kReady, StepOf(1)), kGone),
+        Transition{"norm done after a worker went",
+                   After(After(kReady, UpdateOf(1)), kGone),
                    RunDone{},
                    absl::StatusCode::kFailedPrecondition,
                    {},
@@ -278,6 +376,73 @@ TEST(DeploymentStateTest, SameNumberAndDigestGetsTheRecordedAnswer) {
   EXPECT_THAT(life.state().CheckTurn(StepNumber{2}, "second"),
               IsOkAndHolds(AnswerOf(2)));
   EXPECT_EQ(life.state().last_step(), StepNumber{2});
+}
+
+TEST(DeploymentStateTest, RepeatedStepsGetTheAnswersThatAreKept) {
+  Life life;
+  life.Ready();
+  for (uint64_t number = 1; number <= kKeptAnswers + 1; ++number) {
+    life.Step(number);
+  }
+  life.Do(StepOf(66)).Do(StepOf(67));
+  for (uint64_t number = 2; number <= kKeptAnswers + 1; ++number) {
+    EXPECT_THAT(life.Try(StepOf(number)),
+                IsOkAndHolds(Actions{GiveAnswer{AnswerOf(number)}}));
+    EXPECT_THAT(life.Try(StepOf(number, "other")),
+                AllOf(StatusIs(absl::StatusCode::kAborted,
+                               HasSubstr("was another request")),
+                      HasMetadata("expected", "68")));
+  }
+  EXPECT_THAT(life.Try(StepOf(1)), StatusIs(absl::StatusCode::kAborted,
+                                            HasSubstr("is out of turn")));
+}
+
+TEST(DeploymentStateTest, StepsUnderWayAreBounded) {
+  Life life;
+  life.Ready();
+  for (uint64_t number = 1; number <= kMaxStepsUnderWay; ++number) {
+    life.Do(StepOf(number));
+  }
+  EXPECT_THAT(life.Try(StepOf(kMaxStepsUnderWay + 1)),
+              HasReason("TOO_MANY_STEPS"));
+  EXPECT_EQ(life.state().steps_under_way(), kMaxStepsUnderWay);
+  life.Do(DoneOf(1));
+  EXPECT_THAT(life.Try(StepOf(kMaxStepsUnderWay + 1)), IsOk());
+}
+
+TEST(DeploymentStateTest, StepThatFailsTakesThoseBehindItAlong) {
+  Life life;
+  life.Ready().Do(StepOf(1)).Do(StepOf(2)).Do(StepOf(3)).Do(StepOf(4));
+  life.Do(DoneOf(1));
+  const uint64_t drops = life.state().drops();
+  life.Do(Failed(GangHealth::kIntact, 2));
+  EXPECT_EQ(life.state().drops(), drops + 1);
+  EXPECT_EQ(life.state().steps_under_way(), 0u);
+  EXPECT_EQ(life.state().last_step(), StepNumber{1});
+  EXPECT_FALSE(life.state().IsUnderWay(StepNumber{3}));
+  EXPECT_THAT(
+      life.state().Dropped(StepNumber{3}),
+      AllOf(StatusIs(absl::StatusCode::kAborted,
+                     "deployments/d: step 3 was behind one that has failed; "
+                     "expected: 2, got: 3"),
+            HasReason("STEP_OUT_OF_TURN"), HasMetadata("expected", "2")));
+  // Late word of those that were dropped is no word of their numbers' next.
+  life.Do(StepOf(2, "another")).Do(StepOf(3, "another"));
+  life.Do(Failed(GangHealth::kIntact, 4));
+  EXPECT_EQ(life.state().last_accepted(), StepNumber{3});
+  EXPECT_EQ(life.state().drops(), drops + 1);
+}
+
+TEST(DeploymentStateTest, NextNumberCountsThoseUnderWay) {
+  Life life;
+  life.Ready().Step(1).Do(StepOf(2)).Do(StepOf(3));
+  EXPECT_EQ(life.state().last_step(), StepNumber{1});
+  EXPECT_EQ(life.state().last_accepted(), StepNumber{3});
+  EXPECT_TRUE(life.state().IsOldestUnderWay(StepNumber{2}));
+  EXPECT_FALSE(life.state().IsOldestUnderWay(StepNumber{3}));
+  EXPECT_TRUE(life.state().IsUnderWay(StepNumber{3}));
+  EXPECT_FALSE(life.state().IsUnderWay(StepNumber{4}));
+  EXPECT_THAT(life.Try(StepOf(5)), HasMetadata("expected", "4"));
 }
 
 TEST(DeploymentStateTest, LastAnswersCanBeReadBack) {
@@ -325,8 +490,9 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         OutOfTurn{"too far", 4, "same",
                   "deployments/d: step 4 is out of turn; expected: 3, got: 4"},
-        OutOfTurn{"long past", 1, "same",
-                  "deployments/d: step 1 is out of turn; expected: 3, got: 1"},
+        OutOfTurn{"one before the last with another body", 1, "other",
+                  "deployments/d: step 1 was another request; expected: 3, "
+                  "got: 1"},
         OutOfTurn{"zero", 0, "same",
                   "deployments/d: step 0 is out of turn; expected: 3, got: 0"},
         OutOfTurn{"last with another body", 2, "other",
@@ -337,16 +503,15 @@ INSTANTIATE_TEST_SUITE_P(
 TEST(DeploymentStateTest, FailedStepIsAppliedNowhereAndMayBeRepeated) {
   Life life;
   life.Ready().Step(1);
-  life.Do(StepOf(2)).Do(Failed(GangHealth::kIntact));
+  life.Do(StepOf(2)).Do(Failed(GangHealth::kIntact, 2));
   EXPECT_EQ(life.state().last_step(), StepNumber{1});
   EXPECT_THAT(life.Try(StepOf(2, "another body")),
-              IsOkAndHolds(Actions{shardplane::Run{}}));
+              IsOkAndHolds(Actions{Train{}}));
 }
 
 TEST(DeploymentStateTest, CommittedStepCountsThoughAWorkerWent) {
   Life life;
-  life.Ready().Do(StepOf(1)).Do(RunDone{}).Do(kGone);
-  life.Do(CommitDone{AnswerOf(1)});
+  life.Ready().Do(StepOf(1)).Do(kGone).Do(DoneOf(1));
   EXPECT_EQ(life.state().last_step(), StepNumber{1});
   EXPECT_EQ(life.state().phase(), DeploymentPhase::kFailed);
 }

@@ -91,6 +91,19 @@ void FakeWorker::WaitUntilHeld(Method method) {
   mu_.Await(absl::Condition(&held));
 }
 
+void FakeWorker::WaitForCalls(Method method, int calls) {
+  absl::MutexLock lock(&mu_);
+  const auto called = [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    return behaviours_[method].calls >= calls;
+  };
+  mu_.Await(absl::Condition(&called));
+}
+
+void FakeWorker::Forgive() {
+  absl::MutexLock lock(&mu_);
+  forgiving_ = true;
+}
+
 void FakeWorker::Freeze() {
   absl::MutexLock lock(&mu_);
   frozen_ = true;
@@ -143,8 +156,12 @@ std::string FakeWorker::last_request_id() const {
 }
 
 absl::Status FakeWorker::Now(Method method) {
+  ++behaviours_[method].calls;
+  return End(method);
+}
+
+absl::Status FakeWorker::End(Method method) {
   Behaviour& behaviour = behaviours_[method];
-  ++behaviour.calls;
   if (dead_) {
     return Gone();
   }
@@ -156,6 +173,33 @@ absl::Status FakeWorker::Now(Method method) {
   return failure;
 }
 
+absl::Status FakeWorker::AwaitRelease(Method method, const CallOptions& options,
+                                      int aborts) {
+  bool cancelled = false;
+  Cancellation::Registration registration;
+  registration.Set(options.cancellation, [this, &cancelled] {
+    absl::MutexLock hook_lock(&mu_);
+    cancelled = true;
+  });
+  absl::Status end;
+  {
+    absl::MutexLock lock(&mu_);
+    ++behaviours_[method].held;
+    const auto over = [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+      return !behaviours_[method].hold || dead_ || cancelled ||
+             aborts_ != aborts;
+    };
+    mu_.Await(absl::Condition(&over));
+    --behaviours_[method].held;
+    end = dead_               ? Gone()
+          : cancelled         ? absl::CancelledError("cancelled")
+          : aborts_ != aborts ? Aborted()
+                              : absl::OkStatus();
+  }
+  registration.Reset();
+  return end;
+}
+
 void FakeWorker::Serve(Method method, const GangRef& gang,
                        const CallOptions& options, Done finish) {
   absl::Status status;
@@ -164,31 +208,8 @@ void FakeWorker::Serve(Method method, const GangRef& gang,
     last_request_id_ = gang.request_id;
     status = Now(method);
     if (status.ok() && behaviours_[method].hold) {
-      const int aborts = aborts_;
-      threads_.emplace_back([this, method, options, finish, aborts] {
-        bool cancelled = false;
-        Cancellation::Registration registration;
-        registration.Set(options.cancellation, [this, &cancelled] {
-          absl::MutexLock hook_lock(&mu_);
-          cancelled = true;
-        });
-        absl::Status end;
-        {
-          absl::MutexLock thread_lock(&mu_);
-          ++behaviours_[method].held;
-          const auto over = [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
-            return !behaviours_[method].hold || dead_ || cancelled ||
-                   aborts_ != aborts;
-          };
-          mu_.Await(absl::Condition(&over));
-          --behaviours_[method].held;
-          end = dead_               ? Gone()
-                : cancelled         ? absl::CancelledError("cancelled")
-                : aborts_ != aborts ? Aborted()
-                                    : absl::OkStatus();
-        }
-        registration.Reset();
-        finish(end);
+      threads_.emplace_back([this, method, options, finish, aborts = aborts_] {
+        finish(AwaitRelease(method, options, aborts));
       });
       return;
     }
@@ -203,6 +224,7 @@ void FakeWorker::JoinGang(const GangRef& gang, const JoinGangCall& call,
       absl::MutexLock lock(&mu_);
       joined_ = call;
       programs_.clear();
+      committed_ = {};
     }
     done(status);
   });
@@ -252,29 +274,32 @@ void FakeWorker::LoadProgram(const GangRef& gang, const ProgramId& id,
         });
 }
 
+RunOutcome FakeWorker::Outcome(const RunCall& call) {
+  runs_.push_back(call);
+  if (call.mode != RunMode::kNorm) last_program_ = call.program;
+  RunOutcome outcome{.seconds = 0.25};
+  if (call.mode != RunMode::kNorm) {
+    outcome.collectives.push_back({"forward", "all_reduce", 1, 384});
+  }
+  if (call.mode == RunMode::kTrain) {
+    outcome.loss = Half();
+  }
+  if (call.gradient_norm) {
+    outcome.collectives.push_back({"optimizer", "all_reduce", 1, 8});
+    outcome.gradient_norm = gradient_norm_;
+  }
+  return outcome;
+}
+
 void FakeWorker::Run(const GangRef& gang, const RunCall& call,
                      const CallOptions& options, Answer<RunOutcome> done) {
   Serve(Method::kRun, gang, options, [this, call, done](auto status) {
     if (!status.ok()) {
       return done(status);
     }
-    {
-      absl::MutexLock lock(&mu_);
-      runs_.push_back(call);
-      if (call.mode != RunMode::kNorm) last_program_ = call.program;
-    }
-    RunOutcome outcome{.seconds = 0.25};
-    if (call.mode != RunMode::kNorm) {
-      outcome.collectives.push_back({"forward", "all_reduce", 1, 384});
-    }
-    if (call.mode == RunMode::kTrain) {
-      outcome.loss = Half();
-    }
-    if (call.gradient_norm) {
-      outcome.collectives.push_back({"optimizer", "all_reduce", 1, 8});
-      absl::MutexLock lock(&mu_);
-      outcome.gradient_norm = gradient_norm_;
-    }
+    mu_.Lock();
+    RunOutcome outcome = Outcome(call);
+    mu_.Unlock();
     done(std::move(outcome));
   });
 }
@@ -285,6 +310,7 @@ void FakeWorker::Commit(const GangRef& gang, const CommitCall& call,
     if (status.ok()) {
       absl::MutexLock lock(&mu_);
       commits_.push_back(call);
+      if (!call.abandon) committed_ = call.step;
     }
     done(status);
   });

@@ -2,6 +2,7 @@
 #ifndef SHARDPLANE_COORDINATOR_FAKE_WORKER_H_
 #define SHARDPLANE_COORDINATOR_FAKE_WORKER_H_
 
+#include <deque>
 #include <functional>
 #include <memory>
 #include <string>
@@ -24,12 +25,16 @@ enum class Method {
   kLoadProgram,
   kRun,
   kCommit,
+  kStep,
   kStageTensor,
   kReadTensor,
 };
 
 // Answers at once and as a worker would: its tensors are zeros, its loss is
 // 0.5, its gradients' norm 2.5, it ran one all_reduce and one for the norm.
+// Steps run one after the other on a thread of its own; one that does not
+// follow the last committed number is refused. It knows nothing of other
+// ranks: a test that fails a step on one of them says so to the others.
 // Thread-safe.
 class FakeWorker : public WorkerClient {
  public:
@@ -43,7 +48,11 @@ class FakeWorker : public WorkerClient {
   void Hold(Method method);
   void Release(Method method);
   void WaitUntilHeld(Method method);
+  // Until `method` has been called so many times.
+  void WaitForCalls(Method method, int calls);
   void SetGradientNorm(double norm);  // else 2.5
+  // It takes steps of any number from now on.
+  void Forgive();
   // It does not obey Abort any more.
   void Freeze();
   // The process is gone: all calls fail as a broken connection does.
@@ -73,6 +82,9 @@ class FakeWorker : public WorkerClient {
            Answer<RunOutcome> done) override;
   void Commit(const GangRef& gang, const CommitCall& call,
               const CallOptions& options, Done done) override;
+  void Step(const GangRef& gang, const std::shared_ptr<const TrainStep>& step,
+            uint64_t expected_hash, const CallOptions& options,
+            Answer<StepOutcome> done) override;
   std::unique_ptr<TensorSink> StageTensor(const GangRef& gang,
                                           const std::string& key,
                                           const TensorType& type,
@@ -89,11 +101,25 @@ class FakeWorker : public WorkerClient {
     bool hold = false;
     int held = 0;
   };
-  // How a call ends that need not wait; also counts it.
+  // How a call ends that need not wait; Now also counts it.
+  absl::Status End(Method method) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status Now(Method method) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Calls `finish` now, or from a thread of its own once it need not wait.
   void Serve(Method method, const GangRef& gang, const CallOptions& options,
              Done finish);
+  // Waits as long as calls of `method` are held; then how the call ends.
+  absl::Status AwaitRelease(Method method, const CallOptions& options,
+                            int aborts);
+  struct QueuedStep {
+    std::shared_ptr<const TrainStep> step;
+    uint64_t expected_hash;
+    CallOptions options;
+    Answer<StepOutcome> done;
+    int aborts;
+  };
+  void WorkOnSteps();
+  absl::StatusOr<StepOutcome> RunStep(const QueuedStep& queued);
+  RunOutcome Outcome(const RunCall& call) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   LocalTensor Read(const TensorKey& key) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   mutable absl::Mutex mu_;
@@ -111,6 +137,10 @@ class FakeWorker : public WorkerClient {
   std::vector<CommitCall> commits_ ABSL_GUARDED_BY(mu_);
   std::vector<std::string> staged_ ABSL_GUARDED_BY(mu_);
   std::vector<std::thread> threads_ ABSL_GUARDED_BY(mu_);
+  StepNumber committed_ ABSL_GUARDED_BY(mu_);
+  bool forgiving_ ABSL_GUARDED_BY(mu_) = false;
+  std::deque<QueuedStep> steps_ ABSL_GUARDED_BY(mu_);
+  bool stepping_ ABSL_GUARDED_BY(mu_) = false;  // a thread works on them
 };
 
 // Fake workers by address, and the options of a coordinator that finds them.

@@ -21,9 +21,19 @@ bool BreaksGang(const absl::Status& status) {
          absl::IsCancelled(status) || absl::IsAborted(status);
 }
 
+// The rank did well; it was told of another that did not.
+bool IsPeersFault(const absl::Status& status) {
+  if (!absl::IsFailedPrecondition(status)) return false;
+  const std::optional<ErrorInfo> info = GetErrorInfo(status);
+  return info.has_value() && info->reason == "PEER_FAILED";
+}
+
 // The smaller, the likelier the cause of what others report.
 int Blame(const absl::Status& status) {
-  return IsConnectionLost(status) ? 0 : BreaksGang(status) ? 2 : 1;
+  return IsConnectionLost(status) ? 0
+         : IsPeersFault(status)   ? 3
+         : BreaksGang(status)     ? 2
+                                  : 1;
 }
 
 absl::Status InRank(const absl::Status& status, const Gang::Member& member,
@@ -93,12 +103,11 @@ bool Gang::Waits(const FanOut& fan_out) const {
   return false;
 }
 
-void Gang::Start(FanOut& fan_out, const CallSpec& spec,
-                 Cancellation& cancellation, const RankCall& call) {
+void Gang::Start(FanOut& fan_out, const CallSpec& spec, const RankCall& call) {
   fan_out.statuses.resize(members_.size());
   fan_out.done.resize(members_.size());
   fan_out.pending = size();
-  const CallOptions options{spec.timeout, &cancellation};
+  const CallOptions options{spec.timeout, &fan_out.cancellation};
   for (int rank = 0; rank < size(); ++rank) {
     call(rank, *members_[rank].client, RefOf(rank, spec.request_id), options,
          [this, &fan_out, rank](absl::Status status) {
@@ -126,7 +135,7 @@ bool Gang::AwaitByThemselves(FanOut& fan_out) {
                               lost ? absl::ZeroDuration() : options_.grace);
 }
 
-void Gang::AbortOthers(FanOut& fan_out, Cancellation& cancellation) {
+void Gang::AbortOthers(FanOut& fan_out) {
   std::vector<int> running;
   std::string reason = "another rank has failed";
   int aborts = 0;
@@ -141,15 +150,21 @@ void Gang::AbortOthers(FanOut& fan_out, Cancellation& cancellation) {
       }
     }
     reason = broken_.empty() ? reason : broken_;
+    // Of several calls under way the first one's Abort ends them all.
+    if (aborted_) {
+      running.clear();
+    }
+    aborted_ |= !running.empty();
     aborts = static_cast<int>(running.size());
   }
   for (const int rank : running) {
-    members_[rank].client->Abort(RefOf(rank, ""), reason,
-                                 {options_.abort_timeout, &cancellation},
-                                 [this, &aborts](const absl::Status&) {
-                                   absl::MutexLock lock(&mu_);
-                                   --aborts;
-                                 });
+    members_[rank].client->Abort(
+        RefOf(rank, ""), reason,
+        {options_.abort_timeout, &fan_out.cancellation},
+        [this, &aborts](const absl::Status&) {
+          absl::MutexLock lock(&mu_);
+          --aborts;
+        });
   }
   const auto done = [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
     return !Waits(fan_out);
@@ -159,28 +174,37 @@ void Gang::AbortOthers(FanOut& fan_out, Cancellation& cancellation) {
     absl::MutexLock lock(&mu_);
     mu_.AwaitWithTimeout(absl::Condition(&done), options_.abort_timeout);
   }
-  cancellation.Cancel();
+  fan_out.cancellation.Cancel();
   absl::MutexLock lock(&mu_);
   mu_.Await(absl::Condition(&all_done));
 }
 
-std::optional<CallFailure> Gang::CallAll(const CallSpec& spec,
-                                         const RankCall& call) {
-  if (absl::Status broken = Broken(); !broken.ok()) {
-    return CallFailure{.status = broken, .health = GangHealth::kBroken};
+std::unique_ptr<Gang::FanOut> Gang::Begin(const CallSpec& spec,
+                                          const RankCall& call) {
+  auto fan_out = std::make_unique<FanOut>();
+  fan_out->refused = Broken();
+  if (fan_out->refused.ok()) {
+    Start(*fan_out, spec, call);
   }
-  FanOut fan_out;
-  Cancellation cancellation;
-  Start(fan_out, spec, cancellation, call);
-  const bool by_themselves = AwaitByThemselves(fan_out);
+  return fan_out;
+}
+
+std::optional<CallFailure> Gang::Finish(std::unique_ptr<FanOut> fan_out) {
+  if (!fan_out->refused.ok()) {
+    return CallFailure{.status = fan_out->refused,
+                       .health = GangHealth::kBroken,
+                       .ended = true};
+  }
+  const bool by_themselves = AwaitByThemselves(*fan_out);
   if (!by_themselves) {
-    AbortOthers(fan_out, cancellation);
+    AbortOthers(*fan_out);
   }
   std::vector<int> ranks(members_.size());
   std::iota(ranks.begin(), ranks.end(), 0);
-  std::optional<CallFailure> failure = Judge(ranks, fan_out.statuses);
+  std::optional<CallFailure> failure = Judge(ranks, fan_out->statuses);
   if (failure.has_value() && !by_themselves) {
     failure->health = GangHealth::kBroken;
+    failure->ended = true;
   }
   return failure;
 }
@@ -192,8 +216,7 @@ void Gang::TryAll(const CallSpec& spec, const RankCall& call) {
     gone = gone_;
   }
   FanOut fan_out;
-  Cancellation cancellation;
-  Start(fan_out, spec, cancellation,
+  Start(fan_out, spec,
         [&](int rank, WorkerClient& client, const GangRef& gang,
             const CallOptions& options, WorkerClient::Done done) {
           gone[rank] ? done(absl::OkStatus())

@@ -27,10 +27,15 @@ struct CallFailure {
   GangHealth health = GangHealth::kIntact;
   std::vector<int> lost;  // ranks whose connection broke
   int succeeded = 0;      // ranks that did what they were told
+  bool ended = false;     // ranks did not come back by themselves
 };
 
 // Thread-safe. Shared by the calls that run on it: one may still be unwinding
 // when its deployment has gone.
+//
+// Of the ranks' errors one is the culprit: a rank that is gone before all
+// others, then one with an error of its own, then those whose collectives
+// were ended, last those that have only heard of a peer's error (PEER_FAILED).
 class Gang {
  public:
   struct Member {
@@ -59,7 +64,14 @@ class Gang {
   // Calls all ranks in parallel and waits for them. When one fails the others
   // get a little time, then Abort, then are cancelled.
   std::optional<CallFailure> CallAll(const CallSpec& spec,
-                                     const RankCall& call);
+                                     const RankCall& call) {
+    return Finish(Begin(spec, call));
+  }
+  // The same in two parts, so that several calls are under way: each must be
+  // finished, in the order in which they began.
+  class FanOut;
+  std::unique_ptr<FanOut> Begin(const CallSpec& spec, const RankCall& call);
+  std::optional<CallFailure> Finish(std::unique_ptr<FanOut> fan_out);
   // The same without consequences: failures of single ranks are ignored, and
   // it also works on a broken gang.
   void TryAll(const CallSpec& spec, const RankCall& call);
@@ -91,19 +103,11 @@ class Gang {
   GangEpoch epoch() const { return epoch_; }
 
  private:
-  struct FanOut {
-    std::vector<absl::Status> statuses;
-    std::vector<bool> done;
-    int pending = 0;
-    bool failed = false;
-  };
-
   GangRef RefOf(int rank, const std::string& request_id) const;
-  void Start(FanOut& fan_out, const CallSpec& spec, Cancellation& cancellation,
-             const RankCall& call);
+  void Start(FanOut& fan_out, const CallSpec& spec, const RankCall& call);
   // True if every rank came back by itself.
   bool AwaitByThemselves(FanOut& fan_out);
-  void AbortOthers(FanOut& fan_out, Cancellation& cancellation);
+  void AbortOthers(FanOut& fan_out);
   absl::Status Broken() const;
   bool Waits(const FanOut& fan_out) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
@@ -116,6 +120,19 @@ class Gang {
   mutable absl::Mutex mu_;
   std::string broken_ ABSL_GUARDED_BY(mu_);
   std::vector<bool> gone_ ABSL_GUARDED_BY(mu_);  // by rank
+  bool aborted_ ABSL_GUARDED_BY(mu_) = false;    // the ranks were told
+};
+
+// A call to all ranks that is under way; by rank. Guarded by its gang's lock.
+class Gang::FanOut {
+ private:
+  friend class Gang;
+  absl::Status refused;  // nothing has begun
+  std::vector<absl::Status> statuses;
+  std::vector<bool> done;
+  int pending = 0;
+  bool failed = false;
+  Cancellation cancellation;
 };
 
 }  // namespace shardplane

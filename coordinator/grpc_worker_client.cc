@@ -2,13 +2,14 @@
 
 #include <utility>
 
-#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "common/errors.h"
+#include "coordinator/step_stream.h"
+#include "coordinator/worker_messages.h"
 #include "grpcpp/grpcpp.h"
-#include "proto/convert/module.h"
-#include "proto/convert/optimizer.h"
 #include "proto/convert/program.h"
 #include "proto/convert/report.h"
+#include "proto/convert/types.h"
 #include "proto/grpc_status.h"
 #include "proto/tensor_stream.h"
 #include "shardplane/v1/worker.grpc.pb.h"
@@ -17,102 +18,6 @@ namespace shardplane {
 namespace {
 
 namespace pb = ::shardplane::v1;
-
-pb::GangRef ToProto(const GangRef& gang) {
-  pb::GangRef message;
-  message.set_deployment(ResourceName(gang.deployment));
-  message.set_epoch(gang.epoch.value);
-  message.set_incarnation(gang.incarnation.value);
-  message.set_request_id(gang.request_id);
-  return message;
-}
-
-struct TensorKeyToProto {
-  pb::TensorRef ref;
-  void operator()(const ParameterKey& key) { ref.set_parameter(key.fqn); }
-  void operator()(const GradientKey& key) { ref.set_gradient(key.fqn); }
-  void operator()(const OutputKey& key) { ref.set_output(key.index); }
-  void operator()(const InputGradientKey& key) {
-    ref.set_input_gradient(key.index);
-  }
-};
-
-pb::MaterializeRequest ToProto(const GangRef& gang,
-                               const MaterializeCall& call) {
-  pb::MaterializeRequest request;
-  *request.mutable_gang() = ToProto(gang);
-  for (const MaterializeCall::Source& source : call.parameters) {
-    pb::MaterializeRequest::Source& message = *request.add_parameters();
-    message.set_fqn(source.fqn);
-    *message.mutable_type() = ToProto(source.type);
-    *message.mutable_spec() = ToProto(source.spec);
-    message.set_requires_grad(source.requires_grad);
-    if (source.initializer.has_value()) {
-      *message.mutable_initializer() = ToProto(*source.initializer);
-    }
-  }
-  request.set_plan_mesh_dim(call.plan_mesh_dim);
-  if (call.src_data_rank.has_value()) {
-    request.set_src_data_rank(*call.src_data_rank);
-  }
-  request.set_seed(call.seed);
-  return request;
-}
-
-pb::RunRequest ToProto(const GangRef& gang, const RunCall& call) {
-  pb::RunRequest request;
-  *request.mutable_gang() = ToProto(gang);
-  request.set_step(call.step.value);
-  request.set_program(call.program.value);
-  static constexpr pb::RunRequest::Mode kModes[] = {
-      pb::RunRequest::MODE_FORWARD, pb::RunRequest::MODE_TRAIN,
-      pb::RunRequest::MODE_NORM};
-  request.set_mode(kModes[static_cast<int>(call.mode)]);
-  for (const TensorSource& input : call.inputs) {
-    *request.add_inputs() =
-        std::visit([](const auto& tensor) { return ToProto(tensor); }, input);
-  }
-  request.set_accumulate(call.accumulate);
-  request.set_expected_hash(call.expected_hash);
-  request.set_random_step(call.random_step.value);
-  request.set_gradient_norm(call.gradient_norm);
-  return request;
-}
-
-pb::CommitRequest ToProto(const GangRef& gang, const CommitCall& call) {
-  pb::CommitRequest request;
-  *request.mutable_gang() = ToProto(gang);
-  request.set_step(call.step.value);
-  if (call.optimizer.has_value()) {
-    *request.mutable_optimizer() = ToProto(*call.optimizer);
-  }
-  if (call.clip_norm.has_value()) request.set_clip_norm(*call.clip_norm);
-  for (const LoadEntry& entry : call.load_state) {
-    auto& message = *request.mutable_load_state()->add_entries();
-    message.set_fqn(entry.fqn);
-    message.set_upload(entry.upload);
-  }
-  request.set_reset_optimizer(call.reset_optimizer);
-  request.set_abandon(call.abandon);
-  return request;
-}
-
-absl::StatusOr<RunOutcome> OutcomeFromProto(const pb::RunResponse& response) {
-  RunOutcome outcome;
-  SP_ASSIGN_OR_RETURN(outcome.collectives,
-                      CountsFromProto(response.collectives(), "collectives"));
-  if (response.has_loss()) {
-    SP_ASSIGN_OR_RETURN(TensorSource loss, FromProto(response.loss(), "loss"));
-    if (!std::holds_alternative<HostTensor>(loss)) {
-      return absl::InternalError("loss: expected it inline, got: an upload");
-    }
-    outcome.loss = std::get<HostTensor>(std::move(loss));
-  }
-  outcome.gradient_norm = response.gradient_norm();
-  outcome.seconds = response.seconds();
-  outcome.collective_seconds = response.collective_seconds();
-  return outcome;
-}
 
 void SetDeadline(grpc::ClientContext& context, const CallOptions& options) {
   context.set_deadline(absl::ToChronoTime(absl::Now() + options.timeout));
@@ -190,9 +95,7 @@ class GrpcTensorFlow : public TensorFlow {
     registration_.Set(options.cancellation, [this] { context_.TryCancel(); });
     pb::ReadTensorRequest request;
     *request.mutable_gang() = ToProto(gang);
-    TensorKeyToProto to_proto;
-    std::visit(to_proto, key);
-    *request.mutable_tensor() = std::move(to_proto.ref);
+    *request.mutable_tensor() = ToProto(key);
     reader_ = stub.ReadTensor(&context_, request);
   }
   ~GrpcTensorFlow() override {
@@ -255,8 +158,13 @@ class GrpcWorkerClient : public WorkerClient {
     // A restarted worker must not inherit the back-off of the dead one.
     arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
     arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
-    stub_ = pb::Worker::NewStub(grpc::CreateCustomChannel(
-        address, grpc::InsecureChannelCredentials(), arguments));
+    channel_ = grpc::CreateCustomChannel(
+        address, grpc::InsecureChannelCredentials(), arguments);
+    stub_ = pb::Worker::NewStub(channel_);
+  }
+  ~GrpcWorkerClient() override {
+    CloseSteps(GangEpoch{UINT64_MAX});
+    open_streams_->AwaitNone();
   }
 
   void JoinGang(const GangRef& gang, const JoinGangCall& call,
@@ -272,6 +180,7 @@ class GrpcWorkerClient : public WorkerClient {
 
   void LeaveGang(const GangRef& gang, const CallOptions& options,
                  Done done) override {
+    CloseSteps(gang.epoch);
     pb::LeaveGangRequest request;
     *request.mutable_gang() = ToProto(gang);
     Send(std::move(request), options, &Async::LeaveGang, std::move(done));
@@ -323,6 +232,12 @@ class GrpcWorkerClient : public WorkerClient {
     Send(ToProto(gang, call), options, &Async::Commit, std::move(done));
   }
 
+  void Step(const GangRef& gang, const std::shared_ptr<const TrainStep>& step,
+            uint64_t expected_hash, const CallOptions& options,
+            Answer<StepOutcome> done) override {
+    StepsOf(gang)->Add(gang, step, expected_hash, options, std::move(done));
+  }
+
   std::unique_ptr<TensorSink> StageTensor(const GangRef& gang,
                                           const std::string& key,
                                           const TensorType& type,
@@ -352,7 +267,45 @@ class GrpcWorkerClient : public WorkerClient {
         [done](const absl::Status& status, const auto&) { done(status); });
   }
 
+  // The stream of that gang, which ends that of an older one.
+  std::shared_ptr<StepStream> StepsOf(const GangRef& gang) {
+    std::shared_ptr<StepStream> old;
+    absl::MutexLock lock(&mu_);
+    if (steps_ == nullptr || steps_epoch_ != gang.epoch || steps_->ended()) {
+      old = std::exchange(steps_, StepStream::Open(channel_, open_streams_));
+      steps_epoch_ = gang.epoch;
+    }
+    if (old != nullptr) {
+      old->Close();
+    }
+    return steps_;
+  }
+
+  // The stream of that gang or of an older one.
+  void CloseSteps(GangEpoch epoch) {
+    std::shared_ptr<StepStream> closed;
+    {
+      absl::MutexLock lock(&mu_);
+      if (steps_epoch_ <= epoch) {
+        closed = std::move(steps_);
+      }
+    }
+    if (closed != nullptr) {
+      closed->Close();
+    }
+  }
+
+  std::shared_ptr<grpc::Channel> channel_;  // shared with its calls
   std::unique_ptr<pb::Worker::Stub> stub_;
+
+  // Shared with the streams.
+  const std::shared_ptr<StreamCount> open_streams_ =
+      std::make_shared<StreamCount>();
+
+  absl::Mutex mu_;
+  // Shared with gRPC, which holds it until it is over.
+  std::shared_ptr<StepStream> steps_ ABSL_GUARDED_BY(mu_);
+  GangEpoch steps_epoch_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace

@@ -24,7 +24,7 @@ absl::Status UploadBook::Add(const std::string& id, const TensorType& type,
                                   "to be used, got: \"", id, "\" as well"),
                      {.reason = "TOO_MANY_UPLOADS"});
   }
-  uploads_[id] = {type, crc32, /*used=*/false};
+  uploads_[id] = {.type = type, .crc32 = crc32};
   return absl::OkStatus();
 }
 
@@ -68,18 +68,18 @@ std::string UploadBook::Fingerprint(const std::string& id) const {
   return it == uploads_.end() ? "" : absl::StrCat(it->second.crc32);
 }
 
-void UploadBook::Use(absl::Span<const std::string> ids) {
+void UploadBook::Use(absl::Span<const std::string> ids, StepNumber step) {
   for (const std::string& id : ids) {
     if (const auto it = uploads_.find(id); it != uploads_.end()) {
       it->second.used = true;
+      it->second.used_by = step;
     }
   }
 }
 
-void UploadBook::ForgetUsed(absl::Span<const std::string> but) {
-  const std::set<std::string> kept(but.begin(), but.end());
+void UploadBook::ForgetUsed(StepNumber step) {
   for (auto it = uploads_.begin(); it != uploads_.end();) {
-    const bool forget = it->second.used && !kept.contains(it->first);
+    const bool forget = it->second.used && it->second.used_by < step;
     it = forget ? uploads_.erase(it) : std::next(it);
   }
 }

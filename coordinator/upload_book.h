@@ -14,12 +14,13 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "common/tensor_type.h"
+#include "coordinator/ids.h"
 
 namespace shardplane {
 
 // Owned and guarded by the deployment's entry. An upload is used by one call:
-// then it is gone at the workers, but its checksum is kept here until the next
-// step is committed, so that a repeated step is known again.
+// then it is gone at the workers, but its checksum is kept here as long as the
+// answer of the step that used it, so that a repeated step is known again.
 class UploadBook {
  public:
   static constexpr size_t kMaxUploads = 10'000;
@@ -40,15 +41,17 @@ class UploadBook {
   // Text that differs where contents differ, of used uploads too.
   std::string Fingerprint(const std::string& id) const;
 
-  void Use(absl::Span<const std::string> ids);
-  // All that were used, but for `but`.
-  void ForgetUsed(absl::Span<const std::string> but);
+  // `step` used them; 0: a call without a number did.
+  void Use(absl::Span<const std::string> ids, StepNumber step);
+  // All that were used by steps before `step`.
+  void ForgetUsed(StepNumber step);
 
  private:
   struct Upload {
     TensorType type;
     uint32_t crc32 = 0;
     bool used = false;
+    StepNumber used_by;
   };
   absl::btree_map<std::string, Upload> uploads_;
   std::set<std::pair<std::string, int>> parameters_;  // FQN, rank

@@ -1,6 +1,9 @@
 #include "coordinator/upload_book.h"
 
+#include <cstdint>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -30,7 +33,7 @@ TEST(UploadBookTest, UploadIsThereOnce) {
             HasReason("UPLOAD_NOT_FOUND"), HasMetadata("field", "inputs[0]")));
   ASSERT_THAT(book.Add("x", kType, 7), IsOk());
   EXPECT_THAT(book.Check("x", kType, "inputs[0]"), IsOk());
-  book.Use({"x"});
+  book.Use({"x"}, StepNumber{1});
   EXPECT_THAT(book.Check("x", kType, "inputs[0]"),
               StatusIs(absl::StatusCode::kNotFound,
                        HasSubstr("\"x\", which was used")));
@@ -48,12 +51,18 @@ TEST(UploadBookTest, TypesMustFit) {
 
 TEST(UploadBookTest, FingerprintsOutliveUseUntilForgotten) {
   UploadBook book;
-  ASSERT_THAT(book.Add("x", kType, 7), IsOk());
-  ASSERT_THAT(book.Add("y", kType, 8), IsOk());
-  ASSERT_THAT(book.Add("z", kType, 9), IsOk());
-  book.Use({"x", "y"});
+  for (const auto& [id, crc32] : std::vector<std::pair<std::string, uint32_t>>{
+           {"forward", 6}, {"x", 7}, {"y", 8}, {"z", 9}}) {
+    ASSERT_THAT(book.Add(id, kType, crc32), IsOk());
+  }
+  book.Use({"forward"}, StepNumber{0});
+  book.Use({"x"}, StepNumber{1});
+  book.Use({"y"}, StepNumber{2});
   EXPECT_EQ(book.Fingerprint("x"), "7");
-  book.ForgetUsed({"y"});
+  book.ForgetUsed(StepNumber{1});
+  EXPECT_EQ(book.Fingerprint("forward"), "");
+  EXPECT_EQ(book.Fingerprint("x"), "7");
+  book.ForgetUsed(StepNumber{2});
   EXPECT_EQ(book.Fingerprint("x"), "");
   EXPECT_EQ(book.Fingerprint("y"), "8");
   EXPECT_EQ(book.Fingerprint("z"), "9");

@@ -2,6 +2,7 @@
 #ifndef SHARDPLANE_COORDINATOR_WORKER_CLIENT_H_
 #define SHARDPLANE_COORDINATOR_WORKER_CLIENT_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -11,6 +12,7 @@
 #include <variant>
 #include <vector>
 
+#include "absl/base/call_once.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -94,6 +96,36 @@ struct CommitCall {
   bool abandon = false;
 };
 
+// A training step as all ranks are told it alike. Immutable: shared by the
+// calls that are under way, so that its inputs lie here once.
+class TrainStep {
+ public:
+  TrainStep(RunCall run, CommitCall commit)
+      : run_(std::move(run)), commit_(std::move(commit)) {}
+
+  const RunCall& run() const { return run_; }  // expected_hash is not read
+  const CommitCall& commit() const { return commit_; }
+  // What `encode` makes of it, made once for all ranks.
+  struct Encoding {
+    std::string bytes;
+    size_t run_bytes = 0;  // of them; see EncodeStep
+  };
+  const Encoding& Encoded(Encoding (*encode)(const TrainStep& step)) const {
+    absl::call_once(once_, [&] { encoding_ = encode(*this); });
+    return encoding_;
+  }
+
+ private:
+  const RunCall run_;
+  const CommitCall commit_;
+  mutable absl::once_flag once_;
+  mutable Encoding encoding_;
+};
+struct StepOutcome {
+  RunOutcome run;
+  double commit_seconds = 0;  // agreement and update
+};
+
 struct ParameterKey {
   std::string fqn;
 };
@@ -160,6 +192,15 @@ class WorkerClient {
                    const CallOptions& options, Answer<RunOutcome> done) = 0;
   virtual void Commit(const GangRef& gang, const CommitCall& call,
                       const CallOptions& options, Done done) = 0;
+  // The rank runs the step, agrees with all others that they have run it, and
+  // commits it; or they all discard it. Steps of a gang are run and answered in
+  // the order of these calls, each when the one before is over: that is when
+  // its timeout begins. One that is cancelled, or takes too long, ends those
+  // behind it too, as Cancelled. LeaveGang ends what is under way.
+  virtual void Step(const GangRef& gang,
+                    const std::shared_ptr<const TrainStep>& step,
+                    uint64_t expected_hash, const CallOptions& options,
+                    Answer<StepOutcome> done) = 0;
 
   virtual std::unique_ptr<TensorSink> StageTensor(
       const GangRef& gang, const std::string& key, const TensorType& type,

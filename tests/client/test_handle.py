@@ -316,8 +316,12 @@ def test_what_was_predicted_is_what_ran(cluster):
     with cluster.parallelize_module(MLPModule(), {"tp": 3}, PAIR, loss="sum",
                                     example_inputs=(x,)) as m:
         m.step(x, optimizer=sp.SGD(lr=0.1))
-        assert m.comm_counts() == m.report.collectives
-        assert m.comm_bytes() == m.report.collective_bytes
+        counts, sizes = m.comm_counts(), m.comm_bytes()
+        # Beside the program's: whether all ranks can commit.
+        assert counts.pop("commit") == {"all_reduce": 1}
+        assert set(sizes.pop("commit")) == {"all_reduce"}
+        assert counts == m.report.collectives
+        assert sizes == m.report.collective_bytes
 
 
 def test_module_is_left_as_it_is(cluster):
