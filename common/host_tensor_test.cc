@@ -30,6 +30,7 @@ template <typename T>
 HostTensor Tensor(DType dtype, Shape shape, const std::vector<T>& values) {
   HostTensor tensor{{dtype, std::move(shape)}, ""};
   tensor.bytes.resize(values.size() * sizeof(T));
+  if (values.empty()) return tensor;  // and data() is null
   std::memcpy(tensor.bytes.data(), values.data(), tensor.bytes.size());
   return tensor;
 }
