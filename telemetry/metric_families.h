@@ -37,6 +37,11 @@ inline constexpr std::array kCounterRows = {
                     "Bytes of the larger buffer of each collective issued.",
                     {"collective"},
                     MetricOwner::kWorker},
+    MetricFamilyRow{"shardplane_process_groups_total",
+                    "Groups that this rank has joined, by what carries their "
+                    "collectives.",
+                    {"transport"},
+                    MetricOwner::kWorker},
     MetricFamilyRow{"shardplane_materialize_bytes_total",
                     "Bytes moved to place parameters on the ranks.",
                     {"op"},

@@ -18,6 +18,7 @@ enum class Counter {
   kSteps,                  // {phase, result}
   kCollectives,            // {collective, phase}
   kCollectiveBytes,        // {collective}
+  kProcessGroups,          // {transport}
   kMaterializeBytes,       // {op}
   kPlanUnmatchedPatterns,  // {}
   kWorkerLost,             // {reason}

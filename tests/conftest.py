@@ -1,5 +1,6 @@
 """One cluster of four workers for all tests; each frees what it took."""
 
+import os
 import warnings
 
 import pytest
@@ -33,7 +34,9 @@ def _one_thread():
 
 @pytest.fixture(scope="session")
 def shared_cluster():
-    with sp.LocalCluster(workers=4) as cluster:
+    """SHARDPLANE_TEST_COLLECTIVES: what carries its collectives."""
+    with sp.LocalCluster(workers=4, collectives=os.environ.get(
+            "SHARDPLANE_TEST_COLLECTIVES", "auto")) as cluster:
         yield cluster
 
 

@@ -94,6 +94,20 @@ class CollectivesTest : public testing::TestWithParam<Case> {
   GangForTest gang_;
 };
 
+// Otherwise the cases of one transport would run over another.
+TEST_P(CollectivesTest, RunOverTheTransportOfTheTest) {
+  gang_.Run([&](int rank, Communicator& communicator) {
+    const std::vector<GroupTransport>& groups = gang_.groups(rank).transports();
+    ASSERT_EQ(groups.size(), ranks() == 1 ? 0u : 1u);
+    if (groups.empty()) return;
+    EXPECT_EQ(groups[0].transport,
+              !communicator.device().is_cpu() ? Transport::kNccl
+              : TransportForTest() == TransportChoice::kGloo
+                  ? Transport::kGloo
+                  : Transport::kSharedMemory);
+  });
+}
+
 TEST_P(CollectivesTest, AllReduceSumsInRankOrder) {
   const std::vector<at::Tensor> pieces = Pieces();
   gang_.Run([&](int rank, Communicator& communicator) {

@@ -18,6 +18,7 @@
 #include "worker/device_for_test.h"
 #include "worker/fake_gang_store.h"
 #include "worker/process_groups.h"
+#include "worker/transport_for_test.h"
 
 namespace shardplane {
 
@@ -40,12 +41,13 @@ class GangForTest {
     ForEachRank(mesh_.size(), [&](int rank) {
       const c10::Device device(DeviceForTest(rank));
       const c10::DeviceGuard guard(device);
-      auto groups = ProcessGroups::Create({.deployment = "deployments/d",
-                                           .epoch = 1,
-                                           .rank = rank,
-                                           .mesh = mesh_,
-                                           .timeout = std::chrono::seconds(20)},
-                                          store, {.device = device});
+      auto groups = ProcessGroups::Create(
+          {.deployment = "deployments/d",
+           .epoch = 1,
+           .rank = rank,
+           .mesh = mesh_,
+           .timeout = std::chrono::seconds(20)},
+          store, {.device = device, .transport = TransportForTest()});
       statuses[rank] = groups.status();
       if (groups.ok()) groups_[rank] = *std::move(groups);
     });

@@ -39,6 +39,7 @@
 #include "worker/rendezvous_client.h"
 #include "worker/tensor_memory.h"
 #include "worker/torch_executor.h"
+#include "worker/transport.h"
 #include "worker/worker_service.h"
 
 ABSL_FLAG(std::string, coordinator, "127.0.0.1:7070",
@@ -59,6 +60,9 @@ ABSL_FLAG(std::string, ready_file, "",
           "file to write once registered: addresses and pid, as JSON");
 ABSL_FLAG(std::string, device, "cpu",
           "where tensors live: cpu, cuda or cuda:N");
+ABSL_FLAG(std::string, collectives, "auto",
+          "what carries them between CPUs: auto (shared memory where all ranks "
+          "of a group can, else gloo), shm or gloo");
 ABSL_FLAG(int, threads, 0,
           "threads of one operator; 0: as LibTorch decides "
           "(OMP_NUM_THREADS, else all cores)");
@@ -119,6 +123,7 @@ class Daemon {
   absl::Status StartServer();
   absl::Status StartHttp();
   void StartMembership();
+  void TellOfGroup(const GangSpec& gang, const GroupTransport& group);
   absl::Status CheckRegistered() const;
   // Writes the ready file once registered, unless `ending` comes first.
   void Announce(const absl::Notification& ending);
@@ -216,12 +221,26 @@ void Daemon::StartMembership() {
   registered_ = membership_.get();
 }
 
+void Daemon::TellOfGroup(const GangSpec& gang, const GroupTransport& group) {
+  Log(absl::StrCat(gang.deployment, ", epoch ", gang.epoch, ", rank ",
+                   gang.rank, ": collectives on ", ToString(group)));
+  metrics_.Add(Counter::kProcessGroups, {ToString(group.transport)});
+}
+
 absl::Status Daemon::Start() {
   SP_RETURN_IF_ERROR(FindHosts());
   SP_ASSIGN_OR_RETURN(device_, CheckDevice(absl::GetFlag(FLAGS_device)));
+  SP_ASSIGN_OR_RETURN(const TransportChoice transport,
+                      ParseTransportChoice(absl::GetFlag(FLAGS_collectives)));
   SP_ASSIGN_OR_RETURN(
       executor_, MakeTorchExecutor({.device = device_,
                                     .collective_hostname = collective_host_,
+                                    .transport = transport,
+                                    .on_group =
+                                        [this](const GangSpec& gang,
+                                               const GroupTransport& group) {
+                                          TellOfGroup(gang, group);
+                                        },
                                     .threads = absl::GetFlag(FLAGS_threads)}));
   worker_ =
       std::make_unique<GangWorker>(incarnation_, executor_.get(), &metrics_);

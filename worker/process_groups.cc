@@ -1,43 +1,98 @@
 #include "worker/process_groups.h"
 
 #include <utility>
+#include <variant>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "c10/util/Exception.h"
 #include "common/errors.h"
 #include "torch/csrc/distributed/c10d/PrefixStore.hpp"
 #include "worker/cuda_support.h"
 #include "worker/gang_store_adapter.h"
 #include "worker/gloo_group.h"
+#include "worker/shm/rendezvous.h"
+#include "worker/shm_group.h"
 
 namespace shardplane {
 namespace {
 
-// The group along one mesh dim, which has several ranks.
-absl::StatusOr<std::unique_ptr<ProcessGroup>> MakeGroup(
-    const GangSpec& spec, int dim, const c10::intrusive_ptr<c10d::Store>& store,
-    const ProcessGroupsOptions& options) {
-  const int rank = spec.mesh.Coordinate(spec.rank)[dim];
-  const int size = spec.mesh.dim_size(dim);
-  if (options.device.is_cpu()) {
-    return std::make_unique<GlooGroup>(
-        store, GlooGroup::Options{.rank = rank,
-                                  .size = size,
-                                  .timeout = spec.timeout,
-                                  .hostname = options.hostname});
+// What it takes to make the group along one mesh dim, which has several ranks.
+struct GroupSpec {
+  const GangSpec& gang;
+  const ProcessGroupsOptions& options;
+  int mesh_dim = 0;
+
+  const MeshDim& dim() const { return gang.mesh.dims()[mesh_dim]; }
+  std::vector<int> ranks() const {
+    return gang.mesh.Group(gang.rank, mesh_dim);
   }
+  int rank() const { return gang.mesh.Coordinate(gang.rank)[mesh_dim]; }
+  // The groups of one mesh dim are told apart by their ranks.
+  std::string prefix() const {
+    return absl::StrCat(mesh_dim, "/", absl::StrJoin(ranks(), ","));
+  }
+};
+
+absl::Status NoSharedMemory(const GroupSpec& spec, const std::string& why) {
+  return MakeError(
+      absl::StatusCode::kFailedPrecondition,
+      absl::StrCat("collectives: expected shared memory on mesh dim ",
+                   spec.dim().name, "; got: ", why),
+      {.reason = "NO_SHARED_MEMORY",
+       .metadata = {{"mesh_dim", spec.dim().name}}});
+}
+
+// Through a store that all groups of the gang share.
+absl::StatusOr<std::unique_ptr<ProcessGroup>> MakeCpuGroup(
+    const GroupSpec& spec, GangStore& store,
+    const c10::intrusive_ptr<c10d::Store>& c10d_store, GroupTransport& made) {
+  const TransportChoice choice = spec.options.transport;
+  // A rank that wants Gloo takes part, so that the others learn it.
+  auto joined = JoinShmGroup(
+      store, absl::StrCat(spec.prefix(), "/shm"), spec.rank(),
+      static_cast<int>(spec.ranks().size()),
+      {.timeout = spec.gang.timeout,
+       .unwilling =
+           choice == TransportChoice::kGloo ? "it is told to use gloo" : ""});
+  // The store's: thrown as c10d's groups do it.
+  TORCH_CHECK_WITH(DistStoreError, joined.ok(),
+                   "forming a group: ", joined.status().ToString());
+  if (auto* memory = std::get_if<ShmGroupMemory>(&*joined)) {
+    made.transport = Transport::kSharedMemory;
+    return std::make_unique<ShmGroup>(spec.rank(), std::move(*memory),
+                                      spec.gang.timeout);
+  }
+  made.transport = Transport::kGloo;
+  made.why = std::get<NoShmGroup>(*joined).why;
+  if (choice == TransportChoice::kSharedMemory)
+    return NoSharedMemory(spec, made.why);
+  return std::make_unique<GlooGroup>(
+      c10d_store,
+      GlooGroup::Options{.rank = spec.rank(),
+                         .size = static_cast<int>(spec.ranks().size()),
+                         .timeout = spec.gang.timeout,
+                         .hostname = spec.options.hostname});
+}
+
+absl::StatusOr<std::unique_ptr<ProcessGroup>> MakeGroup(
+    const GroupSpec& spec, GangStore& store,
+    const c10::intrusive_ptr<c10d::Store>& c10d_store, GroupTransport& made) {
+  const c10::Device device = spec.options.device;
+  if (device.is_cpu()) return MakeCpuGroup(spec, store, c10d_store, made);
   const CudaSupport* cuda = FindCudaSupport();
-  if (options.device.is_cuda() && cuda != nullptr) {
-    return cuda->make_group(store, {.name = spec.mesh.dims()[dim].name,
-                                    .ranks = spec.mesh.Group(spec.rank, dim),
-                                    .rank = rank,
-                                    .timeout = spec.timeout,
-                                    .device = options.device});
+  if (device.is_cuda() && cuda != nullptr) {
+    made.transport = Transport::kNccl;
+    return cuda->make_group(c10d_store, {.name = spec.dim().name,
+                                         .ranks = spec.ranks(),
+                                         .rank = spec.rank(),
+                                         .timeout = spec.gang.timeout,
+                                         .device = device});
   }
   return MakeError(absl::StatusCode::kUnimplemented,
                    absl::StrCat("collectives: expected device cpu or, in a "
                                 "worker for GPUs, cuda, got: ",
-                                options.device.str()),
+                                device.str()),
                    {.reason = "DEVICE_NOT_SUPPORTED", .metadata = {}});
 }
 
@@ -46,6 +101,7 @@ absl::StatusOr<std::unique_ptr<ProcessGroup>> MakeGroup(
 absl::StatusOr<std::unique_ptr<ProcessGroups>> ProcessGroups::Create(
     const GangSpec& spec, std::shared_ptr<GangStore> store,
     const ProcessGroupsOptions& options) {
+  GangStore& shared = *store;
   auto adapter =
       c10::make_intrusive<GangStoreAdapter>(std::move(store), spec.timeout);
   auto groups = std::make_unique<ProcessGroups>();
@@ -54,15 +110,15 @@ absl::StatusOr<std::unique_ptr<ProcessGroups>> ProcessGroups::Create(
       groups->groups_.push_back(nullptr);
       continue;
     }
-    // The groups of one mesh dim are told apart by their ranks.
-    const std::string prefix = absl::StrCat(
-        dim, "/", absl::StrJoin(spec.mesh.Group(spec.rank, dim), ","));
-    SP_ASSIGN_OR_RETURN(
-        std::unique_ptr<ProcessGroup> group,
-        MakeGroup(spec, dim,
-                  c10::make_intrusive<c10d::PrefixStore>(prefix, adapter),
-                  options));
-    groups->groups_.push_back(std::move(group));
+    const GroupSpec group{spec, options, dim};
+    GroupTransport transport{.mesh_dim = group.dim().name, .why = ""};
+    SP_ASSIGN_OR_RETURN(std::unique_ptr<ProcessGroup> made,
+                        MakeGroup(group, shared,
+                                  c10::make_intrusive<c10d::PrefixStore>(
+                                      group.prefix(), adapter),
+                                  transport));
+    groups->groups_.push_back(std::move(made));
+    groups->transports_.push_back(std::move(transport));
   }
   return groups;
 }

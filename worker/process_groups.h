@@ -14,14 +14,16 @@
 #include "c10/core/Device.h"
 #include "common/placement.h"
 #include "worker/executor.h"
+#include "worker/transport.h"
 
 namespace shardplane {
 
-// One group of ranks: GlooGroup (worker/gloo_group) between CPUs, NcclGroup
-// (worker/nccl_group) between GPUs. Every rank makes the same calls in the same
-// order, with contiguous buffers whose sizes all know; arguments named output
-// are written, no other is changed. Calls throw what c10d throws, above all
-// c10::DistBackendError. One thread calls, except Abort.
+// One group of ranks: ShmGroup (worker/shm_group) and GlooGroup
+// (worker/gloo_group) between CPUs, NcclGroup (worker/nccl_group) between GPUs.
+// Every rank makes the same calls in the same order, with contiguous buffers
+// whose sizes all know; arguments named output are written, no other is
+// changed. Calls throw what c10d throws, above all c10::DistBackendError. One
+// thread calls, except Abort.
 class ProcessGroup {
  public:
   ProcessGroup(int rank, int size) : rank_(rank), size_(size) {}
@@ -65,13 +67,15 @@ struct ProcessGroupsOptions {
   // The local address that peers connect to; NCCL chooses its own.
   std::string hostname = "127.0.0.1";
   c10::Device device = c10::Device(c10::kCPU);
+  TransportChoice transport = TransportChoice::kAuto;
 };
 
 class ProcessGroups {
  public:
   // Blocks until all ranks are there. Throws what c10d throws (a rank that
   // does not come: c10::DistStoreError). FailedPrecondition: GPUs that NCCL
-  // cannot connect. Unimplemented: no transport for the device.
+  // cannot connect, CPUs without the shared memory that was asked for.
+  // Unimplemented: no transport for the device.
   static absl::StatusOr<std::unique_ptr<ProcessGroups>> Create(
       const GangSpec& spec, std::shared_ptr<GangStore> store,
       const ProcessGroupsOptions& options);
@@ -79,11 +83,15 @@ class ProcessGroups {
   // nullptr for a mesh dim of size 1.
   ProcessGroup* group(int mesh_dim) const { return groups_[mesh_dim].get(); }
 
+  // In the order of the mesh dims that have several ranks.
+  const std::vector<GroupTransport>& transports() const { return transports_; }
+
   // Ends running calls with an exception; any thread.
   void Abort();
 
  private:
   std::vector<std::unique_ptr<ProcessGroup>> groups_;
+  std::vector<GroupTransport> transports_;
 };
 
 }  // namespace shardplane

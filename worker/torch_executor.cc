@@ -131,9 +131,15 @@ absl::Status TorchExecutor::JoinGang(const GangSpec& spec,
         const c10::DeviceGuard guard(device_);
         return ProcessGroups::Create(
             spec, std::move(store),
-            {.hostname = options_.collective_hostname, .device = device_});
+            {.hostname = options_.collective_hostname,
+             .device = device_,
+             .transport = options_.transport});
       });
   SP_RETURN_IF_ERROR(groups.status());
+  if (options_.on_group) {
+    for (const GroupTransport& group : (*groups)->transports())
+      options_.on_group(spec, group);
+  }
   spec_ = spec;
   tensors_ = kept != nullptr ? std::move(kept)
                              : std::make_unique<GangTensors>(spec, device_);

@@ -3,11 +3,13 @@
 #ifndef SHARDPLANE_WORKER_TORCH_EXECUTOR_H_
 #define SHARDPLANE_WORKER_TORCH_EXECUTOR_H_
 
+#include <functional>
 #include <memory>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "worker/executor.h"
+#include "worker/transport.h"
 
 namespace shardplane {
 
@@ -22,6 +24,9 @@ struct TorchExecutorOptions {
   std::string device = "cpu";
   // The local address that the gang's other ranks connect to.
   std::string collective_hostname = "127.0.0.1";
+  TransportChoice transport = TransportChoice::kAuto;
+  // Told of each group that has formed, by the thread that calls JoinGang.
+  std::function<void(const GangSpec&, const GroupTransport&)> on_group;
   // Threads of one operator; 0: as LibTorch decides.
   int threads = 0;
 };

@@ -18,6 +18,7 @@
 #include "worker/fake_gang_store.h"
 #include "worker/programs_for_test.h"
 #include "worker/torch_executor.h"
+#include "worker/transport_for_test.h"
 
 namespace shardplane {
 
@@ -33,8 +34,9 @@ class TorchExecutorTest : public testing::Test {
     auto store = std::make_shared<FakeGangStore>();
     while (static_cast<int>(executors_.size()) < mesh.size()) {
       const int rank = static_cast<int>(executors_.size());
-      executors_.push_back(
-          *MakeTorchExecutor({.device = DeviceForTest(rank), .threads = 1}));
+      executors_.push_back(*MakeTorchExecutor({.device = DeviceForTest(rank),
+                                               .transport = TransportForTest(),
+                                               .threads = 1}));
     }
     std::vector<absl::Status> formed(mesh.size());
     ForEachRank([&](int rank) {

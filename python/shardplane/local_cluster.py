@@ -38,14 +38,17 @@ class LocalCluster:
     Also a connection: `parallelize_module`, `workers()`, `deployments()`.
     `device`: where tensors live. "cpu"; "cuda": a GPU for each worker, from the
     first on; "cuda:N": that one for all workers, which takes NCCL 2.30
-    (docs/gpu.md). `coordinator_args`, `worker_args`: further flags of the
-    daemons.
+    (docs/gpu.md). `collectives`: what carries them between CPUs; "shm", "gloo"
+    or "auto", shared memory where it can be. `coordinator_args`,
+    `worker_args`: further flags of the daemons.
     """
 
-    def __init__(self, workers=4, *, device="cpu", coordinator_args=(),
-                 worker_args=()):
+    def __init__(self, workers=4, *, device="cpu", collectives="auto",
+                 coordinator_args=(), worker_args=()):
         self._device = device
         self._worker_args = tuple(worker_args)
+        if collectives != "auto":  # which is the worker's default
+            self._worker_args += (f"--collectives={collectives}",)
         self._folder = tempfile.mkdtemp(prefix="shardplane-")
         self._launcher = Launcher(self._folder)
         self._watch = ReadyWatch(self._folder)
@@ -141,9 +144,10 @@ class LocalCluster:
         self.close()
 
 
-def _up(workers, device):
+def _up(workers, device, collectives):
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with LocalCluster(workers=workers, device=device) as cluster:
+    with LocalCluster(workers=workers, device=device,
+                      collectives=collectives) as cluster:
         print(f"coordinator  {cluster.address}  "
               f"(metrics http://{cluster.coordinator.http_address}/metrics)")
         for process in cluster.processes[1:]:
@@ -164,9 +168,13 @@ def main(arguments=None):
     up.add_argument("--workers", type=int, default=4)
     up.add_argument("--device", default="cpu", metavar="cpu|cuda|cuda:N",
                     help="cuda: a GPU for each worker; cuda:N: that one for all")
+    up.add_argument("--collectives", default="auto",
+                    choices=("auto", "shm", "gloo"),
+                    help="what carries them between CPUs; auto: shared memory "
+                         "where it can be")
     options = parser.parse_args(arguments)
     try:
-        _up(options.workers, options.device)
+        _up(options.workers, options.device, options.collectives)
     except (RuntimeError, TimeoutError) as error:  # it did not start: why
         sys.exit(str(error))
 
