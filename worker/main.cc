@@ -1,10 +1,12 @@
 // shardplane_worker: holds shards and runs programs for a coordinator.
+#include <malloc.h>
 #include <signal.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <iostream>
@@ -318,6 +320,10 @@ absl::Status BecomeWorkerForGpus(char** argv) {
 // What holds for the whole process, whatever it runs.
 void SetUpProcess() {
   KeepTensorMemory();
+  // Messages too find their memory again: what is freed stays in the process,
+  // up to that much, and only larger blocks come from the system one by one.
+  mallopt(M_TRIM_THRESHOLD, 64 << 20);
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);
   // Debian's Abseil looks for deadlocks at every lock, gRPC's included.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
 }
@@ -354,5 +360,7 @@ int main(int argc, char** argv) {
   absl::SetProgramUsageMessage(
       "holds shards and runs programs for a Shardplane coordinator");
   absl::ParseCommandLine(argc, argv);
-  return shardplane::Main(argv);
+  // Not by way of LibTorch's destructors, which take a tenth of a second and
+  // only give back memory.
+  std::quick_exit(shardplane::Main(argv));
 }
