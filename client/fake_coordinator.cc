@@ -52,12 +52,28 @@ void FakeCoordinator::Release() {
   hold_ = false;
 }
 
+void FakeCoordinator::WaitUntilHeld() {
+  absl::MutexLock lock(&mu_);
+  const auto held = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return held_ > 0;
+  };
+  mu_.Await(absl::Condition(&held));
+}
+
 void FakeCoordinator::WaitUntilCancelled() {
   absl::MutexLock lock(&mu_);
   const auto seen = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     return cancelled_ > 0;
   };
   mu_.Await(absl::Condition(&seen));
+}
+
+void FakeCoordinator::WaitForTrainMessages(size_t count) {
+  absl::MutexLock lock(&mu_);
+  const auto came = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return train_messages_.size() >= count;
+  };
+  mu_.Await(absl::Condition(&came));
 }
 
 std::vector<v1::StepRequest> FakeCoordinator::steps() const {
@@ -89,6 +105,7 @@ void FakeCoordinator::WaitWhileHeld(grpc::ServerContext* context) {
   // gRPC's synchronous services are told of a cancellation by nobody: ask.
   constexpr absl::Duration kAsk = absl::Milliseconds(5);
   absl::MutexLock lock(&mu_);
+  held_ += hold_ ? 1 : 0;
   const auto released = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     return !hold_;
   };
@@ -128,6 +145,7 @@ grpc::Status FakeCoordinator::Train(
   }
   v1::TrainRequest request;
   while (stream->Read(&request)) {
+    WaitWhileHeld(context);
     v1::TrainResponse response;
     const grpc::Status* end = nullptr;
     absl::ReleasableMutexLock lock(&mu_);

@@ -2,6 +2,7 @@
 #ifndef SHARDPLANE_CLIENT_FAKE_COORDINATOR_H_
 #define SHARDPLANE_CLIENT_FAKE_COORDINATOR_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -41,7 +42,9 @@ class FakeCoordinator final : public v1::ShardingCoordinator::Service {
   // Step and Train neither read nor answer until Release or their cancellation.
   void Hold();
   void Release();
+  void WaitUntilHeld();       // some call
   void WaitUntilCancelled();  // one that was held
+  void WaitForTrainMessages(size_t count);
 
   std::vector<v1::StepRequest> steps() const;  // of Step, in order
   std::vector<FakeUpload> uploads() const;     // also those that failed
@@ -76,6 +79,7 @@ class FakeCoordinator final : public v1::ShardingCoordinator::Service {
   absl::btree_map<uint64_t, grpc::Status> ends_ ABSL_GUARDED_BY(mu_);
   std::vector<v1::DownloadTensorResponse> download_ ABSL_GUARDED_BY(mu_);
   bool hold_ ABSL_GUARDED_BY(mu_) = false;
+  int held_ ABSL_GUARDED_BY(mu_) = 0;  // that were, or are
   int cancelled_ ABSL_GUARDED_BY(mu_) = 0;
   std::vector<v1::StepRequest> steps_ ABSL_GUARDED_BY(mu_);
   std::vector<FakeUpload> uploads_ ABSL_GUARDED_BY(mu_);

@@ -10,6 +10,9 @@
 namespace shardplane {
 namespace {
 
+// A deadline that has passed. (gRPC takes times before 1970 for "never".)
+constexpr absl::Time kAtOnce = absl::UnixEpoch();
+
 absl::Status AfterFinish() {
   return ClientError(absl::StatusCode::kFailedPrecondition, "STREAM_FINISHED",
                      "", "train: expected no step after Finish, got: another");
@@ -41,12 +44,24 @@ TrainStream::TrainStream(v1::ShardingCoordinator::Stub* stub,
                          const TrainStreamOptions& options)
     : options_(options), call_(stub->PrepareAsyncTrain(&context_, &queue_)) {
   call_->StartCall(reinterpret_cast<void*>(Event::kStarted));
-  thread_ = std::thread([this] { Run(); });
+  HandleNext(kAtOnce);
+  {
+    absl::MutexLock lock(&mu_);
+    driving_ = false;
+  }
+  helper_ = std::thread([this] { Help(); });
 }
 
 TrainStream::~TrainStream() {
   context_.TryCancel();
-  thread_.join();
+  {
+    absl::MutexLock lock(&mu_);
+    DriveUntil([this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+      return status_.has_value() && !sending_;
+    });
+    closing_ = true;
+  }
+  helper_.join();
   queue_.Shutdown();
   void* tag = nullptr;
   bool ok = false;
@@ -55,6 +70,7 @@ TrainStream::~TrainStream() {
 }
 
 absl::Status TrainStream::Write(v1::StepRequest step) {
+  bool drive = false;
   {
     absl::MutexLock lock(&mu_);
     if (status_.has_value() && !status_->ok()) {
@@ -65,21 +81,31 @@ absl::Status TrainStream::Write(v1::StepRequest step) {
     }
     collected_.push_back(std::move(step));
     ++due_;
-    if (sending_ || broken_) {
+    const int64_t collected = static_cast<int64_t>(collected_.size());
+    const bool patient = !results_.empty() && collected < due_ - collected;
+    if (patient || !HasToSend()) {
       return absl::OkStatus();
     }
     sending_ = true;
+    drive = !driving_;
+    driving_ = true;
   }
   Send();
+  if (drive) {
+    // It has mostly left already.
+    while (Sending() && HandleNext(kAtOnce)) {
+    }
+    absl::MutexLock lock(&mu_);
+    driving_ = false;
+  }
   return absl::OkStatus();
 }
 
 absl::StatusOr<std::optional<v1::StepResult>> TrainStream::Read() {
   absl::MutexLock lock(&mu_);
-  const auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+  DriveUntil([this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     return !results_.empty() || status_.has_value();
-  };
-  mu_.Await(absl::Condition(&ready));
+  });
   if (results_.empty()) {
     return status_->ok()
                ? absl::StatusOr<std::optional<v1::StepResult>>(std::nullopt)
@@ -91,22 +117,81 @@ absl::StatusOr<std::optional<v1::StepResult>> TrainStream::Read() {
 }
 
 absl::Status TrainStream::Finish() {
-  bool send = false;
-  {
-    absl::MutexLock lock(&mu_);
-    send = !finishing_ && !sending_ && !broken_;
-    finishing_ = true;
-    sending_ = sending_ || send;
-  }
-  if (send) {
-    Send();
-  }
   absl::MutexLock lock(&mu_);
-  const auto ended = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+  finishing_ = true;
+  DriveUntil([this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     return status_.has_value();
-  };
-  mu_.Await(absl::Condition(&ended));
+  });
   return *status_;
+}
+
+void TrainStream::DriveUntil(absl::FunctionRef<bool()> done) {
+  const auto free = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return done() || !driving_;
+  };
+  while (!done()) {
+    if (driving_) {
+      mu_.Await(absl::Condition(&free));
+      continue;
+    }
+    driving_ = true;
+    const bool send = HasToSend();
+    sending_ = sending_ || send;
+    mu_.Unlock();
+    if (send) {
+      Send();
+    }
+    if (!HandleNext(absl::Now() + options_.idle_limit)) {
+      OnIdle();
+    }
+    mu_.Lock();
+    driving_ = false;
+  }
+}
+
+void TrainStream::Help() {
+  absl::MutexLock lock(&mu_);
+  const auto needed = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return closing_ || (sending_ && !driving_);
+  };
+  while (true) {
+    mu_.Await(absl::Condition(&needed));
+    if (closing_) {
+      return;
+    }
+    DriveUntil([this]()
+                   ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return !sending_; });
+  }
+}
+
+bool TrainStream::HandleNext(absl::Time deadline) {
+  void* tag = nullptr;
+  bool ok = false;
+  if (queue_.AsyncNext(&tag, &ok, absl::ToChronoTime(deadline)) !=
+      grpc::CompletionQueue::GOT_EVENT) {
+    return false;
+  }
+  switch (static_cast<Event>(reinterpret_cast<intptr_t>(tag))) {
+    case Event::kStarted:
+      call_->Read(&received_, reinterpret_cast<void*>(Event::kReceived));
+      OnSent(ok);
+      break;
+    case Event::kSent:
+      OnSent(ok);
+      break;
+    case Event::kReceived:
+      OnReceived(ok);
+      break;
+    case Event::kFinished:
+      OnFinished();
+      break;
+  }
+  return true;
+}
+
+bool TrainStream::HasToSend() const {
+  return !sending_ && !broken_ &&
+         (!collected_.empty() || (finishing_ && !half_closed_));
 }
 
 void TrainStream::Send() {
@@ -132,45 +217,7 @@ void TrainStream::Send() {
   }
 }
 
-void TrainStream::Run() {
-  for (bool finished = false; !finished || Sending();) {
-    const std::optional<std::pair<Event, bool>> event = NextEvent();
-    if (!event.has_value()) {
-      OnIdle();
-      continue;
-    }
-    const auto [kind, ok] = *event;
-    switch (kind) {
-      case Event::kStarted:
-        call_->Read(&received_, reinterpret_cast<void*>(Event::kReceived));
-        OnSent(ok);
-        break;
-      case Event::kSent:
-        OnSent(ok);
-        break;
-      case Event::kReceived:
-        OnReceived(ok);
-        break;
-      case Event::kFinished:
-        OnFinished();
-        finished = true;
-        break;
-    }
-  }
-}
-
-std::optional<std::pair<TrainStream::Event, bool>> TrainStream::NextEvent() {
-  void* tag = nullptr;
-  bool ok = false;
-  const auto next = queue_.AsyncNext(
-      &tag, &ok, absl::ToChronoTime(absl::Now() + options_.idle_limit));
-  if (next != grpc::CompletionQueue::GOT_EVENT) {
-    return std::nullopt;
-  }
-  return std::pair(static_cast<Event>(reinterpret_cast<intptr_t>(tag)), ok);
-}
-
-bool TrainStream::Sending() {
+bool TrainStream::Sending() const {
   absl::MutexLock lock(&mu_);
   return sending_;
 }
@@ -179,11 +226,11 @@ void TrainStream::OnSent(bool ok) {
   {
     absl::MutexLock lock(&mu_);
     broken_ = broken_ || !ok;
-    const bool more = !collected_.empty() || (finishing_ && !half_closed_);
-    sending_ = more && !broken_;
-    if (!sending_) {
+    sending_ = false;
+    if (!HasToSend()) {
       return;
     }
+    sending_ = true;
   }
   Send();
 }

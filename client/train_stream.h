@@ -8,9 +8,9 @@
 #include <memory>
 #include <optional>
 #include <thread>
-#include <utility>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
@@ -32,13 +32,12 @@ struct TrainStreamOptions {
 // Any thread may call any method at any time. Usually one thread writes some
 // steps ahead and reads, or one writes and another reads:
 //
-//   std::unique_ptr<TrainStream> stream = client->Train();
+//   const std::unique_ptr<TrainStream> stream = client->Train();
 //   for (uint64_t n = 1; n <= steps; ++n) {
-//     SP_CHECK(stream->Write(StepOf(n)));
-//     if (n > kAhead) Use(stream->Read());
+//     status = stream->Write(StepOf(n));
+//     if (n > ahead) result = stream->Read();
 //   }
-//   absl::Status status = stream->Finish();
-//   while (auto result = stream->Read(); result.ok() && result->has_value())
+//   status = stream->Finish();
 //
 // A stream is not resumed: where it has failed, Client::GetDeployment tells the
 // last step that took effect, Client::GetStep its answer, and another stream
@@ -54,9 +53,11 @@ class TrainStream {
   TrainStream& operator=(const TrainStream&) = delete;
 
   // Takes a step: its action is `train`, its number one more than the last
-  // one's. Never waits. While a message is on its way, steps are collected,
-  // without a limit: who writes far ahead keeps them in memory. The stream's
-  // error if it has failed; FailedPrecondition after Finish.
+  // one's. Never waits. Steps are collected, to leave in one message, while
+  // another message is on its way, and while results are there to be read and
+  // more steps are under way than collected. There is no limit: who writes far
+  // ahead keeps steps in memory. The stream's error if it has failed;
+  // FailedPrecondition after Finish.
   absl::Status Write(v1::StepRequest step);
 
   // The next result, in the order of the steps; waits for it. nullopt: the
@@ -73,17 +74,26 @@ class TrainStream {
  private:
   enum class Event : intptr_t;
 
-  void Run();  // the thread
-  // The next event of the call; nullopt: none came for `idle_limit`.
-  std::optional<std::pair<Event, bool>> NextEvent();
-  void OnSent(bool ok);
-  void OnReceived(bool ok);
-  void OnIdle();
-  void OnFinished();
-  // Sends what has been collected, or says that there will be no more. For who
-  // has set `sending_`.
+  // What happens to the call is handled by one thread at a time, which has set
+  // `driving_`: that which waits in Read or Finish, since passing a result from
+  // thread to thread costs more than all else here, or `helper_` where a
+  // message is on its way and nobody waits.
+  void Help();
+  // Until `done`, drives or waits for who does.
+  void DriveUntil(absl::FunctionRef<bool()> done)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // The next event that comes before `deadline`; false: none.
+  bool HandleNext(absl::Time deadline) ABSL_LOCKS_EXCLUDED(mu_);
+  void OnSent(bool ok) ABSL_LOCKS_EXCLUDED(mu_);
+  void OnReceived(bool ok) ABSL_LOCKS_EXCLUDED(mu_);
+  void OnFinished() ABSL_LOCKS_EXCLUDED(mu_);
+  void OnIdle() ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Whether there is something to say. Who sets `sending_` calls Send.
+  bool HasToSend() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Sends what has been collected, or says that there will be no more.
   void Send() ABSL_LOCKS_EXCLUDED(mu_);
-  bool Sending() ABSL_LOCKS_EXCLUDED(mu_);
+  bool Sending() const ABSL_LOCKS_EXCLUDED(mu_);
 
   const TrainStreamOptions options_;
   grpc::ClientContext context_;
@@ -92,21 +102,23 @@ class TrainStream {
       grpc::ClientAsyncReaderWriter<v1::TrainRequest, v1::TrainResponse>>
       call_;
   v1::TrainRequest sent_;       // of who has set `sending_`
-  v1::TrainResponse received_;  // of the thread
-  grpc::Status grpc_status_;    // of the thread
+  v1::TrainResponse received_;  // of who drives
+  grpc::Status grpc_status_;    // of who drives
 
-  absl::Mutex mu_;
+  mutable absl::Mutex mu_;
+  bool driving_ ABSL_GUARDED_BY(mu_) = true;
   // Until the call has started, and while a message is on its way.
   bool sending_ ABSL_GUARDED_BY(mu_) = true;
   bool broken_ ABSL_GUARDED_BY(mu_) = false;     // nothing can be sent
   bool finishing_ ABSL_GUARDED_BY(mu_) = false;  // Finish was called
   bool half_closed_ ABSL_GUARDED_BY(mu_) = false;
-  bool idle_ ABSL_GUARDED_BY(mu_) = false;  // given up for `idle_limit`
-  int64_t due_ ABSL_GUARDED_BY(mu_) = 0;    // steps written and not answered
+  bool idle_ ABSL_GUARDED_BY(mu_) = false;     // given up for `idle_limit`
+  bool closing_ ABSL_GUARDED_BY(mu_) = false;  // no more help is needed
+  int64_t due_ ABSL_GUARDED_BY(mu_) = 0;       // steps written and not answered
   std::deque<v1::StepRequest> collected_ ABSL_GUARDED_BY(mu_);
   std::deque<v1::StepResult> results_ ABSL_GUARDED_BY(mu_);
   std::optional<absl::Status> status_ ABSL_GUARDED_BY(mu_);  // once ended
-  std::thread thread_;
+  std::thread helper_;
 };
 
 }  // namespace shardplane

@@ -24,7 +24,9 @@ using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::Eq;
 using ::testing::HasSubstr;
+using ::testing::Le;
 using ::testing::Ne;
+using ::testing::SizeIs;
 
 class TrainStreamTest : public ::testing::Test {
  protected:
@@ -117,6 +119,32 @@ TEST_F(TrainStreamTest, CollectsWhileAMessageIsOnItsWay) {
   ExpectResults(1, 100);
 }
 
+TEST_F(TrainStreamTest, CollectsWhileResultsAreThereToBeRead) {
+  fake_.Hold();
+  Open();
+  WriteLarge(1);
+  Write(2, 10);
+  fake_.Release();
+  ExpectResults(1, 2);  // and the rest of the second message is there
+  fake_.Hold();
+  Write(11, 14);
+  EXPECT_THAT(Read(), IsOkAndHolds(Eq(3u)));
+  Write(15, 15);
+  fake_.Release();
+  ExpectResults(4, 15);
+  // After 1 and 9 steps: 11, 12, 13 with 14, 15; or fewer, where a message was
+  // still on its way.
+  EXPECT_THAT(fake_.train_messages(), SizeIs(Le(6)));
+}
+
+TEST_F(TrainStreamTest, MessagesLeaveThoughNobodyWaits) {
+  Open();
+  WriteLarge(1);
+  WriteLarge(2);
+  fake_.WaitForTrainMessages(2);
+  ExpectResults(1, 2);
+}
+
 TEST_F(TrainStreamTest, MessagesAreBounded) {
   const int64_t bytes = StepOf(100, 1000).ByteSizeLong();
   fake_.Hold();
@@ -187,6 +215,7 @@ TEST_F(TrainStreamTest, ASilentCoordinatorIsGivenUp) {
   fake_.Hold();
   Open({.idle_limit = absl::Milliseconds(50)});
   Write(1, 2);
+  fake_.WaitUntilHeld();
   EXPECT_THAT(Read(), AllOf(StatusIs(absl::StatusCode::kDeadlineExceeded,
                                      "train: expected the next of 2 results "
                                      "within 50ms, got: nothing"),
@@ -205,6 +234,7 @@ TEST_F(TrainStreamTest, GoingAwayEndsTheCall) {
   Open();
   WriteLarge(1);
   Write(2, 10);
+  fake_.WaitUntilHeld();
   stream_.reset();
   fake_.WaitUntilCancelled();
 }
