@@ -153,7 +153,14 @@ TEST(StreamWatchTest, CancelsWhatIsIdle) {
     now += absl::Seconds(9);
     watch.Sweep();
     EXPECT_EQ(cancelled, 0);
-    now += absl::Seconds(2);
+    stream.SetBusy(true);
+    now += absl::Hours(1);
+    watch.Sweep();
+    EXPECT_EQ(cancelled, 0);
+    stream.SetBusy(false);
+    watch.Sweep();
+    EXPECT_EQ(cancelled, 0);
+    now += absl::Seconds(11);
     watch.Sweep();
     EXPECT_EQ(cancelled, 1);
   }

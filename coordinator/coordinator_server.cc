@@ -131,6 +131,7 @@ void CoordinatorServer::Drain(absl::Duration grace) {
     return;
   }
   state_->server->GetHealthCheckService()->SetServingStatus(false);
+  state_->coordinator_service.EndSessions();
   // gRPC waits for every handler, also for one that waits for a worker.
   absl::Notification served;
   std::thread ender([this, grace, &served] {

@@ -181,14 +181,23 @@ grpc::Status CoordinatorService::Forward(grpc::ServerContext* context,
 grpc::Status CoordinatorService::Step(grpc::ServerContext* context,
                                       const pb::StepRequest* request,
                                       pb::StepResult* response) {
+  // One pass over the tensors serves both memories.
+  const std::string digest = DigestOf(*request);
   return ReplyOnce(
-      log_, context, *request, "Step", response,
+      log_, context, request->request_id(),
+      absl::StrCat("Step\n", digest, "\n", request->epoch()), response,
       [&](const CallContext& call_context) -> absl::StatusOr<pb::StepResult> {
-        SP_ASSIGN_OR_RETURN(const StepCall call, StepCallFromProto(*request));
+        SP_ASSIGN_OR_RETURN(StepCall call, StepCallFromProto(*request, digest));
+        const DeploymentId deployment = call.deployment;
         SP_ASSIGN_OR_RETURN(const StepAnswer answer,
-                            coordinator_->Step(call, call_context));
-        return ToProto(call.deployment, answer);
+                            coordinator_->Step(std::move(call), call_context));
+        return ToProto(deployment, answer);
       });
+}
+
+grpc::ServerBidiReactor<pb::TrainRequest, pb::TrainResponse>*
+CoordinatorService::Train(grpc::CallbackServerContext* context) {
+  return sessions_.Start(context);
 }
 
 grpc::Status CoordinatorService::GetStep(grpc::ServerContext*,

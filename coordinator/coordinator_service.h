@@ -6,17 +6,26 @@
 #include "coordinator/coordinator.h"
 #include "coordinator/request_log.h"
 #include "coordinator/stream_watch.h"
+#include "coordinator/train_session.h"
 #include "shardplane/v1/coordinator.grpc.pb.h"
 
 namespace shardplane {
 
 // Thread-safe. Codes are those of Coordinator's methods, and of the request
 // log for every write; see coordinator.h. Borrows all three.
-class CoordinatorService final : public v1::ShardingCoordinator::Service {
+class CoordinatorService final
+    : public v1::ShardingCoordinator::WithCallbackMethod_Train<
+          v1::ShardingCoordinator::Service> {
  public:
   CoordinatorService(Coordinator* coordinator, RequestLog* log,
                      StreamWatch* streams)
-      : coordinator_(coordinator), log_(log), streams_(streams) {}
+      : coordinator_(coordinator),
+        log_(log),
+        streams_(streams),
+        sessions_(coordinator, streams) {}
+
+  // For a server that ends: see TrainSessions::End.
+  void EndSessions() { sessions_.End(); }
 
   // Modules: coordinator_service_modules.cc.
   grpc::Status CreateModule(grpc::ServerContext* context,
@@ -63,6 +72,9 @@ class CoordinatorService final : public v1::ShardingCoordinator::Service {
   grpc::Status Step(grpc::ServerContext* context,
                     const v1::StepRequest* request,
                     v1::StepResult* response) override;
+  // Codes: see TrainSession.
+  grpc::ServerBidiReactor<v1::TrainRequest, v1::TrainResponse>* Train(
+      grpc::CallbackServerContext* context) override;
   grpc::Status GetStep(grpc::ServerContext* context,
                        const v1::GetStepRequest* request,
                        v1::StepResult* response) override;
@@ -84,6 +96,7 @@ class CoordinatorService final : public v1::ShardingCoordinator::Service {
   Coordinator* const coordinator_;
   RequestLog* const log_;
   StreamWatch* const streams_;
+  TrainSessions sessions_;
 };
 
 }  // namespace shardplane

@@ -1,27 +1,40 @@
 #include "coordinator/digest.h"
 
-#include <algorithm>
-#include <cstdint>
-#include <cstring>
+// Header only: its functions become part of this file.
+#define XXH_INLINE_ALL
+#include <xxhash.h>
 
-#include "absl/numeric/int128.h"
 #include "absl/strings/str_format.h"
 
 namespace shardplane {
+namespace {
+
+std::string Text(const XXH128_hash_t& hash) {
+  return absl::StrFormat("%016x%016x", hash.high64, hash.low64);
+}
+
+}  // namespace
+
+struct Digester::State {
+  XXH3_state_t xxh3;
+};
+
+Digester::Digester() : state_(std::make_unique<State>()) {
+  XXH3_128bits_reset(&state_->xxh3);
+}
+
+Digester::~Digester() = default;
+
+void Digester::Add(absl::string_view bytes) {
+  XXH3_128bits_update(&state_->xxh3, bytes.data(), bytes.size());
+}
+
+std::string Digester::Finish() const {
+  return Text(XXH3_128bits_digest(&state_->xxh3));
+}
 
 std::string Digest(absl::string_view bytes) {
-  const absl::uint128 prime = absl::MakeUint128(0x1000000, 0x13b);
-  absl::uint128 hash =
-      absl::MakeUint128(0x6c62272e07bb0142, 0x62b821756295c58d);
-  for (size_t i = 0; i < bytes.size(); i += sizeof(uint64_t)) {
-    uint64_t word = 0;
-    std::memcpy(&word, bytes.data() + i,
-                std::min(sizeof(word), bytes.size() - i));
-    hash = (hash ^ word) * prime;
-  }
-  hash = (hash ^ bytes.size()) * prime;
-  return absl::StrFormat("%016x%016x", absl::Uint128High64(hash),
-                         absl::Uint128Low64(hash));
+  return Text(XXH3_128bits(bytes.data(), bytes.size()));
 }
 
 }  // namespace shardplane

@@ -80,5 +80,15 @@ TEST(DigestTest, TellsTextsApart) {
   EXPECT_NE(Digest(std::string(16, '\0')), Digest(std::string(8, '\0')));
 }
 
+TEST(DigestTest, PartsAreOneText) {
+  Digester digester;
+  std::string text;
+  for (const size_t size : {0, 3, 1000, 7}) {
+    text += std::string(size, 'x');
+    digester.Add(std::string(size, 'x'));
+    EXPECT_EQ(digester.Finish(), Digest(text));
+  }
+}
+
 }  // namespace
 }  // namespace shardplane

@@ -60,27 +60,31 @@ absl::StatusOr<DeploymentSpec> SpecFromProto(const pb::Deployment& message) {
   return spec;
 }
 
+// The bytes of messages that are moved here are not copied.
 absl::StatusOr<std::vector<TensorSource>> SourcesFromProto(
-    const google::protobuf::RepeatedPtrField<pb::Tensor>& messages,
+    google::protobuf::RepeatedPtrField<pb::Tensor> messages,
     const FieldPath& parent, const char* name) {
   std::vector<TensorSource> sources;
+  sources.reserve(messages.size());
   for (int i = 0; i < messages.size(); ++i) {
-    SP_ASSIGN_OR_RETURN(sources.emplace_back(),
-                        FromProto(messages[i], parent.Element(name, i)));
+    SP_ASSIGN_OR_RETURN(
+        sources.emplace_back(),
+        FromProto(std::move(messages[i]), parent.Element(name, i)));
   }
   return sources;
 }
 
-absl::StatusOr<TrainAction> TrainFromProto(
-    const pb::StepRequest::Train& message) {
+absl::StatusOr<TrainAction> TrainFromProto(pb::StepRequest::Train message) {
   TrainAction action;
   const FieldPath field("train");
   SP_ASSIGN_OR_RETURN(action.program,
                       ParseProgramName(message.program(), "train.program"));
-  SP_ASSIGN_OR_RETURN(action.inputs,
-                      SourcesFromProto(message.inputs(), field, "inputs"));
+  SP_ASSIGN_OR_RETURN(
+      action.inputs,
+      SourcesFromProto(std::move(*message.mutable_inputs()), field, "inputs"));
   SP_ASSIGN_OR_RETURN(action.targets,
-                      SourcesFromProto(message.targets(), field, "targets"));
+                      SourcesFromProto(std::move(*message.mutable_targets()),
+                                       field, "targets"));
   if (message.has_optimizer()) {
     SP_ASSIGN_OR_RETURN(action.optimizer,
                         FromProto(message.optimizer(), "train.optimizer"));
@@ -112,10 +116,10 @@ absl::StatusOr<UpdateAction> UpdateFromProto(
   return action;
 }
 
-absl::StatusOr<StepAction> ActionFromProto(const pb::StepRequest& request) {
+absl::StatusOr<StepAction> ActionFromProto(pb::StepRequest& request) {
   switch (request.action_case()) {
     case pb::StepRequest::kTrain:
-      return TrainFromProto(request.train());
+      return TrainFromProto(std::move(*request.mutable_train()));
     case pb::StepRequest::kUpdate:
       return UpdateFromProto(request.update());
     case pb::StepRequest::kLoadState: {
@@ -249,14 +253,15 @@ absl::StatusOr<ForwardCall> ForwardCallFromProto(
   return call;
 }
 
-absl::StatusOr<StepCall> StepCallFromProto(const pb::StepRequest& request) {
+absl::StatusOr<StepCall> StepCallFromProto(pb::StepRequest request,
+                                           std::string digest) {
   StepCall call;
   SP_ASSIGN_OR_RETURN(call.deployment,
                       ParseDeploymentName(request.deployment(), "deployment"));
   call.number = StepNumber{request.step()};
   call.epoch = GangEpoch{request.epoch()};
   SP_ASSIGN_OR_RETURN(call.action, ActionFromProto(request));
-  call.digest = DigestOf(request);
+  call.digest = std::move(digest);
   return call;
 }
 
@@ -397,10 +402,27 @@ pb::WorkerNode ToProto(const WorkerRecord& worker) {
   return message;
 }
 
-std::string DigestOf(pb::StepRequest request) {
-  request.clear_request_id();
-  request.clear_epoch();
-  return Digest(SerializeDeterministic(request));
+std::string DigestOf(const pb::StepRequest& request) {
+  Digester digester;
+  digester.Add(absl::StrCat(request.deployment(), "\n", request.step(), "\n",
+                            request.action_case(), "\n"));
+  switch (request.action_case()) {
+    case pb::StepRequest::kTrain:
+      AddDeterministic(request.train(), &digester);
+      break;
+    case pb::StepRequest::kUpdate:
+      AddDeterministic(request.update(), &digester);
+      break;
+    case pb::StepRequest::kLoadState:
+      AddDeterministic(request.load_state(), &digester);
+      break;
+    case pb::StepRequest::kResetOptimizer:
+      AddDeterministic(request.reset_optimizer(), &digester);
+      break;
+    case pb::StepRequest::ACTION_NOT_SET:
+      break;
+  }
+  return digester.Finish();
 }
 
 }  // namespace shardplane

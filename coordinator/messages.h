@@ -26,8 +26,10 @@ absl::StatusOr<SignatureSpec> SignatureSpecFromProto(
     const v1::ProgramSignature& signature);
 absl::StatusOr<ForwardCall> ForwardCallFromProto(
     const v1::ForwardRequest& request);
-// With the digest of the request.
-absl::StatusOr<StepCall> StepCallFromProto(const v1::StepRequest& request);
+// `digest` is DigestOf the request. Tensors of a request that is moved here are
+// not copied.
+absl::StatusOr<StepCall> StepCallFromProto(v1::StepRequest request,
+                                           std::string digest);
 absl::StatusOr<UploadCall> UploadCallFromProto(
     const v1::UploadTensorRequest::Header& header);
 absl::StatusOr<DownloadCall> DownloadCallFromProto(
@@ -44,7 +46,7 @@ v1::WorkerNode ToProto(const WorkerRecord& worker);
 
 // Of a request without its id and without the epoch, which a repeated call may
 // have learned anew.
-std::string DigestOf(v1::StepRequest request);
+std::string DigestOf(const v1::StepRequest& request);
 
 }  // namespace shardplane
 

@@ -40,30 +40,24 @@ grpc::Status Reply(absl::StatusOr<Response> answer, Response* response) {
 }
 
 // A write: `call` runs once for each request id, and everybody who brings the
-// id gets its answer. `kind` tells requests of different methods apart.
-template <typename Request, typename Response, typename Call>
+// id and `digest` gets its answer. `digest` is not read without an id.
+template <typename Response, typename Call>
 grpc::Status ReplyOnce(RequestLog* log, grpc::ServerContext* context,
-                       const Request& request, const char* kind,
+                       const std::string& request_id, const std::string& digest,
                        Response* response, const Call& call) {
   const CallContext call_context = MakeContext(context);
-  std::string digest;
-  if (!request.request_id().empty()) {
-    Request body = request;
-    body.clear_request_id();
-    digest = Digest(absl::StrCat(kind, "\n", SerializeDeterministic(body)));
-  }
   bool ran = false;
-  const absl::StatusOr<std::string> answer = log->Run(
-      request.request_id(), digest, call_context.deadline,
-      [&]() -> absl::StatusOr<std::string> {
-        ran = true;
-        absl::StatusOr<Response> made = call(call_context);
-        SP_RETURN_IF_ERROR(made.status());
-        *response = *std::move(made);
-        // Without an id nobody will ask again.
-        return request.request_id().empty() ? std::string()
-                                            : response->SerializeAsString();
-      });
+  const absl::StatusOr<std::string> answer =
+      log->Run(request_id, digest, call_context.deadline,
+               [&]() -> absl::StatusOr<std::string> {
+                 ran = true;
+                 absl::StatusOr<Response> made = call(call_context);
+                 SP_RETURN_IF_ERROR(made.status());
+                 *response = *std::move(made);
+                 // Without an id nobody will ask again.
+                 return request_id.empty() ? std::string()
+                                           : response->SerializeAsString();
+               });
   if (!answer.ok()) {
     return ToGrpcStatus(answer.status());
   }
@@ -71,6 +65,21 @@ grpc::Status ReplyOnce(RequestLog* log, grpc::ServerContext* context,
     return ToGrpcStatus(absl::InternalError("a recorded answer is damaged"));
   }
   return grpc::Status::OK;
+}
+
+// The same with the digest of the whole request. `kind` tells requests of
+// different methods apart.
+template <typename Request, typename Response, typename Call>
+grpc::Status ReplyOnce(RequestLog* log, grpc::ServerContext* context,
+                       const Request& request, const char* kind,
+                       Response* response, const Call& call) {
+  std::string digest;
+  if (!request.request_id().empty()) {
+    Request body = request;
+    body.clear_request_id();
+    digest = Digest(absl::StrCat(kind, "\n", SerializeDeterministic(body)));
+  }
+  return ReplyOnce(log, context, request.request_id(), digest, response, call);
 }
 
 }  // namespace shardplane

@@ -20,24 +20,27 @@ pb::StepRequest Request(const std::string& action) {
   return ParseText<pb::StepRequest>("deployment: 'deployments/d' step: 1 " +
                                     action);
 }
+absl::StatusOr<StepCall> FromProto(const pb::StepRequest& request) {
+  return StepCallFromProto(request, DigestOf(request));
+}
 std::string Train(const std::string& fields) {
   return "train { program: 'deployments/d/programs/p' " + fields + " }";
 }
 
 TEST(StepMessagesTest, TrainHasItsClipNorm) {
   const auto call =
-      StepCallFromProto(Request(Train("optimizer { adam {} } clip_norm: 0.5")));
+      FromProto(Request(Train("optimizer { adam {} } clip_norm: 0.5")));
   ASSERT_THAT(call, IsOk());
   const auto& train = std::get<TrainAction>(call->action);
   EXPECT_EQ(train.clip_norm, 0.5);
   EXPECT_EQ(train.optimizer, OptimizerOptions{AdamOptions()});
-  const auto without = StepCallFromProto(Request(Train("")));
+  const auto without = FromProto(Request(Train("")));
   ASSERT_THAT(without, IsOk());
   EXPECT_EQ(std::get<TrainAction>(without->action).clip_norm, std::nullopt);
 }
 
 TEST(StepMessagesTest, UpdateHasItsClipNorm) {
-  const auto call = StepCallFromProto(
+  const auto call = FromProto(
       Request("update { optimizer { sgd { lr: 1 } } clip_norm: inf }"));
   ASSERT_THAT(call, IsOk());
   const auto& update = std::get<UpdateAction>(call->action);
@@ -65,7 +68,7 @@ TEST(StepMessagesTest, BadUpdatesAreRefused) {
   };
   for (const BadMessage& bad : table) {
     SCOPED_TRACE(bad.name);
-    EXPECT_THAT(StepCallFromProto(Request(bad.text)).status(),
+    EXPECT_THAT(FromProto(Request(bad.text)).status(),
                 IsFieldError(bad.code, bad.field));
   }
 }
@@ -94,6 +97,58 @@ TEST(StepMessagesTest, DigestCoversTheOptimizer) {
     }
   }
   EXPECT_EQ(digests.size(), bodies.size() * 3 * 2);
+}
+
+// Whatever a request says is in its digest, but for the id and the epoch, which
+// a repeated call may have learned anew.
+TEST(StepMessagesTest, DigestCoversEveryField) {
+  pb::StepRequest request = Request("");
+  const std::string plain = DigestOf(request);
+  const google::protobuf::Descriptor& type = *request.GetDescriptor();
+  const google::protobuf::Reflection& reflection = *request.GetReflection();
+  for (int i = 0; i < type.field_count(); ++i) {
+    const google::protobuf::FieldDescriptor& field = *type.field(i);
+    pb::StepRequest changed = request;
+    using Cpp = google::protobuf::FieldDescriptor;
+    if (field.cpp_type() == Cpp::CPPTYPE_MESSAGE) {
+      reflection.MutableMessage(&changed, &field);
+    } else if (field.cpp_type() == Cpp::CPPTYPE_UINT64) {
+      reflection.SetUInt64(&changed, &field, 77);
+    } else {
+      ASSERT_EQ(field.cpp_type(), Cpp::CPPTYPE_STRING) << field.name();
+      reflection.SetString(&changed, &field, "other");
+    }
+    const bool ignored =
+        field.name() == "request_id" || field.name() == "epoch";
+    EXPECT_EQ(DigestOf(changed) == plain, ignored) << field.name();
+  }
+}
+
+TEST(StepMessagesTest, DigestCoversTheTensors) {
+  std::set<std::string> digests;
+  for (const size_t size : {0, 1, 1000, 5000}) {
+    for (const char fill : {'a', 'b'}) {
+      pb::StepRequest request = Request(Train("inputs { upload: 'x' }"));
+      request.mutable_train()->mutable_inputs(0)->set_inline_(
+          std::string(size, fill));
+      digests.insert(DigestOf(request));
+      *request.mutable_train()->add_targets() = request.train().inputs(0);
+      digests.insert(DigestOf(request));
+    }
+  }
+  EXPECT_EQ(digests.size(), 14u);  // two fills of nothing are one
+}
+
+TEST(StepMessagesTest, TensorsOfARequestThatIsMovedAreNotCopied) {
+  pb::StepRequest request =
+      Request(Train("inputs { type { dtype: DTYPE_INT8 shape: 1000 } }"));
+  request.mutable_train()->mutable_inputs(0)->set_inline_(
+      std::string(1000, 'x'));
+  const char* const bytes = request.train().inputs(0).inline_().data();
+  const auto call = StepCallFromProto(std::move(request), "");
+  ASSERT_THAT(call, IsOk());
+  const auto& train = std::get<TrainAction>(call->action);
+  EXPECT_EQ(std::get<HostTensor>(train.inputs[0]).bytes.data(), bytes);
 }
 
 TEST(StepMessagesTest, ResultHasTheNormWhereThereIsOne) {

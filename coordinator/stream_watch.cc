@@ -8,7 +8,8 @@ StreamWatch::Stream::Stream(StreamWatch* watch, std::function<void()> cancel)
     : watch_(watch) {
   absl::MutexLock lock(&watch_->mu_);
   id_ = watch_->next_id_++;
-  watch_->streams_[id_] = {watch_->clock_(), std::move(cancel)};
+  watch_->streams_[id_] = {.last = watch_->clock_(),
+                           .cancel = std::move(cancel)};
 }
 
 StreamWatch::Stream::~Stream() {
@@ -21,11 +22,18 @@ void StreamWatch::Stream::Touch() {
   watch_->streams_[id_].last = watch_->clock_();
 }
 
+void StreamWatch::Stream::SetBusy(bool busy) {
+  absl::MutexLock lock(&watch_->mu_);
+  Entry& entry = watch_->streams_[id_];
+  entry.busy = busy;
+  entry.last = watch_->clock_();
+}
+
 void StreamWatch::Sweep() {
   // Under the lock: a stream that ends must not be cancelled afterwards.
   absl::MutexLock lock(&mu_);
   for (const auto& [unused, stream] : streams_) {
-    if (stream.last + idle_limit_ < clock_()) {
+    if (!stream.busy && stream.last + idle_limit_ < clock_()) {
       stream.cancel();
     }
   }

@@ -27,6 +27,8 @@ class StreamWatch {
     Stream(const Stream&) = delete;
     Stream& operator=(const Stream&) = delete;
     void Touch();  // something has come
+    // While it is busy, silence is no idleness.
+    void SetBusy(bool busy);
 
    private:
     StreamWatch* watch_;
@@ -39,6 +41,7 @@ class StreamWatch {
  private:
   struct Entry {
     absl::Time last;
+    bool busy = false;
     std::function<void()> cancel;
   };
   const absl::Duration idle_limit_;
