@@ -78,7 +78,8 @@ inline constexpr std::array kGaugeRows = {
 inline constexpr std::array kHistogramRows = {
     MetricFamilyRow{"shardplane_step_duration_seconds",
                     "Time of a step: of all ranks and the dispatch on the "
-                    "coordinator, of its own rank on a worker.",
+                    "coordinator; of its own rank on a worker, where a "
+                    "training step's commit is a phase of its own.",
                     {"phase"},
                     MetricOwner::kBoth,
                     MetricBuckets::kFast},

@@ -216,7 +216,12 @@ absl::StatusOr<StepOutcome> GangWorker::StepNow(GangStep& step) {
   }
   Count(step.run, ran);
   SP_RETURN_IF_ERROR(status);
-  return StepOutcome{*std::move(ran), SecondsSince(start)};
+  const double commit_seconds = SecondsSince(start);
+  if (metrics_ != nullptr) {
+    metrics_->Observe(Histogram::kStepDuration, {"commit"},
+                      absl::Seconds(commit_seconds));
+  }
+  return StepOutcome{*std::move(ran), commit_seconds};
 }
 
 absl::Status GangWorker::Agree(const GangStep& step,

@@ -270,6 +270,8 @@ TEST_F(GangWorkerTest, StepRunsAgreesAndCommits) {
       metrics_.Text(),
       AllOf(
           HasSubstr("steps_total{phase=\"train\",result=\"ok\"} 2"),
+          HasSubstr("step_duration_seconds_sum{phase=\"train\"} 6"),
+          HasSubstr("step_duration_seconds_count{phase=\"commit\"} 2"),
           HasSubstr("collectives_total{collective=\"all_reduce\",phase="
                     "\"commit\"} 2"),
           HasSubstr("collective_bytes_total{collective=\"all_reduce\"} 136")));
