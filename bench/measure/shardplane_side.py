@@ -48,6 +48,10 @@ class ShardplaneSide:
         self._handle.close()
         self._handle = None
 
+    def worker_pids(self):
+        """By rank."""
+        return [process.pid for process in self._cluster.processes[1:]]
+
     def close(self):
         self._cluster.close()
 
