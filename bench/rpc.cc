@@ -2,8 +2,13 @@
 //   rpc --serve [--pass_to=HOST:PORT,… --pass_by=calls|streams]
 //     an EchoServer; prints its address, ends at the end of its input
 //   rpc --coordinator=HOST:PORT --echo=… --relay_calls=… --relay_streams=…
-//     measures, in turns; prints a JSON object of arrays, in microseconds
+//     measures what each line of its input asks for ("train 2000 32": name,
+//     count, and steps ahead), and prints a JSON object for it, of arrays of
+//     microseconds
 #include <cstdio>
+#include <functional>
+#include <iostream>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -28,10 +33,6 @@ ABSL_FLAG(int, workers, 4, "how many of them the model is cut over");
 ABSL_FLAG(std::string, echo, "", "an echo server");
 ABSL_FLAG(std::string, relay_calls, "", "one that passes on by calls");
 ABSL_FLAG(std::string, relay_streams, "", "one that passes on by streams");
-ABSL_FLAG(int, rounds, 11, "of all sides in turns; one more to warm up");
-ABSL_FLAG(int, steps, 200, "of each side in a round, one by one");
-ABSL_FLAG(int, train_steps, 2000, "of each side in a round, in a stream");
-ABSL_FLAG(int, ahead, 32, "steps of a stream without an answer, at most");
 
 namespace shardplane {
 namespace {
@@ -57,77 +58,103 @@ int Serve() {
   return 0;
 }
 
-// Every side once, and then again.
-class Measurement {
- public:
-  explicit Measurement(StepSide* step)
-      : step_(step),
-        echo_(absl::GetFlag(FLAGS_echo), step->NextStep()),
-        relay_calls_(absl::GetFlag(FLAGS_relay_calls), step->NextStep()),
-        relay_streams_(absl::GetFlag(FLAGS_relay_streams), step->NextStep()) {}
+using Times = absl::btree_map<std::string, std::vector<double>>;
 
-  absl::Status Round() {
-    const int steps = absl::GetFlag(FLAGS_steps);
-    const int many = absl::GetFlag(FLAGS_train_steps);
-    const int ahead = absl::GetFlag(FLAGS_ahead);
-    absl::Status status = step_->Steps(steps, &steps_);
-    status.Update(echo_.Calls(steps, &times_["echo_call"]));
-    status.Update(echo_.Messages(steps, &times_["echo_message"]));
-    status.Update(relay_calls_.Calls(steps, &times_["relay_by_calls"]));
-    status.Update(relay_streams_.Calls(steps, &times_["relay_by_streams"]));
-    status.Update(relay_streams_.Messages(steps, &times_["relay_of_streams"]));
-    status.Update(step_->Train(many, ahead, &train_));
-    status.Update(echo_.Stream(many, ahead, &times_["echo_stream"]));
-    status.Update(relay_streams_.Stream(many, ahead, &times_["relay_stream"]));
-    return status;
+std::string ToJson(const Times& times) {
+  std::vector<std::string> entries;
+  for (const auto& [name, values] : times) {
+    entries.push_back(
+        absl::StrCat("\"", name, "\": [",
+                     absl::StrJoin(values, ", ",
+                                   [](std::string* out, double value) {
+                                     absl::StrAppendFormat(out, "%.2f", value);
+                                   }),
+                     "]"));
+  }
+  return absl::StrCat("{", absl::StrJoin(entries, ", "), "}");
+}
+
+// What can be asked for, by name.
+class Measurements {
+ public:
+  explicit Measurements(StepSide* step)
+      : echo_(absl::GetFlag(FLAGS_echo), step->NextStep()),
+        relay_calls_(absl::GetFlag(FLAGS_relay_calls), step->NextStep()),
+        relay_streams_(absl::GetFlag(FLAGS_relay_streams), step->NextStep()) {
+    by_name_["step"] = [step](int count, int, Times* times) {
+      StepTimes step_times;
+      absl::Status status = step->Steps(count, &step_times);
+      (*times)["call"] = std::move(step_times.call);
+      (*times)["coordinator"] = std::move(step_times.coordinator);
+      (*times)["workers"] = std::move(step_times.workers);
+      return status;
+    };
+    by_name_["train"] = [step](int count, int ahead, Times* times) {
+      return step->Train(count, ahead, &(*times)["call"]);
+    };
+    Add("echo_call", &EchoSide::Calls, &echo_);
+    Add("echo_message", &EchoSide::Messages, &echo_);
+    Add("relay_by_calls", &EchoSide::Calls, &relay_calls_);
+    Add("relay_by_streams", &EchoSide::Calls, &relay_streams_);
+    Add("relay_of_streams", &EchoSide::Messages, &relay_streams_);
+    Add("echo_stream", &EchoSide::Stream, &echo_);
+    Add("relay_stream", &EchoSide::Stream, &relay_streams_);
   }
 
-  void Print() {
-    times_["step"] = steps_.call;
-    times_["step_in_coordinator"] = steps_.coordinator;
-    times_["step_in_workers"] = steps_.workers;
-    times_["train"] = train_.step;
-    times_["train_in_workers"] = train_.workers;
-    std::vector<std::string> entries;
-    for (const auto& [name, values] : times_) {
-      entries.push_back(absl::StrCat(
-          "\"", name, "\": [",
-          absl::StrJoin(values, ", ",
-                        [](std::string* out, double value) {
-                          absl::StrAppendFormat(out, "%.1f", value);
-                        }),
-          "]"));
+  absl::Status Measure(const std::string& name, int count, int ahead,
+                       Times* times) const {
+    const auto found = by_name_.find(name);
+    if (found == by_name_.end()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("expected the name of a measurement, got: ", name));
     }
-    std::printf("{%s}\n", absl::StrJoin(entries, ",\n").c_str());
+    return found->second(count, ahead, times);
   }
 
  private:
-  StepSide* const step_;
+  using Measurement = std::function<absl::Status(int, int, Times*)>;
+
+  void Add(const std::string& name,
+           absl::Status (EchoSide::*measure)(int, std::vector<double>*),
+           EchoSide* side) {
+    by_name_[name] = [measure, side](int count, int, Times* times) {
+      return (side->*measure)(count, &(*times)["call"]);
+    };
+  }
+  void Add(const std::string& name,
+           absl::Status (EchoSide::*measure)(int, int, std::vector<double>*),
+           EchoSide* side) {
+    by_name_[name] = [measure, side](int count, int ahead, Times* times) {
+      return (side->*measure)(count, ahead, &(*times)["call"]);
+    };
+  }
+
   EchoSide echo_;
   EchoSide relay_calls_;
   EchoSide relay_streams_;
-  StepTimes steps_;
-  TrainTimes train_;
-  absl::btree_map<std::string, std::vector<double>> times_;
+  absl::btree_map<std::string, Measurement> by_name_;
 };
 
-int Measure() {
+int Answer() {
   const auto step = StepSide::Create(absl::GetFlag(FLAGS_coordinator),
                                      absl::GetFlag(FLAGS_workers));
   if (!step.ok()) {
     return Fail(step.status());
   }
-  if (const absl::Status status = Measurement(step->get()).Round();
-      !status.ok()) {
-    return Fail(status);
-  }
-  Measurement measurement(step->get());
-  for (int round = 0; round < absl::GetFlag(FLAGS_rounds); ++round) {
-    if (const absl::Status status = measurement.Round(); !status.ok()) {
+  const Measurements measurements(step->get());
+  std::string name;
+  int count = 0;
+  int ahead = 0;
+  while (std::cin >> name >> count >> ahead) {
+    Times times;
+    const absl::Status status =
+        measurements.Measure(name, count, ahead, &times);
+    if (!status.ok()) {
       return Fail(status);
     }
+    std::printf("%s\n", ToJson(times).c_str());
+    std::fflush(stdout);
   }
-  measurement.Print();
   return 0;
 }
 
@@ -138,5 +165,5 @@ int main(int argc, char** argv) {
   absl::SetProgramUsageMessage("used by ./shardplane bench rpc");
   absl::ParseCommandLine(argc, argv);
   return absl::GetFlag(FLAGS_serve) ? shardplane::Serve()
-                                    : shardplane::Measure();
+                                    : shardplane::Answer();
 }

@@ -74,7 +74,7 @@ pb::StepRequest StepOf(const pb::Deployment& deployment) {
   return step;
 }
 
-// Microseconds of the slowest rank.
+// Microseconds.
 double WorkersTime(const pb::StepResult& result) {
   return 1e6 * (result.timing().run_seconds() +
                 result.timing().commit_call_seconds());
@@ -140,10 +140,9 @@ absl::Status StepSide::Steps(int count, StepTimes* times) {
   return absl::OkStatus();
 }
 
-absl::Status StepSide::Train(int count, int ahead, TrainTimes* times) {
+absl::Status StepSide::Train(int count, int ahead, std::vector<double>* times) {
   const uint64_t end = last_step_ + count;
   uint64_t written = last_step_;
-  double workers = 0;
   const absl::Time start = absl::Now();
   const std::unique_ptr<TrainStream> stream = client_->Train();
   while (last_step_ < end) {
@@ -159,13 +158,11 @@ absl::Status StepSide::Train(int count, int ahead, TrainTimes* times) {
       return result.status();
     }
     last_step_ = (*result)->number();
-    workers += WorkersTime(**result);
   }
   if (absl::Status status = stream->Finish(); !status.ok()) {
     return status;
   }
-  times->step.push_back(MicrosecondsSince(start) / count);
-  times->workers.push_back(workers / count);
+  times->push_back(MicrosecondsSince(start) / count);
   return absl::OkStatus();
 }
 

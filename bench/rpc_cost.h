@@ -18,13 +18,8 @@ namespace shardplane {
 struct StepTimes {
   std::vector<double> call;         // from the request to the answer
   std::vector<double> coordinator;  // of it, as the coordinator says
-  std::vector<double> workers;      // of it, the slowest rank's run and commit
-};
-
-// Microseconds, one entry a stream of many steps.
-struct TrainTimes {
-  std::vector<double> step;     // the stream's time, a step
-  std::vector<double> workers;  // of it, the slowest rank's run and commit
+  std::vector<double> workers;      // of it, run and commit where they took
+                                    // longest
 };
 
 // A small model (an MLP 10-16-10, batch 8, mean square error, SGD) on a
@@ -38,8 +33,9 @@ class StepSide {
 
   // `count` unary steps, one after the other.
   absl::Status Steps(int count, StepTimes* times);
-  // A stream of `count` steps, with at most `ahead` of them unanswered.
-  absl::Status Train(int count, int ahead, TrainTimes* times);
+  // Microseconds a step, in a stream of `count` with at most `ahead` of them
+  // unanswered.
+  absl::Status Train(int count, int ahead, std::vector<double>* times);
 
   // The step that it would take next.
   v1::StepRequest NextStep() const;
