@@ -128,6 +128,9 @@ class DescribedPrograms(ProgramStore):
             loss = None  # nothing to compare with: forward only for now
         return self.call(args, kwargs, loss, targets).program
 
+    def takes_targets(self, loss):
+        return takes_targets(loss, self._outputs.tensor_outputs)
+
     def call(self, args, kwargs, loss=None, targets=()):
         """The program of a call, and its arrays."""
         inputs = [_as_array(value, f"input {name!r}") for name, value in

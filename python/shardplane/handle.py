@@ -6,7 +6,10 @@ from shardplane.optimizers import to_proto_optimizer
 from shardplane.report import Report, counts_by_phase
 from shardplane.rpc import request_id
 from shardplane.step_timing import StepTiming
-from shardplane.transfer import download, to_messages, upload
+from shardplane.step_wire import step_parts
+from shardplane.training import Training
+from shardplane.training_steps import TrainingSteps
+from shardplane.transfer import download, to_messages, to_parts, upload
 from shardplane.v1 import coordinator_pb2 as pb
 
 _STEP_SECONDS = 600
@@ -33,6 +36,7 @@ class DeployedModule:
         self._has_gradients = False
         self._gradient_norm = None
         self._timing = None     # of the last step
+        self._training = None   # the TrainingSteps that are under way
 
     # ---------------------------------------------------------- what it is
 
@@ -103,11 +107,7 @@ class DeployedModule:
         it; `gradient_norm` is then the norm before. `gradients()` stay as
         they are.
         """
-        if optimizer is None:
-            raise invalid(
-                "step: expected an optimizer, such as sp.SGD(lr=0.1), got: "
-                "none; forward_backward computes gradients without an update",
-                reason="NO_OPTIMIZER", field="optimizer")
+        _check_optimizer("step", optimizer)
         return self._train("step", inputs, kwargs, targets, loss, clip_norm,
                            to_proto_optimizer(optimizer))
 
@@ -125,9 +125,38 @@ class DeployedModule:
             optimizer=to_proto_optimizer(optimizer), clip_norm=clip_norm))
         self._note(answer)
 
-    def train(self, batches, **options):
-        del batches, options
-        raise unimplemented("train")
+    def train(self, batches, *, loss=None, optimizer=None, clip_norm=None,
+              has_targets=None):
+        """Steps over `batches`, any iterable: an iterator of their losses, in
+        order. Each is what `step` does, under a number of its own, but it is
+        sent before the ones before it are over; so they cost little beside
+        the workers' own time.
+
+            for loss in m.train(loader, loss=cross_entropy,
+                                optimizer=sp.SGD(lr=0.1)):
+
+        A batch is what forward takes: a tensor, a tuple or list of arguments,
+        or a dict of keyword arguments. Where the loss takes targets it is a
+        pair of that and the targets, a tensor or a tuple of them.
+        `has_targets` says so where the loss does not: where it is a callable
+        whose targets have defaults. `optimizer` may be a function of the
+        step's number, for values that change.
+
+        Batches are read as they are needed, at most 32 ahead, in the caller's
+        thread. Batches of another shape wait for a program of their own. An
+        error comes after the losses before it: that of a step takes those
+        behind it with it, and m.step or another m.train goes on from there.
+        Whoever ends early (a break, or close() of the iterator) waits for the
+        steps that are under way; `last_step` then says how many took effect.
+        Meanwhile the handle may read, and takes no other step.
+        """
+        _check_optimizer("train", optimizer)
+        loss = self._loss_or("train", loss)
+        steps = TrainingSteps(
+            self, loss, optimizer, clip_norm,
+            self._programs.takes_targets(loss) if has_targets is None
+            else has_targets)
+        return Training(steps, batches, self._rpc.patience()).losses()
 
     def reset_optimizer(self):
         self._act(reset_optimizer=pb.StepRequest.ResetOptimizer())
@@ -245,31 +274,56 @@ class DeployedModule:
 
     def _train(self, method, inputs, kwargs, targets, loss, clip_norm,
                optimizer, accumulate=False):
+        loss = self._loss_or(method, loss)
+        if self._codec.is_tensor(targets):
+            targets = (targets,)
+        call = self._programs.call(inputs, kwargs or {}, loss, tuple(targets))
+
+        def run(call, program):
+            self._check_not_training()
+            train = pb.StepRequest.Train(
+                program=program, optimizer=optimizer, accumulate=accumulate,
+                clip_norm=clip_norm)
+            request = self._step_parts(call, train.SerializeToString(),
+                                       self._step + 1, request_id())
+            return self._rpc.step(b"".join(request), _STEP_SECONDS)
+
+        answer = self._with_program(call, run)
+        self._applied(call, answer)
+        return self._given(answer)
+
+    def _loss_or(self, method, loss):
         loss = self._loss if loss is None else loss
         if loss is None:
             raise invalid(
                 f'{method}: expected a loss ("sum", "mean" or a callable), '
                 "got: none", reason="NO_LOSS", field="loss")
         self._programs.check_loss(loss)
-        if self._codec.is_tensor(targets):
-            targets = (targets,)
-        call = self._programs.call(inputs, kwargs or {}, loss, tuple(targets))
+        return loss
 
-        def run(call, program):
-            return self._act(train=pb.StepRequest.Train(
-                program=program, optimizer=optimizer, accumulate=accumulate,
-                clip_norm=clip_norm,
-                inputs=self._messages(call.inputs, "input"),
-                targets=self._messages(call.targets, "target")))
+    def _step_parts(self, call, train, number, id_=""):
+        """A training step, encoded; see step_wire."""
+        head = pb.StepRequest(deployment=self.name, step=number,
+                              request_id=id_, epoch=self._deployment.epoch)
+        return step_parts(head.SerializeToString(), train, *to_parts(
+            self._rpc, self._deployment, call.inputs, call.targets,
+            self._codec))
 
-        answer = self._with_program(call, run)
+    def _applied(self, call, answer):
+        """A training step has taken effect."""
+        self._step = answer.number
         self._last = call
-        self._note(answer)
         self._has_gradients = True
+
+    def _given(self, answer):
+        """The loss of a training step, which the handle now speaks of."""
+        self._timing = StepTiming.from_proto(answer)
+        self._note(answer)
         return self._codec.from_bytes(answer.loss.type, answer.loss.inline)
 
     def _act(self, **action):
         """One numbered action: retried under its number, so done once."""
+        self._check_not_training()
         request = pb.StepRequest(
             deployment=self.name, step=self._step + 1,
             request_id=request_id(), epoch=self._deployment.epoch, **action)
@@ -277,6 +331,12 @@ class DeployedModule:
         self._step = answer.number
         self._timing = StepTiming.from_proto(answer)
         return answer
+
+    def _check_not_training(self):
+        if self._training is not None:
+            raise FailedPreconditionError(
+                "expected no train that is under way, got: one; exhaust its "
+                "iterator or close it", {"reason": "TRAINING"})
 
     def _note(self, answer):
         """What the last action that used gradients has left."""
@@ -331,3 +391,11 @@ def _no_call(method):
         f"{method}: expected a call (forward_backward, for gradients) before, "
         "got: none",
         {"reason": "NO_CALL"})
+
+
+def _check_optimizer(method, optimizer):
+    if optimizer is None:
+        raise invalid(
+            f"{method}: expected an optimizer, such as sp.SGD(lr=0.1), got: "
+            "none; forward_backward computes gradients without an update",
+            reason="NO_OPTIMIZER", field="optimizer")

@@ -39,7 +39,10 @@ def _input_spec(tensor, name, requires_grad):
                         name=name, requires_grad=requires_grad)
 
 
-def _takes_targets(loss):
+def takes_targets(loss):
+    """Whether it cannot be called with an output alone."""
+    if not callable(loss):
+        return False
     try:
         inspect.signature(loss).bind(None)
     except (TypeError, ValueError):  # ValueError: it does not say
@@ -78,12 +81,14 @@ class Programs(ProgramStore):
 
     codec = tensors
     check_loss = staticmethod(check_loss)
+    takes_targets = staticmethod(takes_targets)
 
     def __init__(self, rpc, tree, call_signatures):
         super().__init__(rpc)
         self._tree = tree
         self._call_signatures = call_signatures
         self._exports = Recent()
+        self._plain = Recent()  # see _plain_key
         self._deployed = None   # the Exported that the deployment was made of
 
     def first(self, args, kwargs, loss, targets):
@@ -92,7 +97,7 @@ class Programs(ProgramStore):
         targets = () if targets is None else targets
         targets = (targets,) if isinstance(targets, torch.Tensor) else tuple(
             targets)
-        if callable(loss) and not targets and _takes_targets(loss):
+        if not targets and takes_targets(loss):
             loss = None  # nothing to call it with: forward only for now
         call = self.call(args, kwargs, loss, targets)
         self._deployed = call.program.exported
@@ -101,6 +106,27 @@ class Programs(ProgramStore):
 
     def call(self, args, kwargs, loss=None, targets=()):
         """The program of a call, and its tensors."""
+        plain = self._plain_key(args, kwargs, loss, targets)
+        key, grads = self._plain.get(plain, (None, None))
+        if key not in self._programs:
+            return self._any_call(args, kwargs, loss, targets, plain)
+        self._programs.move_to_end(key)
+        self._plain.move_to_end(plain)
+        return self._bound_call(self._programs[key], args, grads, targets)
+
+    def _plain_key(self, args, kwargs, loss, targets):
+        """Of a call with nothing but dense tensors by position, which are its
+        leaves: enough to know its program again, and quickly made. None for
+        any other."""
+        if kwargs or not all(
+                isinstance(value, torch.Tensor) and
+                value.layout is torch.strided for value in (*args, *targets)):
+            return None
+        return (tuple((a.shape, a.dtype, a.requires_grad) for a in args),
+                tuple((t.shape, t.dtype) for t in targets),
+                self._tree.training_modes(), loss_key(loss))
+
+    def _any_call(self, args, kwargs, loss, targets, plain):
         leaves, spec, names = flatten_call(self._tree.module, args, kwargs)
         for name, leaf in zip(names, leaves):
             if isinstance(leaf, torch.Tensor) and leaf.layout != torch.strided:
@@ -122,6 +148,9 @@ class Programs(ProgramStore):
         program = self._programs.get_or(key, lambda: self._sign(
             self._export(shape_key, args, kwargs), leaves, names, grads, loss,
             targets))
+        if plain is not None:
+            self._plain.pop(plain, None)
+            self._plain.get_or(plain, lambda: (key, grads))
         return self._bound_call(program, leaves, grads, targets)
 
     def _bound_call(self, program, leaves, grads, targets):

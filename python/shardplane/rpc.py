@@ -7,12 +7,16 @@ import uuid
 import grpc
 
 from shardplane.errors import from_rpc
+from shardplane.train_call import TrainCall
+from shardplane.v1 import coordinator_pb2 as pb
 from shardplane.v1 import coordinator_pb2_grpc
 
 # Retried calls carry the same request_id: a repeated one is answered.
 _FIRST_BACKOFF_SECONDS = 0.05
 _MAX_BACKOFF_SECONDS = 2.0
 _RETRY_SECONDS = 15.0
+
+_SERVICE = "/shardplane.v1.ShardingCoordinator/"
 
 _OPTIONS = (
     ("grpc.max_send_message_length", -1),
@@ -24,6 +28,28 @@ _OPTIONS = (
 
 def request_id():
     return str(uuid.uuid4())
+
+
+class Patience:
+    """How long and how often a call is tried again."""
+
+    def __init__(self, seconds):
+        self._seconds = seconds
+        self.renew()
+
+    def renew(self):
+        """Something has come of it."""
+        self._end = time.monotonic() + self._seconds
+        self._backoff = _FIRST_BACKOFF_SECONDS
+
+    def wait(self, failure):
+        """Before the next try after `failure`; raises that if it is over."""
+        wait = max(random.uniform(0, self._backoff),
+                   failure.details.get("retry_seconds", 0))
+        if time.monotonic() + wait > self._end:
+            raise failure
+        time.sleep(wait)
+        self._backoff = min(2 * self._backoff, _MAX_BACKOFF_SECONDS)
 
 
 class Rpc:
@@ -39,6 +65,13 @@ class Rpc:
             grpc.insecure_channel(address, _OPTIONS))
         self.stub = coordinator_pb2_grpc.ShardingCoordinatorStub(
             self._channel)
+        # Of bytes: see step_wire.
+        self._step = self._channel.unary_unary(
+            _SERVICE + "Step",
+            response_deserializer=pb.StepResult.FromString)
+        self._train = self._channel.stream_stream(
+            _SERVICE + "Train",
+            response_deserializer=pb.TrainResponse.FromString)
 
     def close(self):
         self._channel.close()
@@ -48,6 +81,17 @@ class Rpc:
         call = getattr(self.stub, method)
         return self._retried(
             lambda: call(request, timeout=timeout))
+
+    def step(self, request, timeout):
+        """Step, of an encoded request: as `call`."""
+        return self._retried(lambda: self._step(request, timeout=timeout))
+
+    def train(self):
+        """One stream of steps, for as long as it lasts."""
+        return TrainCall(self._train)
+
+    def patience(self):
+        return Patience(self._retry_seconds)
 
     def upload(self, messages, timeout=300):
         """`messages`: makes the stream's messages, anew for each try."""
@@ -60,17 +104,12 @@ class Rpc:
             self.stub.DownloadTensor(request, timeout=timeout)))
 
     def _retried(self, attempt):
-        end = time.monotonic() + self._retry_seconds
-        backoff = _FIRST_BACKOFF_SECONDS
+        patience = self.patience()
         while True:
             try:
                 return attempt()
             except grpc.RpcError as error:
                 failure = from_rpc(error)
-                wait = max(random.uniform(0, backoff),
-                           failure.details.get("retry_seconds", 0))
-                if (failure.code != "UNAVAILABLE" or
-                        time.monotonic() + wait > end):
-                    raise failure from None
-            time.sleep(wait)
-            backoff = min(2 * backoff, _MAX_BACKOFF_SECONDS)
+            if failure.code != "UNAVAILABLE":
+                raise failure from None
+            patience.wait(failure)

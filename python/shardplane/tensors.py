@@ -1,5 +1,6 @@
 """Torch tensors <-> bytes; arrays.py is the same for numpy's."""
 
+import numpy as np
 import torch
 
 from shardplane import streams
@@ -41,8 +42,17 @@ def type_of(tensor, where):
                          shape=[int(size) for size in tensor.shape])
 
 
+# As numpy has them: such a tensor's bytes are had without torch's operators,
+# each of which lets other threads in.
+_NUMPYS = frozenset(_DTYPES) - {torch.bfloat16}
+
+
 def to_array(tensor):
     """All bytes of a tensor as a flat uint8 array; a view where it can be."""
+    if (tensor.dtype in _NUMPYS and not tensor.requires_grad and
+            tensor.device.type == "cpu" and tensor.is_contiguous() and
+            not tensor.is_neg()):
+        return tensor.numpy().reshape(-1).view(np.uint8)
     tensor = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
     return tensor.reshape(-1).view(torch.uint8).numpy()
 

@@ -5,11 +5,14 @@ or `arrays` (numpy).
 """
 
 from shardplane.rpc import request_id
+from shardplane.step_wire import tensor_parts
 from shardplane.v1 import coordinator_pb2 as pb
 from shardplane.v1 import types_pb2
 
-# A call whose tensors are larger than this together uploads them before.
-INLINE_BYTES = 256 << 10
+# The service's limits, of one tensor and of all of a call: what does not fit is
+# uploaded before.
+INLINE_BYTES = 1 << 20
+ALL_INLINE_BYTES = 3 << 20
 
 
 def _upload(rpc, header, tensor, codec):
@@ -42,15 +45,53 @@ def upload(rpc, deployment, tensor, where, codec):
     return upload_id
 
 
+def _inlined(values):
+    """Which values travel within the call: the first that fit."""
+    left = ALL_INLINE_BYTES
+    for value in values:
+        fits = value.nbytes <= min(INLINE_BYTES, left)
+        left -= value.nbytes if fits else 0
+        yield fits
+
+
+def _uploaded(rpc, deployment, value, where, codec):
+    return types_pb2.Tensor(
+        type=codec.type_of(value, where),
+        upload=upload(rpc, deployment, value, where, codec))
+
+
 def to_messages(rpc, deployment, values, where, codec):
     """Tensor messages for the inputs of one call, uploaded where large."""
-    if sum(v.nbytes for v in values) <= INLINE_BYTES:
-        return [codec.inline(v, f"{where} {i}")
-                for i, v in enumerate(values)]
-    return [types_pb2.Tensor(
-        type=codec.type_of(v, f"{where} {i}"),
-        upload=upload(rpc, deployment, v, f"{where} {i}", codec))
-        for i, v in enumerate(values)]
+    return [codec.inline(value, f"{where} {i}") if inline else
+            _uploaded(rpc, deployment, value, f"{where} {i}", codec)
+            for i, (value, inline) in enumerate(zip(values, _inlined(values)))]
+
+
+def to_parts(rpc, deployment, inputs, targets, codec):
+    """The same as parts of messages (step_wire), for one call together."""
+    wheres = [f"input {i}" for i in range(len(inputs))]
+    wheres += [f"target {i}" for i in range(len(targets))]
+    values = [*inputs, *targets]
+    parts = [
+        tensor_parts(_encoded_type(value, where, codec), codec.to_array(value))
+        if inline else
+        [_uploaded(rpc, deployment, value, where, codec).SerializeToString()]
+        for value, where, inline in zip(values, wheres, _inlined(values))]
+    return parts[:len(inputs)], parts[len(inputs):]
+
+
+_ENCODED_TYPES = {}
+
+
+def _encoded_type(value, where, codec):
+    """Its TensorType, encoded; there are few of them."""
+    key = (codec, value.dtype, value.shape)
+    encoded = _ENCODED_TYPES.get(key)
+    if encoded is None:
+        encoded = codec.type_of(value, where).SerializeToString()
+        if len(_ENCODED_TYPES) < 1024:
+            _ENCODED_TYPES[key] = encoded
+    return encoded
 
 
 def download(rpc, deployment, ref, codec, rank=None):

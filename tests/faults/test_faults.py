@@ -308,7 +308,6 @@ def test_damaged_upload(deployed, cluster, code, damage):
 
 
 @pytest.mark.parametrize("call, name", [
-    (lambda m: m.train([]), "train"),
     (lambda m: m.save("x"), "save"),
     (lambda m: m.reshard(mesh={"tp": 1}), "reshard"),
     (lambda m: m.explain("net1"), "explain"),
@@ -366,20 +365,29 @@ DIES_IN_STEP = CLIENT + """
 x = torch.rand(64, 512)
 m = connection.parallelize_module(model, {"tp": 4}, ColwiseParallel(),
                                   example_inputs=(x,), loss="sum")
-class Stub:
-    def __init__(self, stub): self._stub = stub
-    def __getattr__(self, name): return getattr(self._stub, name)
-    def Step(self, request, timeout):
-        answer = self._stub.Step.future(request, timeout=timeout)
-        print("half", flush=True)
-        die()
-connection.rpc.stub = Stub(connection.rpc.stub)
+step = connection.rpc._step
+def step_and_die(request, timeout):
+    answer = step.future(request, timeout=timeout)
+    print("half", flush=True)
+    die()
+connection.rpc._step = step_and_die
 m.step(x, optimizer=sp.SGD(lr=0.1))
 """
 
+DIES_IN_TRAIN = CLIENT + """
+x = torch.rand(64, 512)
+m = connection.parallelize_module(model, {"tp": 4}, ColwiseParallel(),
+                                  example_inputs=(x,), loss="sum")
+for loss in m.train((x for _ in range(1000)), optimizer=sp.SGD(lr=0.1)):
+    if m.last_step >= 10:
+        print("half", flush=True)
+        die()
+"""
 
-@pytest.mark.parametrize("script", [DIES_IN_UPLOAD, DIES_IN_STEP],
-                         ids=["in_upload", "in_step"])
+
+@pytest.mark.parametrize("script", [
+    DIES_IN_UPLOAD, DIES_IN_STEP, DIES_IN_TRAIN],
+    ids=["in_upload", "in_step", "in_train"])
 def test_client_that_disappears(cluster, script):
     client = subprocess.Popen(
         [sys.executable, "-c", script, cluster.address], text=True,
