@@ -21,8 +21,11 @@ _INNERMOST = [
         r"Vectorized|[kK]ernel\w*(<|\(|$| )|_kernel_|flash_attention|Sleef_"
         r"|vml_|RowwiseMoments|loop_2d|serial_vec|outer_sum|vec::map"
         r"|perf-\d+\.map|\[JIT\]")),
-    ("LibTorch", re.compile(r"libtorch|libc10")),
 ]
+# Else whose call it is: the first frame that is in one of these.
+_CALLERS = [("LibTorch", re.compile(r"libtorch|libc10")),
+            ("messages", re.compile(r"libgrpc|libprotobuf")),
+            ("executor", re.compile(r"shardplane_worker"))]
 _MATRIX_PRODUCT = re.compile(r"mkl_blas|gemm")
 _EXECUTOR = re.compile(r"shardplane::(ExecutorThread|GangWorker|TorchExecutor"
                        r"|GangTensors|Prepared|WalkGraph)")
@@ -68,8 +71,10 @@ def group_of(frames):
     for group, pattern in _INNERMOST:
         if pattern.search(innermost):
             return group
-    return ("executor" if any(map(_EXECUTOR.search, symbols)) else
-            "messages")
+    if not any(map(_EXECUTOR.search, symbols)):
+        return "messages"
+    return next(group for _, where in frames for group, pattern in _CALLERS
+                if pattern.search(where))
 
 
 def count_groups(lines):

@@ -37,6 +37,10 @@ CASES = {
     "dispatcher": ("LibTorch", [
         ("at::_ops::add_Tensor::call", TORCH),
         ("shardplane::PreparedOp::Call", WORKER)]),
+    "called by the dispatcher": ("LibTorch", [
+        ("__tls_get_addr", "ld-linux-x86-64.so.2"),
+        ("at::_ops::add_Tensor::call", TORCH),
+        ("shardplane::PreparedOp::Call", WORKER)]),
     "allocation": ("memory", [
         ("_int_malloc", "libc.so.6"), ("at::empty", TORCH)]),
     "our blocks": ("memory", [("shardplane::BlockCache::Free", WORKER)]),
@@ -54,6 +58,10 @@ CASES = {
     "between operators": ("executor", [
         ("memcmp", "libc.so.6"),
         ("shardplane::PreparedProgram::CheckShape", WORKER)]),
+    "an answer that leaves": ("messages", [
+        ("memcpy", "libc.so.6"),
+        ("grpc_core::ExecCtx::Flush", "libgrpc.so.29"),
+        ("shardplane::GangWorker::Step", WORKER)]),
     "gRPC": ("messages", [
         ("grpc_core::ExecCtx::Flush", "libgrpc.so.29"),
         ("clone3", "libc.so.6")]),
