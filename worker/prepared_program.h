@@ -90,8 +90,8 @@ class PreparedProgram {
   std::vector<Shape> local_shapes_;  // by value
   std::vector<PreparedSegment> segments_;
   std::vector<at::Tensor> constants_;  // by value, of Ones; else undefined
-  std::vector<bool> kept_;          // by value: outlives the run
-  std::vector<bool> has_backward_;  // by segment
+  std::vector<bool> kept_;             // by value: outlives the run
+  std::vector<bool> has_backward_;     // by segment
 };
 
 }  // namespace shardplane
