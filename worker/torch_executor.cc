@@ -129,11 +129,10 @@ absl::Status TorchExecutor::JoinGang(const GangSpec& spec,
   absl::StatusOr<std::shared_ptr<ProcessGroups>> groups = CatchTorch(
       doing, [&]() -> absl::StatusOr<std::shared_ptr<ProcessGroups>> {
         const c10::DeviceGuard guard(device_);
-        return ProcessGroups::Create(
-            spec, std::move(store),
-            {.hostname = options_.collective_hostname,
-             .device = device_,
-             .transport = options_.transport});
+        return ProcessGroups::Create(spec, std::move(store),
+                                     {.hostname = options_.collective_hostname,
+                                      .device = device_,
+                                      .transport = options_.transport});
       });
   SP_RETURN_IF_ERROR(groups.status());
   if (options_.on_group) {

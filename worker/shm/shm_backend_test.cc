@@ -415,6 +415,7 @@ TEST_P(ShmBackendTest, BuffersLiveAsLongAsTheyAreUsed) {
     // Neither the work nor the input are kept by the caller.
     backend._allgather_base(output, input);
     input = at::Tensor();
+    EXPECT_EQ(observed.use_count(), 2u);
     backend.barrier()->wait();
     EXPECT_TRUE(SameBits(output, at::cat(Inputs(ranks(), 5000))));
     EXPECT_EQ(observed.use_count(), 1u);
