@@ -152,8 +152,25 @@ def telemetry_knows_no_rpc(tree):
                 yield f"{name}: telemetry/ knows no gRPC; got: {include}"
 
 
+# Of worker/shm, what reduces and what c10d sees. All else runs under the
+# sanitizers, which know nothing of torch's libraries.
+SHM_WITH_TORCH = ("reductions", "short_floats", "shm_calls", "shm_work",
+                  "shm_backend")
+
+
+def shared_memory_needs_no_torch(tree):
+    for name in tree.includes:
+        if not name.startswith("worker/shm/"):
+            continue
+        stem = name.rsplit("/", 1)[1].split(".")[0].removesuffix("_test")
+        if stem not in SHM_WITH_TORCH:
+            for include in filter(is_torch, tree.reach(name)):
+                yield f"{name}: torch is for the backend alone; got: {include}"
+
+
 RULES = [common_is_pure, folders_keep_their_arrows, torch_stays_in_worker,
-         torch_and_grpc_never_meet, telemetry_knows_no_rpc]
+         torch_and_grpc_never_meet, telemetry_knows_no_rpc,
+         shared_memory_needs_no_torch]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
@@ -198,6 +215,10 @@ BROKEN = [
       "worker/b.h": '#include "worker/c.h"',
       "worker/c.h": "#  include <c10/util/Exception.h>"},
      "(by worker/a.cc)"),
+    (shared_memory_needs_no_torch,
+     {"worker/shm/moves.cc": '#include "worker/shm/reductions.h"',
+      "worker/shm/reductions.h": "#include <c10/util/Half.h>"},
+     "c10/util/Half.h"),
     (telemetry_knows_no_rpc,
      {"telemetry/a.cc": '#include "telemetry/b.h"',
       "telemetry/b.h": "#include <grpcpp/server.h>"}, "grpcpp/server.h"),
@@ -210,7 +231,7 @@ BROKEN = [
 def test_rule_finds(rule, files, ending, tmp_path):
     for name, text in files.items():
         path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text + "\n", encoding="utf-8")
     violations = list(rule(Tree(tmp_path)))
     assert violations and violations[0].endswith(ending)
