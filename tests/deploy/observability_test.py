@@ -92,14 +92,18 @@ def test_a_step_shows_in_the_metrics(cluster):
         assert coordinator(
             f"grpc_server_call_{name}",
             "grpc_method=shardplane.v1.ShardingCoordinator/Step") == 3
-        assert worker(f"grpc_server_call_{name}",
-                      "grpc_method=shardplane.v1.Worker/Run") == 3
+    # To a worker all steps of a deployment go over one stream.
+    assert worker("grpc_server_call_started_total",
+                  "grpc_method=shardplane.v1.Worker/Steps") == 1
     # One all-reduce forward, after the rowwise layer; none backward.
     assert worker("shardplane_collectives_total", "collective=all_reduce",
                   "phase=forward") == 3
     assert worker("shardplane_collectives_total", "phase=backward") == 0
+    # And one of a number by which the ranks agree to commit the step.
+    assert worker("shardplane_collectives_total", "collective=all_reduce",
+                  "phase=commit") == 3
     assert worker("shardplane_collective_bytes_total",
-                  "collective=all_reduce") == 3 * 6 * 4 * 4
+                  "collective=all_reduce") == 3 * (6 * 4 * 4 + 4)
     assert worker("shardplane_materialize_bytes_total") > 0
     assert worker("shardplane_step_duration_seconds_count") >= 3
 
