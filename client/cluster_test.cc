@@ -276,7 +276,8 @@ TEST_F(ClusterTest, AfterAStepThatFailsAnotherStreamGoesOn) {
       *step.mutable_train()->mutable_inputs(0) =
           InlineTensor<double>({1, 3}, {1, 2, 3});
     }
-    ASSERT_THAT(stream->Write(step), IsOk());
+    const absl::Status status = stream->Write(step);
+    EXPECT_TRUE(n > 4 || status.ok()) << status;  // the failure may be known
   }
   for (uint64_t n = 1; n <= 3; ++n) {
     ASSERT_THAT(stream->Read(), IsOk());

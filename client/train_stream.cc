@@ -44,9 +44,9 @@ TrainStream::TrainStream(v1::ShardingCoordinator::Stub* stub,
                          const TrainStreamOptions& options)
     : options_(options), call_(stub->PrepareAsyncTrain(&context_, &queue_)) {
   call_->StartCall(reinterpret_cast<void*>(Event::kStarted));
-  HandleNext(kAtOnce);
   {
     absl::MutexLock lock(&mu_);
+    DriveOnce(kAtOnce);
     driving_ = false;
   }
   helper_ = std::thread([this] { Help(); });
@@ -70,33 +70,23 @@ TrainStream::~TrainStream() {
 }
 
 absl::Status TrainStream::Write(v1::StepRequest step) {
-  bool drive = false;
-  {
-    absl::MutexLock lock(&mu_);
-    if (status_.has_value() && !status_->ok()) {
-      return *status_;
-    }
-    if (finishing_ || status_.has_value()) {
-      return AfterFinish();
-    }
-    collected_.push_back(std::move(step));
-    ++due_;
-    const int64_t collected = static_cast<int64_t>(collected_.size());
-    const bool patient = !results_.empty() && collected < due_ - collected;
-    if (patient || !HasToSend()) {
-      return absl::OkStatus();
-    }
-    sending_ = true;
-    drive = !driving_;
-    driving_ = true;
+  absl::MutexLock lock(&mu_);
+  if (status_.has_value() && !status_->ok()) {
+    return *status_;
   }
-  Send();
-  if (drive) {
-    // It has mostly left already.
-    while (Sending() && HandleNext(kAtOnce)) {
+  if (finishing_ || status_.has_value()) {
+    return AfterFinish();
+  }
+  collected_.push_back(std::move(step));
+  ++due_;
+  if (!driving_) {
+    // Answers that have come let steps leave.
+    driving_ = true;
+    while (DriveOnce(kAtOnce)) {
     }
-    absl::MutexLock lock(&mu_);
     driving_ = false;
+  } else {
+    SendIfDue();
   }
   return absl::OkStatus();
 }
@@ -135,18 +125,25 @@ void TrainStream::DriveUntil(absl::FunctionRef<bool()> done) {
       continue;
     }
     driving_ = true;
-    const bool send = HasToSend();
-    sending_ = sending_ || send;
-    mu_.Unlock();
-    if (send) {
-      Send();
-    }
-    if (!HandleNext(absl::Now() + options_.idle_limit)) {
+    if (!DriveOnce(absl::Now() + options_.idle_limit)) {
       OnIdle();
     }
-    mu_.Lock();
     driving_ = false;
   }
+}
+
+bool TrainStream::DriveOnce(absl::Time deadline) {
+  SendIfDue();
+  mu_.Unlock();
+  void* tag = nullptr;
+  bool ok = false;
+  const bool got = queue_.AsyncNext(&tag, &ok, absl::ToChronoTime(deadline)) ==
+                   grpc::CompletionQueue::GOT_EVENT;
+  if (got) {
+    Handle(static_cast<Event>(reinterpret_cast<intptr_t>(tag)), ok);
+  }
+  mu_.Lock();
+  return got;
 }
 
 void TrainStream::Help() {
@@ -159,19 +156,14 @@ void TrainStream::Help() {
     if (closing_) {
       return;
     }
-    DriveUntil([this]()
-                   ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return !sending_; });
+    DriveUntil([this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+      return !sending_ && !IsDue();
+    });
   }
 }
 
-bool TrainStream::HandleNext(absl::Time deadline) {
-  void* tag = nullptr;
-  bool ok = false;
-  if (queue_.AsyncNext(&tag, &ok, absl::ToChronoTime(deadline)) !=
-      grpc::CompletionQueue::GOT_EVENT) {
-    return false;
-  }
-  switch (static_cast<Event>(reinterpret_cast<intptr_t>(tag))) {
+void TrainStream::Handle(Event event, bool ok) {
+  switch (event) {
     case Event::kStarted:
       call_->Read(&received_, reinterpret_cast<void*>(Event::kReceived));
       OnSent(ok);
@@ -186,53 +178,50 @@ bool TrainStream::HandleNext(absl::Time deadline) {
       OnFinished();
       break;
   }
-  return true;
 }
 
-bool TrainStream::HasToSend() const {
-  return !sending_ && !broken_ &&
-         (!collected_.empty() || (finishing_ && !half_closed_));
-}
-
-void TrainStream::Send() {
-  sent_.Clear();
-  {
-    absl::MutexLock lock(&mu_);
-    half_closed_ = collected_.empty();
-    size_t bytes = 0;
-    while (!collected_.empty()) {
-      bytes += collected_.front().ByteSizeLong();
-      if (sent_.steps_size() > 0 && bytes > options_.max_message_bytes) {
-        break;
-      }
-      *sent_.add_steps() = std::move(collected_.front());
-      collected_.pop_front();
-    }
+bool TrainStream::IsDue() const {
+  if (sending_ || broken_) {
+    return false;
   }
+  if (finishing_) {
+    return !collected_.empty() || !half_closed_;
+  }
+  const int64_t collected = static_cast<int64_t>(collected_.size());
+  const int64_t under_way = due_ - collected;
+  return collected > 0 && collected >= under_way;
+}
+
+void TrainStream::SendIfDue() {
+  if (!IsDue()) {
+    return;
+  }
+  sending_ = true;
+  half_closed_ = collected_.empty();
+  sent_.Clear();
+  size_t bytes = 0;
+  while (!collected_.empty()) {
+    bytes += collected_.front().ByteSizeLong();
+    if (sent_.steps_size() > 0 && bytes > options_.max_message_bytes) {
+      break;
+    }
+    *sent_.add_steps() = std::move(collected_.front());
+    collected_.pop_front();
+  }
+  mu_.Unlock();
   void* const tag = reinterpret_cast<void*>(Event::kSent);
   if (sent_.steps_size() == 0) {
     call_->WritesDone(tag);
   } else {
     call_->Write(sent_, tag);
   }
-}
-
-bool TrainStream::Sending() const {
-  absl::MutexLock lock(&mu_);
-  return sending_;
+  mu_.Lock();
 }
 
 void TrainStream::OnSent(bool ok) {
-  {
-    absl::MutexLock lock(&mu_);
-    broken_ = broken_ || !ok;
-    sending_ = false;
-    if (!HasToSend()) {
-      return;
-    }
-    sending_ = true;
-  }
-  Send();
+  absl::MutexLock lock(&mu_);
+  broken_ = broken_ || !ok;
+  sending_ = false;
 }
 
 void TrainStream::OnReceived(bool ok) {
@@ -251,14 +240,13 @@ void TrainStream::OnReceived(bool ok) {
 }
 
 void TrainStream::OnIdle() {
-  {
-    absl::MutexLock lock(&mu_);
-    if (due_ <= 0 && !half_closed_) {
-      return;
-    }
-    idle_ = true;
+  if (due_ <= 0 && !half_closed_) {
+    return;
   }
+  idle_ = true;
+  mu_.Unlock();
   context_.TryCancel();
+  mu_.Lock();
 }
 
 void TrainStream::OnFinished() {

@@ -54,10 +54,11 @@ class TrainStream {
 
   // Takes a step: its action is `train`, its number one more than the last
   // one's. Never waits. Steps are collected, to leave in one message, while
-  // another message is on its way, and while results are there to be read and
-  // more steps are under way than collected. There is no limit: who writes far
-  // ahead keeps steps in memory. The stream's error if it has failed;
-  // FailedPrecondition after Finish.
+  // another message is on its way, and while more steps are under way than
+  // collected: with n of them unanswered, messages have up to n / 2, and the
+  // coordinator is never without. They leave in a later call of any method.
+  // There is no limit: who writes far ahead keeps steps in memory. The
+  // stream's error if it has failed; FailedPrecondition after Finish.
   absl::Status Write(v1::StepRequest step);
 
   // The next result, in the order of the steps; waits for it. nullopt: the
@@ -77,23 +78,25 @@ class TrainStream {
   // What happens to the call is handled by one thread at a time, which has set
   // `driving_`: that which waits in Read or Finish, since passing a result from
   // thread to thread costs more than all else here, or `helper_` where a
-  // message is on its way and nobody waits.
+  // message is on its way and nobody waits. Methods that need the lock give it
+  // back while they call gRPC.
   void Help();
   // Until `done`, drives or waits for who does.
   void DriveUntil(absl::FunctionRef<bool()> done)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  // The next event that comes before `deadline`; false: none.
-  bool HandleNext(absl::Time deadline) ABSL_LOCKS_EXCLUDED(mu_);
+  // Sends what is due, and handles the next event that comes before `deadline`;
+  // false: none came.
+  bool DriveOnce(absl::Time deadline) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Handle(Event event, bool ok) ABSL_LOCKS_EXCLUDED(mu_);
   void OnSent(bool ok) ABSL_LOCKS_EXCLUDED(mu_);
   void OnReceived(bool ok) ABSL_LOCKS_EXCLUDED(mu_);
   void OnFinished() ABSL_LOCKS_EXCLUDED(mu_);
-  void OnIdle() ABSL_LOCKS_EXCLUDED(mu_);
+  void OnIdle() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
-  // Whether there is something to say. Who sets `sending_` calls Send.
-  bool HasToSend() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  // Sends what has been collected, or says that there will be no more.
-  void Send() ABSL_LOCKS_EXCLUDED(mu_);
-  bool Sending() const ABSL_LOCKS_EXCLUDED(mu_);
+  // Whether a message is to leave: with what has been collected, or that there
+  // will be no more.
+  bool IsDue() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void SendIfDue() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const TrainStreamOptions options_;
   grpc::ClientContext context_;
@@ -101,7 +104,7 @@ class TrainStream {
   std::unique_ptr<
       grpc::ClientAsyncReaderWriter<v1::TrainRequest, v1::TrainResponse>>
       call_;
-  v1::TrainRequest sent_;       // of who has set `sending_`
+  v1::TrainRequest sent_;       // while `sending_`, of who has set it
   v1::TrainResponse received_;  // of who drives
   grpc::Status grpc_status_;    // of who drives
 

@@ -241,6 +241,8 @@ class Coordinator {
   absl::StatusOr<std::unique_ptr<TrainUnderWay>> BeginTrain(
       StepCall call, const CallContext& context);
   absl::StatusOr<StepAnswer> FinishTrain(std::unique_ptr<TrainUnderWay> step);
+  // Whether its ranks have all answered.
+  static bool IsOver(const TrainUnderWay& step);
   // Errors as DeploymentState::FindAnswer.
   absl::StatusOr<StepAnswer> GetStep(const DeploymentId& id,
                                      StepNumber number) const;

@@ -164,6 +164,11 @@ void Coordinator::TellRanks(StepCall& call, TrainUnderWay& step) {
       });
 }
 
+bool Coordinator::IsOver(const TrainUnderWay& step) {
+  return step.recorded.has_value() ||
+         step.deployment->gang->IsOver(*step.fan_out);
+}
+
 absl::StatusOr<StepAnswer> Coordinator::FinishTrain(
     std::unique_ptr<TrainUnderWay> step) {
   if (step->recorded.has_value()) {

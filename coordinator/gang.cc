@@ -189,6 +189,11 @@ std::unique_ptr<Gang::FanOut> Gang::Begin(const CallSpec& spec,
   return fan_out;
 }
 
+bool Gang::IsOver(const FanOut& fan_out) const {
+  absl::MutexLock lock(&mu_);
+  return fan_out.pending == 0;
+}
+
 std::optional<CallFailure> Gang::Finish(std::unique_ptr<FanOut> fan_out) {
   if (!fan_out->refused.ok()) {
     return CallFailure{.status = fan_out->refused,

@@ -72,6 +72,8 @@ class Gang {
   class FanOut;
   std::unique_ptr<FanOut> Begin(const CallSpec& spec, const RankCall& call);
   std::optional<CallFailure> Finish(std::unique_ptr<FanOut> fan_out);
+  // Whether all ranks have come back: Finish will not wait.
+  bool IsOver(const FanOut& fan_out) const;
   // The same without consequences: failures of single ranks are ignored, and
   // it also works on a broken gang.
   void TryAll(const CallSpec& spec, const RankCall& call);

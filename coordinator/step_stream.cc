@@ -51,8 +51,8 @@ void StepOutbox::Add(grpc::Slice head, grpc::Slice shared) {
   steps_.push_back({std::move(head), std::move(shared)});
 }
 
-bool StepOutbox::Take(grpc::ByteBuffer* message) {
-  if (writing_) {
+bool StepOutbox::Take(size_t unanswered, grpc::ByteBuffer* message) {
+  if (writing_ || (unanswered >= kEnoughToDo && steps_.size() < kTogether)) {
     return false;
   }
   std::vector<grpc::Slice> slices;
@@ -122,7 +122,7 @@ void StepStream::Add(const GangRef& gang,
         oldest_since_ = absl::Now();
         WatchOldest();
       }
-      write = outbox_.Take(&message_);
+      write = TakeMessage();
     }
   }
   if (write) {
@@ -146,7 +146,7 @@ void StepStream::OnWriteDone(bool ok) {
   {
     absl::MutexLock lock(&mu_);
     outbox_.Sent();
-    write = ok && !ended_ && outbox_.Take(&message_);
+    write = ok && TakeMessage();
   }
   if (write) {
     StartWrite(&message_);
@@ -155,29 +155,38 @@ void StepStream::OnWriteDone(bool ok) {
   }
 }
 
+bool StepStream::TakeMessage() {
+  // Of those under way, what waits here has not been sent.
+  return !ended_ && outbox_.Take(pending_.size() - outbox_.size(), &message_);
+}
+
 void StepStream::OnReadDone(bool ok) {
-  bool expected = ok;
-  if (ok) {
-    for (const v1::StepsResponse::Step& step : response_.steps()) {
-      expected = expected && Answer(step);
+  if (!ok) {
+    {
+      absl::MutexLock lock(&mu_);
+      ended_ = true;
     }
-  }
-  if (ok && expected) {
-    StartRead(&response_);
+    ReleaseIfOver();
     return;
   }
-  if (ok) {
+  bool expected = true;
+  for (const v1::StepsResponse::Step& step : response_.steps()) {
+    expected = expected && Answer(step);
+  }
+  if (!expected) {
     End(
         absl::InternalError("expected the answer to the oldest step, got: "
                             "another"));
-    StartRead(&response_);  // fails, since the call is cancelled
-    return;
   }
+  bool write = false;
   {
     absl::MutexLock lock(&mu_);
-    ended_ = true;
+    write = TakeMessage();
   }
-  ReleaseIfOver();
+  if (write) {
+    StartWrite(&message_);
+  }
+  StartRead(&response_);  // fails where the call was cancelled
 }
 
 bool StepStream::Answer(const v1::StepsResponse::Step& response) {

@@ -23,18 +23,24 @@
 
 namespace shardplane {
 
-// Steps that wait to be written. One thread at a time.
+// Steps that wait to be written. A message costs much more than a step in it:
+// so a worker that has enough to do gets further ones together. One thread at a
+// time.
 class StepOutbox {
  public:
   // A worker takes messages of up to 4 MiB; the largest step has a little over
   // 3 of them.
   static constexpr size_t kMaxMessageBytes = size_t{7} << 19;
+  static constexpr size_t kEnoughToDo = 8;  // steps
+  static constexpr size_t kTogether = 8;
 
   // Two parts of one element of StepsRequest.steps.
   void Add(grpc::Slice head, grpc::Slice shared);
-  // The next message, of all that waits and fits in; false: there is nothing,
-  // or one is on its way.
-  bool Take(grpc::ByteBuffer* message);
+  // The next message, of all that waits and fits in, where the worker has so
+  // many steps that it has not answered; false: there is nothing, or one is on
+  // its way, or it can wait.
+  bool Take(size_t unanswered, grpc::ByteBuffer* message);
+  size_t size() const { return steps_.size(); }
   void Sent() { writing_ = false; }  // what was taken
   bool writing() const { return writing_; }
 
@@ -120,6 +126,8 @@ class StepStream final
   // The oldest step has become another one.
   void WatchOldest() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void OnAlarm() ABSL_LOCKS_EXCLUDED(mu_);
+  // Fills the next message; false: there is none to be written now.
+  bool TakeMessage() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool Answer(const v1::StepsResponse::Step& response) ABSL_LOCKS_EXCLUDED(mu_);
 
   const StreamCount::Token token_;  // first: goes last

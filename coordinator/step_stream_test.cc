@@ -96,7 +96,7 @@ TEST(StepWireTest, AnswersAreOutcomesOrErrors) {
 std::vector<size_t> Written(StepOutbox& outbox) {
   std::vector<size_t> sizes;
   grpc::ByteBuffer message;
-  while (outbox.Take(&message)) {
+  while (outbox.Take(0, &message)) {
     sizes.push_back(message.Length());
     outbox.Sent();
   }
@@ -107,16 +107,33 @@ grpc::Slice Bytes(size_t size) { return grpc::Slice(std::string(size, 'x')); }
 TEST(StepOutboxTest, StepsThatComeDuringAWriteTravelTogether) {
   StepOutbox outbox;
   grpc::ByteBuffer message;
-  EXPECT_FALSE(outbox.Take(&message));
+  EXPECT_FALSE(outbox.Take(0, &message));
   outbox.Add(Bytes(1), Bytes(10));
-  ASSERT_TRUE(outbox.Take(&message));
+  ASSERT_TRUE(outbox.Take(0, &message));
   EXPECT_TRUE(outbox.writing());
   for (int i = 0; i < 3; ++i) {
     outbox.Add(Bytes(2), Bytes(20));
-    EXPECT_FALSE(outbox.Take(&message));
+    EXPECT_FALSE(outbox.Take(1, &message));
   }
   outbox.Sent();
   EXPECT_THAT(Written(outbox), ElementsAre(66));
+}
+
+TEST(StepOutboxTest, WorkerThatHasEnoughToDoGetsStepsTogether) {
+  StepOutbox outbox;
+  grpc::ByteBuffer message;
+  const size_t enough = StepOutbox::kEnoughToDo;
+  for (size_t i = 1; i < StepOutbox::kTogether; ++i) {
+    outbox.Add(Bytes(1), Bytes(1));
+    EXPECT_FALSE(outbox.Take(enough, &message));
+  }
+  EXPECT_TRUE(outbox.Take(enough - 1, &message));
+  EXPECT_EQ(message.Length(), 2 * (StepOutbox::kTogether - 1));
+  outbox.Sent();
+  for (size_t i = 0; i < StepOutbox::kTogether; ++i) {
+    outbox.Add(Bytes(1), Bytes(1));
+  }
+  EXPECT_TRUE(outbox.Take(100, &message));
 }
 
 TEST(StepOutboxTest, MessagesStayBelowTheLimit) {
@@ -274,6 +291,19 @@ TEST_F(StepStreamTest, AnswersComeInOrder) {
     Add(number);
   }
   EXPECT_THAT(Outcomes(), ElementsAre(RanFor(1), RanFor(2), RanFor(3)));
+}
+
+TEST_F(StepStreamTest, ManyStepsArrive) {
+  std::vector<double> expected;
+  for (uint64_t number = 1; number <= 100; ++number) {
+    Add(number);
+    expected.push_back(number);
+  }
+  std::vector<double> ran;
+  for (const auto& outcome : Outcomes()) {
+    ran.push_back(outcome.ok() ? outcome->run.seconds : -1);
+  }
+  EXPECT_EQ(ran, expected);
 }
 
 TEST_F(StepStreamTest, LargeStepsArrive) {

@@ -202,11 +202,18 @@ void TrainSession::Deliver(uint64_t number,
       return;
     }
     *collected_.add_steps() = *std::move(result);
-    write = TakeMessage();
+    // A message costs more than a result: those that are there go together.
+    write = (!NextIsOver() || collected_.steps_size() >= kTogether) &&
+            TakeMessage();
   }
   if (write) {
     StartWrite(&message_);
   }
+}
+
+bool TrainSession::NextIsOver() const {
+  return !begun_.empty() && begun_.front().step.ok() &&
+         Coordinator::IsOver(**begun_.front().step);
 }
 
 bool TrainSession::TakeMessage() {
@@ -232,14 +239,28 @@ void TrainSession::OnWriteDone(bool ok) {
   }
 }
 
-void TrainSession::Close() {
-  absl::Status status;
+// Waits for the message that is on its way; true: another was begun.
+bool TrainSession::WriteMore() {
   {
     absl::MutexLock lock(&mu_);
     const auto written = [this]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
       return !writing_;
     };
     mu_.Await(absl::Condition(&written));
+    if (!TakeMessage()) {
+      return false;
+    }
+  }
+  StartWrite(&message_);
+  return true;
+}
+
+void TrainSession::Close() {
+  while (WriteMore()) {
+  }
+  absl::Status status;
+  {
+    absl::MutexLock lock(&mu_);
     const bool cut_short = !read_all_ || request_.has_value();
     status = gone_           ? absl::CancelledError("the client has gone")
              : !status_.ok() ? status_

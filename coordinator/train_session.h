@@ -60,6 +60,7 @@ class TrainSession final
   void OnDone() override;
 
  private:
+  static constexpr int kTogether = 16;  // results in one message, or more
   struct Begun {
     uint64_t number = 0;
     absl::StatusOr<std::unique_ptr<TrainUnderWay>> step;
@@ -79,8 +80,11 @@ class TrainSession final
   std::optional<Begun> NextBegun();
   absl::StatusOr<v1::StepResult> Finished(Begun& begun);
   void Deliver(uint64_t number, absl::StatusOr<v1::StepResult> result);
+  bool WriteMore();
   void Close();
 
+  // Whether the next result need not be waited for.
+  bool NextIsOver() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Whether no further step may begin.
   bool Stopping() const ABSL_SHARED_LOCKS_REQUIRED(mu_) {
     return gone_ || ending_ || !status_.ok();

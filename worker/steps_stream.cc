@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "absl/time/clock.h"
 #include "proto/convert/field_path.h"
 #include "proto/grpc_status.h"
 #include "worker/worker_convert.h"
@@ -9,6 +10,12 @@
 namespace shardplane {
 
 namespace pb = ::shardplane::v1;
+
+bool AnswersLeave(int ready, int under_way, absl::Duration since_last) {
+  constexpr int kTogether = 8;
+  constexpr absl::Duration kSoon = absl::Milliseconds(2);
+  return under_way == 0 || ready >= kTogether || since_last >= kSoon;
+}
 
 std::shared_ptr<StepsStream> StepsStream::Start(GangWorker* worker) {
   const std::shared_ptr<StepsStream> stream(new StepsStream(worker));
@@ -88,10 +95,17 @@ void StepsStream::OnWriteDone(bool ok) {
   Advance();
 }
 
+bool StepsStream::HasToWrite() const {
+  const int ready = collected_.steps_size();
+  return !writing_ && ready > 0 &&
+         AnswersLeave(ready, open_ - ready, absl::Now() - last_left_);
+}
+
 StepsStream::Action StepsStream::Next() {
   absl::MutexLock lock(&mutex_);
-  if (!writing_ && collected_.steps_size() > 0) {
+  if (HasToWrite()) {
     writing_ = true;
+    last_left_ = absl::Now();
     response_.Swap(&collected_);
     collected_.Clear();
     return Action::kWrite;

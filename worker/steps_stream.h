@@ -9,17 +9,24 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "grpcpp/support/server_callback.h"
 #include "shardplane/v1/worker.pb.h"
 #include "worker/gang_worker.h"
 
 namespace shardplane {
 
+// Whether answers that are ready leave now. A message costs more than a short
+// step: while further steps are under way, those that follow one another fast
+// travel together. `since_last`: since the message before left.
+bool AnswersLeave(int ready, int under_way, absl::Duration since_last);
+
 // A reactor that never blocks: it reads on while steps run on the executor's
 // thread, in order. Answers that become ready while a message is on its way
-// leave together in the next one. With kMaxOpen steps whose answers have not
-// left it reads no more, so that whoever sends faster than it trains, or does
-// not read the answers, waits.
+// leave together in the next one, and so do those that AnswersLeave holds
+// back, at the latest with the next step's. With kMaxOpen steps whose answers
+// have not left it reads no more, so that whoever sends faster than it trains,
+// or does not read the answers, waits.
 //
 // A step whose message is refused is answered with the error, in its turn; one
 // without a number, which nobody could answer, ends the stream, once all that
@@ -56,6 +63,7 @@ class StepsStream final
   // nothing may come behind Finish.
   void Advance();
   Action Next();
+  bool HasToWrite() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
 
   GangWorker* const worker_;
   std::shared_ptr<StepsStream> self_;  // until OnDone
@@ -71,6 +79,7 @@ class StepsStream final
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;  // gRPC was told
   int open_ ABSL_GUARDED_BY(mutex_) = 0;  // read, and their answers not sent
   v1::StepsResponse collected_ ABSL_GUARDED_BY(mutex_);
+  absl::Time last_left_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   absl::Status status_ ABSL_GUARDED_BY(mutex_);  // to end with
 };
 
