@@ -1,46 +1,24 @@
 #include "worker/collectives.h"
 
-#include <algorithm>
 #include <chrono>
 #include <string>
 
 #include "ATen/ATen.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "common/errors.h"
 #include "common/tensor_spec.h"
+#include "worker/dim_first.h"
 #include "worker/torch_status.h"
 #include "worker/torch_tensors.h"
 
 namespace shardplane {
 namespace {
 
-int64_t CeilDiv(int64_t n, int64_t d) { return (n + d - 1) / d; }
-
-// Zeros behind, up to `extent` elements of `dim`.
-at::Tensor PadTo(const at::Tensor& tensor, int64_t dim, int64_t extent) {
-  if (tensor.size(dim) == extent) return tensor;
-  std::vector<int64_t> sizes = tensor.sizes().vec();
-  sizes[dim] = extent;
-  at::Tensor padded = at::zeros(sizes, tensor.options());
-  padded.narrow(dim, 0, tensor.size(dim)).copy_(tensor);
-  return padded;
-}
-
-// Chunks of `dim` one after the other in memory: `dim` comes first.
-at::Tensor DimFirst(const at::Tensor& tensor, int64_t dim) {
-  return tensor.movedim(dim, 0).contiguous();
-}
-
-// The first `extent` of the first dim, put back in its place.
-at::Tensor DimBack(const at::Tensor& tensor, int64_t dim, int64_t extent) {
-  return tensor.narrow(0, 0, extent).movedim(0, dim).contiguous();
-}
-
-std::vector<int64_t> WithExtent(const at::Tensor& tensor, int64_t extent) {
-  std::vector<int64_t> sizes = tensor.sizes().vec();
-  sizes[0] = extent;
-  return sizes;
+// Of `tensor` with that extent of `dim`.
+int64_t ElementsWith(const at::Tensor& tensor, int dim, int64_t extent) {
+  Shape shape = tensor.sizes().vec();
+  shape[dim] = extent;
+  return NumElements(shape);
 }
 
 // Adds the time of its life.
@@ -70,12 +48,12 @@ Communicator::Communicator(ProcessGroups* groups, DeviceMesh mesh, int rank)
       coordinate_(mesh_.Coordinate(rank)) {}
 
 void Communicator::Record(RedistributeKind kind, int mesh_dim,
-                          const at::Tensor& sent, const at::Tensor& received) {
+                          const at::Tensor& tensor, const Elements& elements) {
   records_.push_back({.kind = kind,
                       .mesh_dim = mesh_dim,
-                      .dtype = FromScalarType(sent.scalar_type()),
-                      .send_elements = sent.numel(),
-                      .recv_elements = received.numel()});
+                      .dtype = FromScalarType(tensor.scalar_type()),
+                      .send_elements = elements.sent,
+                      .recv_elements = elements.received});
   ++completed_;
 }
 
@@ -113,7 +91,7 @@ absl::Status Communicator::CheckShard(const char* what,
 
 absl::StatusOr<at::Tensor> Communicator::AllReduce(const at::Tensor& tensor,
                                                    int mesh_dim, ReduceOp op) {
-  const int64_t ranks = mesh_.dim_size(mesh_dim);
+  const int ranks = mesh_.dim_size(mesh_dim);
   if (ranks == 1) return tensor;
   const Stopwatch stopwatch(&seconds_);
   const at::Tensor sent = tensor.contiguous();
@@ -121,44 +99,45 @@ absl::StatusOr<at::Tensor> Communicator::AllReduce(const at::Tensor& tensor,
   SP_RETURN_IF_ERROR(Guard("all_reduce", mesh_dim, [&](ProcessGroup* group) {
     result = group->AllReduce(sent, op);
   }));
-  Record(RedistributeKind::kAllReduce, mesh_dim, sent, result);
+  Record(RedistributeKind::kAllReduce, mesh_dim, sent,
+         {.sent = sent.numel(), .received = result.numel()});
   return result;
 }
 
 absl::StatusOr<at::Tensor> Communicator::AllGather(const at::Tensor& tensor,
                                                    int mesh_dim, int dim,
                                                    int64_t extent) {
-  const int64_t ranks = mesh_.dim_size(mesh_dim);
+  const int ranks = mesh_.dim_size(mesh_dim);
   if (ranks == 1) return tensor;
   const Stopwatch stopwatch(&seconds_);
   SP_RETURN_IF_ERROR(CheckShard("all_gather", tensor, mesh_dim, dim, extent));
-  const int64_t chunk = CeilDiv(extent, ranks);
-  const at::Tensor sent = DimFirst(PadTo(tensor, dim, chunk), dim);
-  at::Tensor all = at::empty(WithExtent(sent, chunk * ranks), sent.options());
+  at::Tensor all;
   SP_RETURN_IF_ERROR(Guard("all_gather", mesh_dim, [&](ProcessGroup* group) {
-    group->AllGather(all, sent);
+    all = group->AllGatherAlong(tensor, dim, extent);
   }));
-  Record(RedistributeKind::kAllGather, mesh_dim, sent, all);
-  return DimBack(all, dim, extent);
+  const int64_t padded =
+      ElementsWith(tensor, dim, Chunk(extent, ranks, 0).size);
+  Record(RedistributeKind::kAllGather, mesh_dim, tensor,
+         {.sent = padded, .received = padded * ranks});
+  return all;
 }
 
 absl::StatusOr<at::Tensor> Communicator::ReduceScatter(const at::Tensor& tensor,
                                                        int mesh_dim, int dim,
                                                        ReduceOp op) {
-  const int64_t ranks = mesh_.dim_size(mesh_dim);
+  const int ranks = mesh_.dim_size(mesh_dim);
   if (ranks == 1) return tensor;
   const Stopwatch stopwatch(&seconds_);
-  const int64_t extent = tensor.size(dim);
-  const int64_t chunk = CeilDiv(extent, ranks);
-  const at::Tensor sent = DimFirst(PadTo(tensor, dim, chunk * ranks), dim);
   at::Tensor sum;
-  SP_RETURN_IF_ERROR(Guard(
-      "reduce_scatter", mesh_dim,
-      [&](ProcessGroup* group) { sum = group->ReduceScatter(sent, op); }));
-  Record(RedistributeKind::kReduceScatter, mesh_dim, sent, sum);
-  return DimBack(
-      sum, dim,
-      Chunk(extent, static_cast<int>(ranks), coordinate_[mesh_dim]).size);
+  SP_RETURN_IF_ERROR(
+      Guard("reduce_scatter", mesh_dim, [&](ProcessGroup* group) {
+        sum = group->ReduceScatterAlong(tensor, dim, op);
+      }));
+  const int64_t padded =
+      ElementsWith(tensor, dim, Chunk(tensor.size(dim), ranks, 0).size);
+  Record(RedistributeKind::kReduceScatter, mesh_dim, tensor,
+         {.sent = padded * ranks, .received = padded});
+  return sum;
 }
 
 absl::StatusOr<at::Tensor> Communicator::AllToAll(const at::Tensor& tensor,
@@ -169,33 +148,13 @@ absl::StatusOr<at::Tensor> Communicator::AllToAll(const at::Tensor& tensor,
   const Stopwatch stopwatch(&seconds_);
   SP_RETURN_IF_ERROR(
       CheckShard("all_to_all", tensor, mesh_dim, from_dim, extent));
-  const int64_t to_extent = tensor.size(to_dim);
-  std::vector<at::Tensor> parts;
-  std::vector<int64_t> sent_counts;
-  std::vector<int64_t> received_counts;
-  std::vector<std::vector<int64_t>> received_shapes;
-  for (int i = 0; i < ranks; ++i) {
-    const Extent to = Chunk(to_extent, ranks, i);
-    parts.push_back(tensor.narrow(to_dim, to.offset, to.size).reshape({-1}));
-    sent_counts.push_back(parts.back().numel());
-    Shape shape = tensor.sizes().vec();
-    shape[from_dim] = Chunk(extent, ranks, i).size;
-    shape[to_dim] = Chunk(to_extent, ranks, coordinate_[mesh_dim]).size;
-    received_counts.push_back(NumElements(shape));
-    received_shapes.push_back(std::move(shape));
-  }
-  const at::Tensor sent = at::cat(parts);
-  int64_t total = 0;
-  for (const int64_t count : received_counts) total += count;
-  at::Tensor received = at::empty({total}, sent.options());
+  at::Tensor result;
   SP_RETURN_IF_ERROR(Guard("all_to_all", mesh_dim, [&](ProcessGroup* group) {
-    group->AllToAll(received, sent, received_counts, sent_counts);
+    result = group->AllToAllAlong(tensor, from_dim, to_dim, extent);
   }));
-  Record(RedistributeKind::kAllToAll, mesh_dim, sent, received);
-  std::vector<at::Tensor> pieces = received.split_with_sizes(received_counts);
-  for (int i = 0; i < ranks; ++i)
-    pieces[i] = pieces[i].view(received_shapes[i]);
-  return at::cat(pieces, from_dim);
+  Record(RedistributeKind::kAllToAll, mesh_dim, tensor,
+         {.sent = tensor.numel(), .received = result.numel()});
+  return result;
 }
 
 absl::StatusOr<at::Tensor> Communicator::Scatter(const at::Tensor& full,
@@ -205,7 +164,7 @@ absl::StatusOr<at::Tensor> Communicator::Scatter(const at::Tensor& full,
   const int ranks = mesh_.dim_size(mesh_dim);
   if (ranks == 1) return full;
   const int64_t extent = type.shape[dim];
-  const int64_t chunk = CeilDiv(extent, ranks);
+  const int64_t chunk = Chunk(extent, ranks, 0).size;
   at::Tensor sent;
   if (coordinate_[mesh_dim] == root) {
     sent = DimFirst(PadTo(full, dim, chunk * ranks), dim);

@@ -76,8 +76,14 @@ class Communicator {
   void set_device(c10::Device device) { device_ = device; }
 
  private:
-  void Record(RedistributeKind kind, int mesh_dim, const at::Tensor& sent,
-              const at::Tensor& received);
+  // As a transport moves them that pads chunks to one size.
+  struct Elements {
+    int64_t sent = 0;
+    int64_t received = 0;
+  };
+  // `tensor` says of which type.
+  void Record(RedistributeKind kind, int mesh_dim, const at::Tensor& tensor,
+              const Elements& elements);
   // Calls `move`, which throws, and names mesh dim and rank if it does.
   template <typename Move>
   absl::Status Guard(const char* what, int mesh_dim, Move&& move);

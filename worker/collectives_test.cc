@@ -175,6 +175,55 @@ TEST_P(CollectivesTest, AllToAllMovesTheCut) {
   });
 }
 
+// The same elements, elsewhere in memory than a contiguous tensor has them.
+at::Tensor Scrambled(const at::Tensor& tensor) {
+  return tensor.transpose(0, -1).contiguous().transpose(0, -1);
+}
+
+// Chunks that lie in long runs and in short ones, of both layouts; what is
+// recorded counts the longest chunk for every rank.
+TEST_P(CollectivesTest, AlongEveryDimOfEveryLayout) {
+  if (ranks() == 1) return;  // nothing runs
+  const std::vector<int64_t> shape = {3, GetParam().rows, 40};
+  std::vector<at::Tensor> pieces;
+  for (int rank = 0; rank < ranks(); ++rank)
+    pieces.push_back(Values(shape, rank, at::kFloat));
+  const at::Tensor& full = pieces[0];
+  const at::Tensor sum = SumOf(pieces);
+  gang_.Run([&](int rank, Communicator& communicator) {
+    for (int dim = 0; dim < 3; ++dim) {
+      const std::string what = absl::StrCat("dim ", dim);
+      const at::Tensor chunk =
+          On(communicator, ChunkOf(full, dim, ranks(), rank));
+      const at::Tensor piece = On(communicator, pieces[rank]);
+      for (const auto& layout : {&Scrambled, +[](const at::Tensor& tensor) {
+                                   return tensor.contiguous();
+                                 }}) {
+        ExpectIs(communicator,
+                 communicator.AllGather(layout(chunk), 0, dim, shape[dim]),
+                 full, what);
+        ExpectIsSum(
+            communicator,
+            communicator.ReduceScatter(layout(piece), 0, dim, ReduceOp::kSum),
+            ChunkOf(sum, dim, ranks(), rank), what);
+        const int to = (dim + 1) % 3;
+        ExpectIs(communicator,
+                 communicator.AllToAll(layout(chunk), 0, dim, to, shape[dim]),
+                 ChunkOf(full, to, ranks(), rank), what);
+        const auto records = communicator.TakeRecords();
+        std::vector<int64_t> padded = shape;
+        padded[dim] = (shape[dim] + ranks() - 1) / ranks();
+        const int64_t elements = c10::multiply_integers(padded);
+        ASSERT_EQ(records.size(), 3u);
+        EXPECT_EQ(records[0].send_elements, elements);
+        EXPECT_EQ(records[0].recv_elements, elements * ranks());
+        EXPECT_EQ(records[1].send_elements, elements * ranks());
+        EXPECT_EQ(records[1].recv_elements, elements);
+      }
+    }
+  });
+}
+
 TEST_P(CollectivesTest, ScatterAndBroadcastComeFromTheRoot) {
   const at::Tensor full = Values(shape(), 0, at::kFloat);
   const TensorType type{DType::kFloat32, shape()};

@@ -3,12 +3,15 @@
 #include <utility>
 #include <variant>
 
+#include "ATen/ATen.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "c10/util/Exception.h"
 #include "common/errors.h"
+#include "common/tensor_spec.h"
 #include "torch/csrc/distributed/c10d/PrefixStore.hpp"
 #include "worker/cuda_support.h"
+#include "worker/dim_first.h"
 #include "worker/gang_store_adapter.h"
 #include "worker/gloo_group.h"
 #include "worker/shm/rendezvous.h"
@@ -97,6 +100,54 @@ absl::StatusOr<std::unique_ptr<ProcessGroup>> MakeGroup(
 }
 
 }  // namespace
+
+at::Tensor ProcessGroup::AllGatherAlong(const at::Tensor& input, int dim,
+                                        int64_t extent) {
+  const int64_t chunk = Chunk(extent, size(), 0).size;
+  const at::Tensor sent = DimFirst(PadTo(input, dim, chunk), dim);
+  std::vector<int64_t> sizes = sent.sizes().vec();
+  sizes[0] = chunk * size();
+  at::Tensor all = at::empty(sizes, sent.options());
+  AllGather(all, sent);
+  return DimBack(all, dim, extent);
+}
+
+at::Tensor ProcessGroup::ReduceScatterAlong(const at::Tensor& input, int dim,
+                                            ReduceOp op) {
+  const int64_t extent = input.size(dim);
+  const int64_t chunk = Chunk(extent, size(), 0).size;
+  const at::Tensor sent = DimFirst(PadTo(input, dim, chunk * size()), dim);
+  return DimBack(ReduceScatter(sent, op), dim,
+                 Chunk(extent, size(), rank()).size);
+}
+
+at::Tensor ProcessGroup::AllToAllAlong(const at::Tensor& input, int from_dim,
+                                       int to_dim, int64_t extent) {
+  const int64_t to_extent = input.size(to_dim);
+  std::vector<at::Tensor> parts;
+  std::vector<int64_t> sent_counts;
+  std::vector<int64_t> received_counts;
+  std::vector<Shape> received_shapes;
+  int64_t total = 0;
+  for (int peer = 0; peer < size(); ++peer) {
+    const Extent to = Chunk(to_extent, size(), peer);
+    parts.push_back(input.narrow(to_dim, to.offset, to.size).reshape({-1}));
+    sent_counts.push_back(parts.back().numel());
+    Shape shape = input.sizes().vec();
+    shape[from_dim] = Chunk(extent, size(), peer).size;
+    shape[to_dim] = Chunk(to_extent, size(), rank()).size;
+    received_counts.push_back(NumElements(shape));
+    total += received_counts.back();
+    received_shapes.push_back(std::move(shape));
+  }
+  const at::Tensor sent = at::cat(parts);
+  at::Tensor received = at::empty({total}, sent.options());
+  AllToAll(received, sent, received_counts, sent_counts);
+  std::vector<at::Tensor> pieces = received.split_with_sizes(received_counts);
+  for (int peer = 0; peer < size(); ++peer)
+    pieces[peer] = pieces[peer].view(received_shapes[peer]);
+  return at::cat(pieces, from_dim);
+}
 
 absl::StatusOr<std::unique_ptr<ProcessGroups>> ProcessGroups::Create(
     const GangSpec& spec, std::shared_ptr<GangStore> store,

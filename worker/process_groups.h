@@ -50,6 +50,21 @@ class ProcessGroup {
                        int root) = 0;
   virtual void Broadcast(const at::Tensor& buffer, int root) = 0;
 
+  // Along a tensor dim, of which rank r has what Chunk (common/tensor_spec)
+  // gives it. Inputs of any strides, results contiguous. As they stand here,
+  // by the calls above: chunks padded to one size, the dim first in memory,
+  // and back.
+  //
+  // `extent`: all chunks of `dim` together, which is what comes.
+  virtual at::Tensor AllGatherAlong(const at::Tensor& input, int dim,
+                                    int64_t extent);
+  // Inputs are whole; this rank's chunk of their sum.
+  virtual at::Tensor ReduceScatterAlong(const at::Tensor& input, int dim,
+                                        ReduceOp op);
+  // A chunk of from_dim (`extent` as above) becomes one of to_dim.
+  virtual at::Tensor AllToAllAlong(const at::Tensor& input, int from_dim,
+                                   int to_dim, int64_t extent);
+
   // Returns when all calls before have ended, at the latest after the gang's
   // timeout. Until then results may be still to come: GPUs work behind the
   // calls, and order by stream what uses a result there.

@@ -27,6 +27,13 @@ class ShmGroup : public ProcessGroup {
   void Scatter(const at::Tensor& output, const at::Tensor& input,
                int root) override;
   void Broadcast(const at::Tensor& buffer, int root) override;
+  // Straight from and to tensors, unless their chunks are many short runs.
+  at::Tensor AllGatherAlong(const at::Tensor& input, int dim,
+                            int64_t extent) override;
+  at::Tensor ReduceScatterAlong(const at::Tensor& input, int dim,
+                                ReduceOp op) override;
+  at::Tensor AllToAllAlong(const at::Tensor& input, int from_dim, int to_dim,
+                           int64_t extent) override;
   void Finish() override {}  // calls block
   void Abort() override { backend_->abort(); }
 

@@ -109,10 +109,14 @@ absl::Status ShmChannel::Check(const ShmTransfer& transfer) const {
       transfer.reducer.function == nullptr || transfer.longest < 0) {
     return DoesNotFit("a reducer, all sources and one target");
   }
-  const int64_t bytes = transfer.targets[0].bytes;
-  if (transfer.sources[exchange ? rank_ : 0].bytes != bytes ||
-      bytes % transfer.reducer.element_bytes != 0) {
+  const ShmSource& own = transfer.sources[exchange ? rank_ : 0];
+  const ShmTarget& target = transfer.targets[0];
+  const int64_t element_bytes = transfer.reducer.element_bytes;
+  if (own.bytes != target.bytes || target.bytes % element_bytes != 0)
     return DoesNotFit("a target of the size of this rank's source");
+  if (own.run_bytes % element_bytes != 0 ||
+      target.run_bytes % element_bytes != 0) {
+    return DoesNotFit("runs of whole elements");
   }
   return absl::OkStatus();
 }
@@ -132,9 +136,13 @@ absl::StatusOr<ShmChannel::Ticket> ShmChannel::Start(ShmTransfer transfer) {
 }
 
 void ShmChannel::Enqueue(ShmTransfer transfer, Ticket ticket) {
-  queue_.emplace_back();
-  queue_.back().ticket = ticket;
-  queue_.back().transfer = std::move(transfer);
+  if (spare_.empty()) spare_.emplace_back();
+  queue_.splice(queue_.end(), spare_, spare_.begin());
+  Running& running = queue_.back();
+  running.ticket = ticket;
+  running.transfer = std::move(transfer);
+  running.told = nullptr;
+  running.schedule.reset();
 }
 
 void ShmChannel::EnqueueTelling(int64_t longest) {
@@ -198,15 +206,15 @@ void ShmChannel::RingOthers() {
 
 absl::StatusOr<bool> ShmChannel::Progress(Ticket ticket) {
   if (aborted_.load()) return Break(Aborted());
-  size_t index = 0;
-  while (done_ < ticket && index < queue_.size()) {
-    SP_ASSIGN_OR_RETURN(const bool go_on, ProgressOne(index));
+  auto running = queue_.begin();
+  while (done_ < ticket && running != queue_.end()) {
+    SP_ASSIGN_OR_RETURN(const bool go_on, ProgressOne(*running));
     if (queue_.front().schedule.has_value() &&
         queue_.front().schedule->done()) {
       FinishFirst();
-      index = 0;
+      running = queue_.begin();
     } else if (go_on) {
-      ++index;
+      ++running;
     } else {
       break;
     }
@@ -214,8 +222,7 @@ absl::StatusOr<bool> ShmChannel::Progress(Ticket ticket) {
   return done_ >= ticket;
 }
 
-absl::StatusOr<bool> ShmChannel::ProgressOne(size_t index) {
-  Running& running = queue_[index];
+absl::StatusOr<bool> ShmChannel::ProgressOne(Running& running) {
   if (!running.schedule.has_value()) {
     if (running.transfer.longest < 0) return false;
     Begin(running);
@@ -223,7 +230,7 @@ absl::StatusOr<bool> ShmChannel::ProgressOne(size_t index) {
   ShmSchedule& schedule = *running.schedule;
   // Chunks are consumed in order: a later transfer only publishes for now.
   while (!schedule.done() &&
-         (index == 0 || schedule.step() == ShmStep::kWrite)) {
+         (&running == &queue_.front() || schedule.step() == ShmStep::kWrite)) {
     const Condition condition = ConditionOf(running);
     if (Lagging(condition) != 0) break;
     const absl::Status same = CheckTags(running, condition);
@@ -247,8 +254,8 @@ void ShmChannel::Begin(Running& running) {
 }
 
 void ShmChannel::FinishFirst() {
-  const Running running = std::move(queue_.front());
-  queue_.pop_front();
+  const Running& running = queue_.front();
+  spare_.splice(spare_.end(), queue_, queue_.begin());
   done_ = running.ticket;
   if (running.told != nullptr) {
     queue_.front().transfer.longest =

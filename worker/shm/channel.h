@@ -6,7 +6,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
-#include <deque>
+#include <list>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -104,8 +104,8 @@ class ShmChannel {
 
   // Executes what is ready; whether that ticket's transfer is done.
   absl::StatusOr<bool> Progress(Ticket ticket);
-  // Of the transfer at queue_[index]; whether later ones may publish.
-  absl::StatusOr<bool> ProgressOne(size_t index);
+  // Of one that is queued; whether later ones may publish.
+  absl::StatusOr<bool> ProgressOne(Running& running);
   void Begin(Running& running);
   void FinishFirst();
   void Execute(Running& running);
@@ -131,7 +131,8 @@ class ShmChannel {
 
   std::atomic<bool> aborted_ = false;
   absl::Status broken_;
-  std::deque<Running> queue_;
+  std::list<Running> queue_;
+  std::list<Running> spare_;  // of the transfers before: their memory
   Ticket last_ticket_ = 0;
   Ticket done_ = 0;  // all up to it
   uint64_t next_publication_ = 0;

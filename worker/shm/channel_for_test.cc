@@ -13,6 +13,8 @@
 namespace shardplane {
 namespace {
 
+constexpr uint64_t kGap = 0x6a6a6a6a6a6a6a6a;
+
 bool Reduces(ShmKind kind) {
   return kind != ShmKind::kShare && kind != ShmKind::kExchange;
 }
@@ -36,14 +38,6 @@ void ReduceInOrder(std::byte* out, const std::byte* const* in, int count,
     }
     std::memcpy(out + i * sizeof(result), &result, sizeof(result));
   }
-}
-
-std::byte* BytesOf(Numbers& numbers) {
-  return reinterpret_cast<std::byte*>(numbers.data());
-}
-
-int64_t ByteSizeOf(const Numbers& numbers) {
-  return static_cast<int64_t>(numbers.size() * sizeof(uint64_t));
 }
 
 int64_t Longest(const Collective& collective) {
@@ -78,24 +72,69 @@ std::string Collective::ToString() const {
   return absl::StrCat("kind ", static_cast<int>(kind), ", sizes ",
                       absl::StrJoin(rows, "; "), ", receives ",
                       absl::StrJoin(receives, ","),
-                      sizes_known ? "" : ", sizes not known", ", seed ", seed);
+                      sizes_known ? "" : ", sizes not known",
+                      strided ? ", strided" : "", ", seed ", seed);
+}
+
+StridedNumbers::StridedNumbers(int64_t count, int64_t run, int64_t gap)
+    : count_(count), run_(run), gap_(gap) {
+  const int64_t runs = run == 0 ? 0 : (count + run - 1) / run;
+  memory_.resize(run == 0 ? count : runs * (run + gap), kGap);
+}
+
+size_t StridedNumbers::PlaceOf(int64_t index) const {
+  return run_ == 0 ? index : index / run_ * (run_ + gap_) + index % run_;
+}
+
+void StridedNumbers::Set(const Numbers& numbers) {
+  for (int64_t i = 0; i < count_; ++i) memory_[PlaceOf(i)] = numbers[i];
+}
+
+Numbers StridedNumbers::numbers() const {
+  Numbers numbers;
+  Numbers rest = memory_;
+  for (int64_t i = 0; i < count_; ++i) {
+    numbers.push_back(memory_[PlaceOf(i)]);
+    rest[PlaceOf(i)] = kGap;
+  }
+  EXPECT_EQ(rest, Numbers(rest.size(), kGap)) << "between runs";
+  return numbers;
 }
 
 CollectiveOfRank::CollectiveOfRank(const Collective& collective, int rank)
-    : collective_(collective), rank_(rank) {
+    : collective_(collective),
+      rank_(rank),
+      layouts_(collective.seed * 1'000'003 + rank) {
   const bool shares = Shares(collective.kind);
   for (size_t to = 0; to < collective.sizes[rank].size(); ++to) {
-    sent_.push_back(Sent(rank, static_cast<int>(to)));
+    const Numbers numbers = Sent(rank, static_cast<int>(to));
+    sent_.push_back(Memory(numbers.size()));
+    sent_.back().Set(numbers);
   }
   if (Reduces(collective.kind)) {
-    received_.emplace_back(sent_[shares ? 0 : rank].size());
+    received_.push_back(Memory(collective.sizes[rank][shares ? 0 : rank]));
     return;
   }
   if (!collective.receives[rank]) return;
   for (int from = 0; from < collective.ranks(); ++from) {
     const auto& row = collective.sizes[from];
-    received_.emplace_back(row.empty() ? 0 : row[shares ? 0 : rank]);
+    received_.push_back(Memory(row.empty() ? 0 : row[shares ? 0 : rank]));
   }
+}
+
+StridedNumbers CollectiveOfRank::Memory(size_t count) {
+  const int64_t size = static_cast<int64_t>(count);
+  if (!collective_.strided || layouts_() % 2 == 0) return {size, 0, 0};
+  const int64_t longest = layouts_() % 2 == 0 ? 4 : size + 2;
+  const int64_t run = 1 + static_cast<int64_t>(layouts_() % longest);
+  return {size, run, static_cast<int64_t>(layouts_() % 5)};
+}
+
+std::vector<Numbers> CollectiveOfRank::received() const {
+  std::vector<Numbers> received;
+  for (const StridedNumbers& each : received_)
+    received.push_back(each.numbers());
+  return received;
 }
 
 Numbers CollectiveOfRank::Sent(int from, int to) const {
@@ -110,12 +149,10 @@ ShmTransfer CollectiveOfRank::transfer() {
       .kind = collective_.kind,
       .longest = collective_.sizes_known ? Longest(collective_) : -1,
       .signature = collective_.seed};
-  for (Numbers& numbers : sent_) {
-    transfer.sources.push_back({BytesOf(numbers), ByteSizeOf(numbers)});
-  }
-  for (Numbers& numbers : received_) {
-    transfer.targets.push_back({BytesOf(numbers), ByteSizeOf(numbers)});
-  }
+  for (StridedNumbers& each : sent_)
+    transfer.sources.push_back(each.part<ShmSource>());
+  for (StridedNumbers& each : received_)
+    transfer.targets.push_back(each.part<ShmTarget>());
   if (Reduces(collective_.kind)) transfer.reducer = OrderedReducer();
   return transfer;
 }
@@ -173,6 +210,7 @@ Collective RandomCollective(int ranks, int64_t max_numbers, uint64_t seed) {
   }
   // A rank without sources keeps no row for itself alone.
   collective.sizes_known = reduces || below(2) == 0;
+  collective.strided = below(2) == 0;
   return collective;
 }
 

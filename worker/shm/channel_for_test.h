@@ -3,9 +3,11 @@
 #ifndef SHARDPLANE_WORKER_SHM_CHANNEL_FOR_TEST_H_
 #define SHARDPLANE_WORKER_SHM_CHANNEL_FOR_TEST_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -33,10 +35,36 @@ struct Collective {
   std::vector<std::vector<int64_t>> sizes;
   std::vector<bool> receives;  // by rank: whether it has targets
   bool sizes_known = true;     // to all ranks
+  // Every other buffer lies in runs of random lengths, gaps between.
+  bool strided = false;
   uint64_t seed = 0;
 
   int ranks() const { return static_cast<int>(sizes.size()); }
   std::string ToString() const;
+};
+
+// Numbers in memory: `run` of them, a gap, `run` of them ...; one after the
+// other where `run` is 0.
+class StridedNumbers {
+ public:
+  // What is in no run stays as it is: checked by `numbers`.
+  StridedNumbers(int64_t count, int64_t run, int64_t gap);
+  void Set(const Numbers& numbers);
+  Numbers numbers() const;
+  template <typename Part>  // ShmSource or ShmTarget
+  Part part() {
+    constexpr int64_t kBytes = sizeof(uint64_t);
+    return {reinterpret_cast<std::byte*>(memory_.data()), count_ * kBytes,
+            run_ * kBytes, (run_ + gap_) * kBytes};
+  }
+
+ private:
+  size_t PlaceOf(int64_t index) const;
+
+  const int64_t count_;
+  const int64_t run_;
+  const int64_t gap_;
+  Numbers memory_;
 };
 
 // One rank's part of a collective, with its buffers; stays where it is while a
@@ -46,16 +74,18 @@ class CollectiveOfRank {
   CollectiveOfRank(const Collective& collective, int rank);
   ShmTransfer transfer();
   // What came, and what should have.
-  const std::vector<Numbers>& received() const { return received_; }
+  std::vector<Numbers> received() const;
   std::vector<Numbers> expected() const;
 
  private:
   Numbers Sent(int from, int to) const;
+  StridedNumbers Memory(size_t count);
 
   const Collective collective_;
   const int rank_;
-  std::vector<Numbers> sent_;
-  std::vector<Numbers> received_;
+  std::mt19937_64 layouts_;
+  std::vector<StridedNumbers> sent_;
+  std::vector<StridedNumbers> received_;
 };
 
 // A random one, up to `max_numbers` a piece.

@@ -68,6 +68,20 @@ TEST_P(EveryKind, MovesEverySize) {
   Compare(collectives);
 }
 
+// The same from and to memory with gaps; seeds give other runs.
+TEST_P(EveryKind, MovesRuns) {
+  const auto [kind, ranks] = GetParam();
+  std::vector<Collective> collectives;
+  for (const int64_t size : {0, 1, 7, 128, 129, 1000}) {
+    for (uint64_t seed = 1; seed <= 8; ++seed) {
+      collectives.push_back(Alike(kind, ranks, size));
+      collectives.back().strided = true;
+      collectives.back().seed = seed;
+    }
+  }
+  Compare(collectives);
+}
+
 std::string NameOf(const ::testing::TestParamInfo<KindAndRanks>& info) {
   static constexpr const char* kNames[] = {"Share", "ShareReduce", "Exchange",
                                            "ExchangeReduce", "ReduceShare"};
@@ -279,6 +293,11 @@ TEST(ShmChannelErrors, PartsThatDoNotFitBreakNothing) {
   EXPECT_THAT(channel.Start(shorter),
               StatusIs(absl::StatusCode::kInvalidArgument,
                        HasSubstr("size of this rank's source")));
+  ShmTransfer torn = mine.transfer();
+  torn.targets[0].run_bytes = 12;
+  EXPECT_THAT(channel.Start(torn),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("runs of whole elements")));
   EXPECT_THAT(channel.Start(mine.transfer()), IsOk());
 }
 

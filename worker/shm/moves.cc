@@ -48,25 +48,76 @@ void Move(std::byte* to, const std::byte* from, int64_t bytes) {
   if (to != from && bytes > 0) CopyBytes(to, from, bytes);
 }
 
-// Reduces what all ranks have at `offset` of their slots, this rank's own
-// from where `own` says, into `out`.
-void ReduceInto(const ShmChunk& chunk, std::byte* out, const std::byte* own,
-                int64_t offset, int64_t bytes) {
-  if (bytes == 0) return;
-  std::array<const std::byte*, kMaxShmRanks> in;
-  for (int rank = 0; rank < ranks(chunk); ++rank) {
-    in[rank] = rank == chunk.rank ? own : Slot(chunk, rank) + offset;
+// Calls visit(data, offset, bytes) for what `piece` has of each run of a
+// ShmSource or ShmTarget; `offset` counts from the piece's begin.
+template <typename Buffer, typename Visit>
+void ForEachRun(const Buffer& buffer, const Range& piece, Visit&& visit) {
+  if (piece.bytes == 0) return;
+  if (buffer.run_bytes == 0)
+    return visit(buffer.data + piece.begin, int64_t{0}, piece.bytes);
+  auto* run =
+      buffer.data + piece.begin / buffer.run_bytes * buffer.stride_bytes;
+  int64_t within = piece.begin % buffer.run_bytes;
+  for (int64_t offset = 0; offset < piece.bytes;) {
+    const int64_t bytes =
+        std::min(buffer.run_bytes - within, piece.bytes - offset);
+    visit(run + within, offset, bytes);
+    offset += bytes;
+    run += buffer.stride_bytes;
+    within = 0;
   }
+}
+
+// A piece of a source, or of a target, to where it lies together.
+template <typename Buffer>
+void Collect(std::byte* to, const Buffer& buffer, const Range& piece) {
+  ForEachRun(buffer, piece,
+             [&](const std::byte* run, int64_t offset, int64_t bytes) {
+               Move(to + offset, run, bytes);
+             });
+}
+
+void Spread(const ShmTarget& target, const Range& piece,
+            const std::byte* from) {
+  ForEachRun(target, piece, [&](std::byte* run, int64_t offset, int64_t bytes) {
+    Move(run, from + offset, bytes);
+  });
+}
+
+// What a rank has for itself.
+void MoveOwn(const ShmTarget& target, const ShmSource& source,
+             const Range& piece) {
+  ForEachRun(target, piece, [&](std::byte* run, int64_t offset, int64_t bytes) {
+    Collect(run, source, {piece.begin + offset, bytes});
+  });
+}
+
+// Reduces what all ranks have at `offset` of their slots, this rank's own
+// from its source, into the target. Run by run, each in rank order.
+void ReduceInto(const ShmChunk& chunk, const ShmTarget& target,
+                const ShmSource& own, const Range& piece, int64_t offset) {
   const ShmReducer& reducer = chunk.transfer->reducer;
-  reducer.function(out, in.data(), ranks(chunk), bytes / reducer.element_bytes);
+  std::array<const std::byte*, kMaxShmRanks> in;
+  ForEachRun(target, piece, [&](std::byte* out, int64_t done, int64_t bytes) {
+    const Range run{piece.begin + done, bytes};
+    ForEachRun(own, run,
+               [&](const std::byte* data, int64_t more, int64_t part) {
+                 for (int rank = 0; rank < ranks(chunk); ++rank) {
+                   in[rank] = rank == chunk.rank
+                                  ? data
+                                  : Slot(chunk, rank) + offset + done + more;
+                 }
+                 reducer.function(out + more, in.data(), ranks(chunk),
+                                  part / reducer.element_bytes);
+               });
+  });
 }
 
 void WriteShared(const ShmChunk& chunk) {
   if (chunk.transfer->sources.empty()) return;
   const ShmSource& source = chunk.transfer->sources[0];
-  const Range piece =
-      Piece(chunk.index, chunk.segment->sizes().slot_bytes, source.bytes);
-  Move(Slot(chunk, chunk.rank), source.data + piece.begin, piece.bytes);
+  Collect(Slot(chunk, chunk.rank), source,
+          Piece(chunk.index, chunk.segment->sizes().slot_bytes, source.bytes));
 }
 
 void WriteParts(const ShmChunk& chunk) {
@@ -74,40 +125,29 @@ void WriteParts(const ShmChunk& chunk) {
   for (size_t to = 0; to < chunk.transfer->sources.size(); ++to) {
     if (static_cast<int>(to) == chunk.rank) continue;
     const ShmSource& source = chunk.transfer->sources[to];
-    const Range piece = Piece(chunk.index, part_bytes, source.bytes);
-    Move(Slot(chunk, chunk.rank) + to * part_bytes, source.data + piece.begin,
-         piece.bytes);
+    Collect(Slot(chunk, chunk.rank) + to * part_bytes, source,
+            Piece(chunk.index, part_bytes, source.bytes));
   }
 }
 
-void ReadShared(const ShmChunk& chunk) {
+// What this rank wants of a share or of an exchange without a reduction.
+void ReadPieces(const ShmChunk& chunk) {
   const ShmTransfer& transfer = *chunk.transfer;
-  const int64_t slot_bytes = chunk.segment->sizes().slot_bytes;
+  const ShmSizes& sizes = chunk.segment->sizes();
+  const bool exchange = transfer.kind == ShmKind::kExchange;
+  const int64_t piece_bytes = exchange ? PartBytes(sizes) : sizes.slot_bytes;
   for (size_t i = 1; i <= transfer.targets.size(); ++i) {
     // Starting behind oneself, so that not all read the same rank at once.
     const int from = (chunk.rank + i) % ranks(chunk);
     const ShmTarget& target = transfer.targets[from];
-    const Range piece = Piece(chunk.index, slot_bytes, target.bytes);
+    const Range piece = Piece(chunk.index, piece_bytes, target.bytes);
     if (piece.bytes == 0) continue;  // there may be no source either
-    const std::byte* data = from == chunk.rank
-                                ? transfer.sources[0].data + piece.begin
-                                : Slot(chunk, from);
-    Move(target.data + piece.begin, data, piece.bytes);
-  }
-}
-
-void ReadParts(const ShmChunk& chunk) {
-  const ShmTransfer& transfer = *chunk.transfer;
-  const int64_t part_bytes = PartBytes(chunk.segment->sizes());
-  for (size_t i = 1; i <= transfer.targets.size(); ++i) {
-    const int from = (chunk.rank + i) % ranks(chunk);
-    const ShmTarget& target = transfer.targets[from];
-    const Range piece = Piece(chunk.index, part_bytes, target.bytes);
-    if (piece.bytes == 0) continue;  // there may be no source either
-    const std::byte* data =
-        from == chunk.rank ? transfer.sources[chunk.rank].data + piece.begin
-                           : Slot(chunk, from) + chunk.rank * part_bytes;
-    Move(target.data + piece.begin, data, piece.bytes);
+    if (from == chunk.rank) {
+      MoveOwn(target, transfer.sources[exchange ? from : 0], piece);
+    } else {
+      Spread(target, piece,
+             Slot(chunk, from) + (exchange ? chunk.rank * piece_bytes : 0));
+    }
   }
 }
 
@@ -117,10 +157,9 @@ void ReadReduced(const ShmChunk& chunk) {
   const bool exchange = transfer.kind == ShmKind::kExchangeReduce;
   const int64_t piece_bytes = exchange ? PartBytes(sizes) : sizes.slot_bytes;
   const ShmTarget& target = transfer.targets[0];
-  const Range piece = Piece(chunk.index, piece_bytes, target.bytes);
-  const ShmSource& own = transfer.sources[exchange ? chunk.rank : 0];
-  ReduceInto(chunk, target.data + piece.begin, own.data + piece.begin,
-             exchange ? chunk.rank * piece_bytes : 0, piece.bytes);
+  ReduceInto(chunk, target, transfer.sources[exchange ? chunk.rank : 0],
+             Piece(chunk.index, piece_bytes, target.bytes),
+             exchange ? chunk.rank * piece_bytes : 0);
 }
 
 // The parts that the other ranks have reduced.
@@ -133,8 +172,8 @@ void ReadReducedParts(const ShmChunk& chunk) {
     const int from = (chunk.rank + i) % ranks(chunk);
     const Range part = ReducedPart(piece.bytes, transfer.reducer.element_bytes,
                                    ranks(chunk), from);
-    Move(target.data + piece.begin + part.begin, Slot(chunk, from) + part.begin,
-         part.bytes);
+    Spread(target, {piece.begin + part.begin, part.bytes},
+           Slot(chunk, from) + part.begin);
   }
 }
 
@@ -148,10 +187,9 @@ void WriteUnreduced(const ShmChunk& chunk) {
   const Range part = ReducedPart(piece.bytes, transfer.reducer.element_bytes,
                                  ranks(chunk), chunk.rank);
   std::byte* slot = Slot(chunk, chunk.rank);
-  const std::byte* data = source.data + piece.begin;
-  Move(slot, data, part.begin);
+  Collect(slot, source, {piece.begin, part.begin});
   const int64_t end = part.begin + part.bytes;
-  Move(slot + end, data + end, piece.bytes - end);
+  Collect(slot + end, source, {piece.begin + end, piece.bytes - end});
 }
 
 }  // namespace
@@ -184,18 +222,17 @@ void ReduceChunk(const ShmChunk& chunk) {
       Piece(chunk.index, chunk.segment->sizes().slot_bytes, source.bytes);
   const Range part = ReducedPart(piece.bytes, transfer.reducer.element_bytes,
                                  ranks(chunk), chunk.rank);
-  const int64_t offset = piece.begin + part.begin;
-  std::byte* result = transfer.targets[0].data + offset;
-  ReduceInto(chunk, result, source.data + offset, part.begin, part.bytes);
-  Move(Slot(chunk, chunk.rank) + part.begin, result, part.bytes);
+  const Range reduced{piece.begin + part.begin, part.bytes};
+  const ShmTarget& target = transfer.targets[0];
+  ReduceInto(chunk, target, source, reduced, part.begin);
+  Collect(Slot(chunk, chunk.rank) + part.begin, target, reduced);
 }
 
 void ReadChunk(const ShmChunk& chunk) {
   switch (chunk.transfer->kind) {
     case ShmKind::kShare:
-      return ReadShared(chunk);
     case ShmKind::kExchange:
-      return ReadParts(chunk);
+      return ReadPieces(chunk);
     case ShmKind::kShareReduce:
     case ShmKind::kExchangeReduce:
       return ReadReduced(chunk);

@@ -53,20 +53,38 @@ ShmBackend::ShmBackend(int rank, ShmGroupMemory memory,
 
 ShmBackend::~ShmBackend() { channel_->Abort(); }
 
-c10::intrusive_ptr<Work> ShmBackend::Start(OpType op,
-                                           std::vector<ShmCall> calls,
+void ShmBackend::Run(ShmCall call) {
+  const absl::Status status = channel_->Run(std::move(call.transfer), timeout_);
+  if (!status.ok()) ThrowShmError(status);
+}
+
+c10::intrusive_ptr<Work> ShmBackend::Start(OpType op, ShmCall call,
                                            std::chrono::milliseconds timeout) {
-  ShmChannel::Ticket ticket = 0;
-  Tensors outputs;
+  ShmTensors outputs = call.outputs;
+  const absl::StatusOr<ShmChannel::Ticket> ticket =
+      channel_->Start(std::move(call));
+  if (!ticket.ok()) ThrowShmError(ticket.status());
+  return WorkOf(op, *ticket, std::move(outputs), timeout);
+}
+
+c10::intrusive_ptr<Work> ShmBackend::StartAll(
+    OpType op, std::vector<ShmCall> calls, std::chrono::milliseconds timeout) {
+  ShmChannel::Ticket last = 0;
+  ShmTensors outputs;
   for (ShmCall& call : calls) {
     outputs.insert(outputs.end(), call.outputs.begin(), call.outputs.end());
-    Tensors buffers = std::move(call.inputs);
-    buffers.insert(buffers.end(), call.outputs.begin(), call.outputs.end());
-    const absl::StatusOr<ShmChannel::Ticket> started =
-        channel_->Start(std::move(call.transfer), std::move(buffers));
-    if (!started.ok()) ThrowShmError(started.status());
-    ticket = *started;
+    const absl::StatusOr<ShmChannel::Ticket> ticket =
+        channel_->Start(std::move(call));
+    if (!ticket.ok()) ThrowShmError(ticket.status());
+    last = *ticket;
   }
+  return WorkOf(op, last, std::move(outputs), timeout);
+}
+
+c10::intrusive_ptr<Work> ShmBackend::WorkOf(OpType op,
+                                            ShmChannel::Ticket ticket,
+                                            ShmTensors outputs,
+                                            std::chrono::milliseconds timeout) {
   return c10::make_intrusive<ShmWork>(
       getRank(), op, channel_, ticket, std::move(outputs),
       timeout == c10d::kUnsetTimeout ? timeout_ : timeout);
@@ -76,15 +94,7 @@ c10::intrusive_ptr<Work> ShmBackend::allreduce(
     Tensors& tensors, const c10d::AllreduceOptions& options) {
   const at::Tensor& tensor = Single(tensors);
   return Start(OpType::ALLREDUCE,
-               {AllReduceCall(tensor, tensor, options.reduceOp)},
-               options.timeout);
-}
-
-c10::intrusive_ptr<Work> ShmBackend::AllReduceInto(
-    const at::Tensor& output, const at::Tensor& input,
-    const c10d::AllreduceOptions& options) {
-  return Start(OpType::ALLREDUCE,
-               {AllReduceCall(input, output, options.reduceOp)},
+               AllReduceCall(tensor, tensor, options.reduceOp),
                options.timeout);
 }
 
@@ -93,21 +103,22 @@ c10::intrusive_ptr<Work> ShmBackend::allreduce_coalesced(
   std::vector<ShmCall> calls;
   for (const at::Tensor& tensor : tensors)
     calls.push_back(AllReduceCall(tensor, tensor, options.reduceOp));
-  return Start(OpType::ALLREDUCE_COALESCED, std::move(calls), options.timeout);
+  return StartAll(OpType::ALLREDUCE_COALESCED, std::move(calls),
+                  options.timeout);
 }
 
 c10::intrusive_ptr<Work> ShmBackend::reduce(
     Tensors& tensors, const c10d::ReduceOptions& options) {
   return Start(
       OpType::REDUCE,
-      {ReduceCall(place_, Single(tensors), options.rootRank, options.reduceOp)},
+      ReduceCall(place_, Single(tensors), options.rootRank, options.reduceOp),
       options.timeout);
 }
 
 c10::intrusive_ptr<Work> ShmBackend::broadcast(
     Tensors& tensors, const c10d::BroadcastOptions& options) {
   return Start(OpType::BROADCAST,
-               {BroadcastCall(place_, Single(tensors), options.rootRank)},
+               BroadcastCall(place_, Single(tensors), options.rootRank),
                options.timeout);
 }
 
@@ -115,7 +126,7 @@ c10::intrusive_ptr<Work> ShmBackend::allgather(
     std::vector<Tensors>& outputs, Tensors& inputs,
     const c10d::AllgatherOptions& options) {
   return Start(OpType::ALLGATHER,
-               {AllGatherCall(place_, Single(outputs), Single(inputs))},
+               AllGatherCall(place_, Single(outputs), Single(inputs)),
                options.timeout);
 }
 
@@ -123,7 +134,7 @@ c10::intrusive_ptr<Work> ShmBackend::_allgather_base(
     at::Tensor& output, at::Tensor& input,
     const c10d::AllgatherOptions& options) {
   return Start(OpType::_ALLGATHER_BASE,
-               {AllGatherIntoCall(place_, output, input)}, options.timeout);
+               AllGatherIntoCall(place_, output, input), options.timeout);
 }
 
 c10::intrusive_ptr<Work> ShmBackend::allgather_into_tensor_coalesced(
@@ -132,7 +143,7 @@ c10::intrusive_ptr<Work> ShmBackend::allgather_into_tensor_coalesced(
   std::vector<ShmCall> calls;
   for (size_t i = 0; i < inputs.size(); ++i)
     calls.push_back(AllGatherIntoCall(place_, outputs[i], inputs[i]));
-  return Start(OpType::COALESCED, std::move(calls), options.timeout);
+  return StartAll(OpType::COALESCED, std::move(calls), options.timeout);
 }
 
 c10::intrusive_ptr<Work> ShmBackend::gather(
@@ -140,8 +151,8 @@ c10::intrusive_ptr<Work> ShmBackend::gather(
     const c10d::GatherOptions& options) {
   const bool root = getRank() == options.rootRank;
   return Start(OpType::GATHER,
-               {GatherCall(place_, SingleAtRoot(outputs, root), Single(inputs),
-                           options.rootRank)},
+               GatherCall(place_, SingleAtRoot(outputs, root), Single(inputs),
+                          options.rootRank),
                options.timeout);
 }
 
@@ -150,8 +161,8 @@ c10::intrusive_ptr<Work> ShmBackend::scatter(
     const c10d::ScatterOptions& options) {
   const bool root = getRank() == options.rootRank;
   return Start(OpType::SCATTER,
-               {ScatterCall(place_, Single(outputs), SingleAtRoot(inputs, root),
-                            options.rootRank)},
+               ScatterCall(place_, Single(outputs), SingleAtRoot(inputs, root),
+                           options.rootRank),
                options.timeout);
 }
 
@@ -159,8 +170,8 @@ c10::intrusive_ptr<Work> ShmBackend::reduce_scatter(
     Tensors& outputs, std::vector<Tensors>& inputs,
     const c10d::ReduceScatterOptions& options) {
   return Start(OpType::REDUCE_SCATTER,
-               {ReduceScatterCall(place_, Single(outputs), Single(inputs),
-                                  options.reduceOp)},
+               ReduceScatterCall(place_, Single(outputs), Single(inputs),
+                                 options.reduceOp),
                options.timeout);
 }
 
@@ -168,7 +179,7 @@ c10::intrusive_ptr<Work> ShmBackend::_reduce_scatter_base(
     at::Tensor& output, at::Tensor& input,
     const c10d::ReduceScatterOptions& options) {
   return Start(OpType::_REDUCE_SCATTER_BASE,
-               {ReduceScatterFromCall(place_, output, input, options.reduceOp)},
+               ReduceScatterFromCall(place_, output, input, options.reduceOp),
                options.timeout);
 }
 
@@ -181,27 +192,26 @@ c10::intrusive_ptr<Work> ShmBackend::reduce_scatter_tensor_coalesced(
     calls.push_back(
         ReduceScatterFromCall(place_, outputs[i], inputs[i], options.reduceOp));
   }
-  return Start(OpType::COALESCED, std::move(calls), options.timeout);
+  return StartAll(OpType::COALESCED, std::move(calls), options.timeout);
 }
 
 c10::intrusive_ptr<Work> ShmBackend::alltoall_base(
     at::Tensor& output, at::Tensor& input, std::vector<int64_t>& output_splits,
     std::vector<int64_t>& input_splits, const c10d::AllToAllOptions& options) {
-  return Start(
-      OpType::ALLTOALL_BASE,
-      {AllToAllCall(place_, output, input, output_splits, input_splits)},
-      options.timeout);
+  return Start(OpType::ALLTOALL_BASE,
+               AllToAllCall(place_, output, input, output_splits, input_splits),
+               options.timeout);
 }
 
 c10::intrusive_ptr<Work> ShmBackend::alltoall(
     Tensors& outputs, Tensors& inputs, const c10d::AllToAllOptions& options) {
-  return Start(OpType::ALLTOALL, {AllToAllCall(place_, outputs, inputs)},
+  return Start(OpType::ALLTOALL, AllToAllCall(place_, outputs, inputs),
                options.timeout);
 }
 
 c10::intrusive_ptr<Work> ShmBackend::barrier(
     const c10d::BarrierOptions& options) {
-  return Start(OpType::BARRIER, {BarrierCall(place_)}, options.timeout);
+  return Start(OpType::BARRIER, BarrierCall(place_), options.timeout);
 }
 
 }  // namespace shardplane

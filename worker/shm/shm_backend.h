@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "torch/csrc/distributed/c10d/Backend.hpp"
+#include "worker/shm/channel.h"
 #include "worker/shm/rendezvous.h"
 #include "worker/shm/shm_calls.h"
 #include "worker/shm/shm_work.h"
@@ -40,10 +41,6 @@ class ShmBackend : public c10d::Backend {
   c10::intrusive_ptr<c10d::Work> allreduce(
       std::vector<at::Tensor>& tensors,
       const c10d::AllreduceOptions& options) override;
-  // Not in place: `output` is another tensor of the input's size.
-  c10::intrusive_ptr<c10d::Work> AllReduceInto(
-      const at::Tensor& output, const at::Tensor& input,
-      const c10d::AllreduceOptions& options);
   c10::intrusive_ptr<c10d::Work> allreduce_coalesced(
       std::vector<at::Tensor>& tensors,
       const c10d::AllreduceCoalescedOptions& options) override;
@@ -96,11 +93,22 @@ class ShmBackend : public c10d::Backend {
   c10::intrusive_ptr<c10d::Work> barrier(
       const c10d::BarrierOptions& options) override;
 
+  // Of worker/shm/shm_calls and shm_dim_calls: starts it and waits, which takes
+  // no work.
+  void Run(ShmCall call);
+  const ShmPlace& place() const { return place_; }
+
  private:
-  // Starts them one after the other; one work for all.
-  c10::intrusive_ptr<c10d::Work> Start(c10d::OpType op,
-                                       std::vector<ShmCall> calls,
+  c10::intrusive_ptr<c10d::Work> Start(c10d::OpType op, ShmCall call,
                                        std::chrono::milliseconds timeout);
+  // Starts them one after the other; one work for all.
+  c10::intrusive_ptr<c10d::Work> StartAll(c10d::OpType op,
+                                          std::vector<ShmCall> calls,
+                                          std::chrono::milliseconds timeout);
+  c10::intrusive_ptr<c10d::Work> WorkOf(c10d::OpType op,
+                                        ShmChannel::Ticket ticket,
+                                        ShmTensors outputs,
+                                        std::chrono::milliseconds timeout);
 
   const ShmPlace place_;
   const std::chrono::milliseconds timeout_;

@@ -16,6 +16,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "worker/shm/reductions.h"
+#include "worker/shm/shm_calls.h"
 #include "worker/shm/shm_group_for_test.h"
 
 namespace shardplane {
@@ -136,9 +137,8 @@ TEST_P(ShmBackendTest, AllReduceIntoAnotherTensor) {
     for (const int64_t size : kSizes) {
       const at::Tensor input = Input(rank, size);
       const at::Tensor output = at::empty_like(input);
-      static_cast<ShmBackend&>(backend)
-          .AllReduceInto(output, input, {})
-          ->wait();
+      static_cast<ShmBackend&>(backend).Run(
+          AllReduceCall(input, output, ReduceOp::SUM));
       EXPECT_TRUE(
           SameBits(output, Reduced(Inputs(ranks(), size), ReduceOp::SUM)));
       EXPECT_TRUE(SameBits(input, Input(rank, size)));

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "ATen/core/Tensor.h"
+#include "absl/container/inlined_vector.h"
 #include "torch/csrc/distributed/c10d/Types.hpp"
 #include "worker/shm/transfer.h"
 
@@ -15,11 +16,14 @@ namespace shardplane {
 // each reduces one part for all: two, but less work.
 inline constexpr int64_t kShmOneShotBytes = 8 * 1024;
 
+// Mostly one.
+using ShmTensors = absl::InlinedVector<at::Tensor, 2>;
+
 // A transfer and the tensors whose memory it names.
 struct ShmCall {
   ShmTransfer transfer;
-  std::vector<at::Tensor> inputs;
-  std::vector<at::Tensor> outputs;
+  ShmTensors inputs;
+  ShmTensors outputs;
 };
 
 struct ShmPlace {

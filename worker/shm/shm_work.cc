@@ -4,16 +4,27 @@
 #include <string>
 
 #include "c10/util/Exception.h"
+#include "common/errors.h"
 
 namespace shardplane {
 
-absl::StatusOr<ShmChannel::Ticket> SharedShmChannel::Start(
-    ShmTransfer transfer, std::vector<at::Tensor> buffers) {
+absl::StatusOr<ShmChannel::Ticket> SharedShmChannel::Start(ShmCall call) {
   absl::MutexLock lock(&mutex_);
   absl::StatusOr<ShmChannel::Ticket> ticket =
-      channel_->Start(std::move(transfer));
-  if (ticket.ok()) kept_.push_back({*ticket, std::move(buffers)});
+      channel_->Start(std::move(call.transfer));
+  if (ticket.ok())
+    kept_.push_back({*ticket, std::move(call.inputs), std::move(call.outputs)});
   return ticket;
+}
+
+absl::Status SharedShmChannel::Run(ShmTransfer transfer,
+                                   std::chrono::milliseconds timeout) {
+  absl::MutexLock lock(&mutex_);
+  SP_ASSIGN_OR_RETURN(const ShmChannel::Ticket ticket,
+                      channel_->Start(std::move(transfer)));
+  absl::Status status = channel_->Wait(ticket, timeout);
+  if (status.ok()) ReleaseUpTo(ticket);
+  return status;
 }
 
 absl::Status SharedShmChannel::Wait(ShmChannel::Ticket ticket,
@@ -37,7 +48,7 @@ void SharedShmChannel::ReleaseUpTo(ShmChannel::Ticket ticket) {
 
 ShmWork::ShmWork(int rank, c10d::OpType op,
                  std::shared_ptr<SharedShmChannel> channel,
-                 ShmChannel::Ticket ticket, std::vector<at::Tensor> outputs,
+                 ShmChannel::Ticket ticket, ShmTensors outputs,
                  std::chrono::milliseconds timeout)
     : c10d::Work(rank, op),
       channel_(std::move(channel)),

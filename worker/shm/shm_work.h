@@ -16,6 +16,7 @@
 #include "absl/synchronization/mutex.h"
 #include "torch/csrc/distributed/c10d/Work.hpp"
 #include "worker/shm/channel.h"
+#include "worker/shm/shm_calls.h"
 #include "worker/shm/transfer.h"
 
 namespace shardplane {
@@ -26,9 +27,10 @@ class SharedShmChannel {
   explicit SharedShmChannel(std::unique_ptr<ShmChannel> channel)
       : channel_(std::move(channel)) {}
 
-  // ShmChannel's, with the tensors whose memory the transfer names.
-  absl::StatusOr<ShmChannel::Ticket> Start(ShmTransfer transfer,
-                                           std::vector<at::Tensor> buffers);
+  // ShmChannel's.
+  absl::StatusOr<ShmChannel::Ticket> Start(ShmCall call);
+  // Both at once: the caller keeps the tensors, whose memory it is.
+  absl::Status Run(ShmTransfer transfer, std::chrono::milliseconds timeout);
   absl::Status Wait(ShmChannel::Ticket ticket,
                     std::chrono::milliseconds timeout);
   absl::StatusOr<bool> Test(ShmChannel::Ticket ticket);
@@ -38,7 +40,8 @@ class SharedShmChannel {
  private:
   struct Kept {
     ShmChannel::Ticket ticket;
-    std::vector<at::Tensor> buffers;
+    ShmTensors inputs;
+    ShmTensors outputs;
   };
   void ReleaseUpTo(ShmChannel::Ticket ticket)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -56,13 +59,15 @@ class ShmWork : public c10d::Work {
  public:
   // Completed by `ticket`; `timeout` of a wait that names none.
   ShmWork(int rank, c10d::OpType op, std::shared_ptr<SharedShmChannel> channel,
-          ShmChannel::Ticket ticket, std::vector<at::Tensor> outputs,
+          ShmChannel::Ticket ticket, ShmTensors outputs,
           std::chrono::milliseconds timeout);
 
   bool isCompleted() override;
   // Throws c10::DistBackendError, as every later call does.
   bool wait(std::chrono::milliseconds timeout) override;
-  std::vector<at::Tensor> result() override { return outputs_; }
+  std::vector<at::Tensor> result() override {
+    return {outputs_.begin(), outputs_.end()};
+  }
   // The whole backend's collectives.
   void abort() override { channel_->Abort(); }
 
@@ -71,7 +76,7 @@ class ShmWork : public c10d::Work {
 
   const std::shared_ptr<SharedShmChannel> channel_;  // with other works
   const ShmChannel::Ticket ticket_;
-  const std::vector<at::Tensor> outputs_;
+  const ShmTensors outputs_;
   const std::chrono::milliseconds timeout_;
 };
 

@@ -5,7 +5,8 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <vector>
+
+#include "absl/container/inlined_vector.h"
 
 namespace shardplane {
 
@@ -19,14 +20,24 @@ struct ShmReducer {
   uint32_t id = 0;
 };
 
+// `bytes` in all: run_bytes of them every stride_bytes, or, where run_bytes is
+// 0, one after the other. Six bytes in runs of two every five: ab...cd...ef.
+// Whole elements a run where they are reduced. In slots they lie together.
 struct ShmSource {
   const std::byte* data = nullptr;
   int64_t bytes = 0;
+  int64_t run_bytes = 0;
+  int64_t stride_bytes = 0;
 };
 struct ShmTarget {
   std::byte* data = nullptr;
   int64_t bytes = 0;
+  int64_t run_bytes = 0;
+  int64_t stride_bytes = 0;
 };
+// One a rank, of which there are few.
+using ShmSources = absl::InlinedVector<ShmSource, 4>;
+using ShmTargets = absl::InlinedVector<ShmTarget, 4>;
 
 enum class ShmKind : uint8_t {
   // Each rank's one source goes to all that have a target for it; every rank
@@ -47,9 +58,9 @@ struct ShmTransfer {
   ShmKind kind = ShmKind::kShare;
   // kShare, kShareReduce and kReduceShare: sources[0], empty on a rank that has
   // nothing to say. Exchanges: one a rank, or none.
-  std::vector<ShmSource> sources;
+  ShmSources sources;
   // kShare and kExchange: one a rank (empty: not wanted), or none. Else one.
-  std::vector<ShmTarget> targets;
+  ShmTargets targets;
   ShmReducer reducer;  // where the kind reduces
   // The longest piece of any rank in bytes, by which ranks agree on the number
   // of chunks; -1: not known here, the ranks tell each other first.
