@@ -30,7 +30,7 @@ void BareMoves::Run(const ShmTransfer& transfer) {
                          .segment = segment_.get(),
                          .rank = rank_,
                          .index = i,
-                         .sequence = static_cast<uint64_t>(i)};
+                         .sequence = sequence_++};
     WriteChunk(chunk);
     if (i == 0) Barrier();
     if (HasReduceStep(transfer.kind)) {

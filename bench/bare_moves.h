@@ -28,6 +28,7 @@ class BareMoves {
   const std::shared_ptr<const ShmSegment> segment_;  // shared by all ranks
   const int rank_;
   uint64_t barriers_ = 0;
+  uint64_t sequence_ = 0;  // of chunks: slots in turn, as a channel's
 };
 
 }  // namespace shardplane
