@@ -9,10 +9,8 @@ collective, of many that follow one another without a pause.
 """
 
 import argparse
-import json
-import os
-import subprocess
 
+from measure.collective_times import run
 from measure.figures import Figures, machine, print_table, spread
 
 SIDES = ["shm", "gloo", "limit"]
@@ -47,18 +45,6 @@ def label_of(size):
     return f"{size} B"
 
 
-def run(ranks, op, size, options):
-    """Side -> seconds of a collective, one a round."""
-    binary = os.path.join(os.environ["SHARDPLANE_BIN_DIR"], "bench",
-                          "collectives")
-    done = subprocess.run(
-        [binary, f"--ranks={ranks}", f"--op={op}", f"--bytes={size}",
-         f"--rounds={options.rounds}", f"--seconds={options.round_seconds}"],
-        check=True, text=True, stdout=subprocess.PIPE,
-        env=dict(os.environ, OMP_NUM_THREADS="1"))
-    return json.loads(done.stdout)
-
-
 def main(arguments=None):
     parser = argparse.ArgumentParser(
         prog="./shardplane bench collectives", description=__doc__,
@@ -85,7 +71,7 @@ def main(arguments=None):
         for ranks in options.ranks:
             for size in options.sizes:
                 of = {"op": op, "ranks": ranks, "bytes": size}
-                seconds = run(ranks, op, size, options)
+                seconds = run(ranks, op, size, options.rounds, options.round_seconds)
                 triples = {side: figures.add("seconds", "s", seconds[side],
                                              side=side, **of)
                            for side in SIDES}

@@ -67,14 +67,14 @@ class Sampler:
 def sample(side, name, options):
     """(CPU seconds a step of rank 0, lines of its stacks)."""
     side.prepare(name, WARM_UP)
-    seconds, _ = side.run(WARM_UP)
+    seconds, _ = side.run("shardplane", WARM_UP)
     steps = max(1, round(options.seconds * WARM_UP / seconds))
     pid = side.worker_pids()[0]
     with tempfile.TemporaryDirectory() as folder:
         sampler = Sampler(pid, os.path.join(folder, "perf.data"))
         with sampler:
             before = cpu_seconds(pid)
-            side.run(steps)
+            side.run("shardplane", steps)
             cpu = (cpu_seconds(pid) - before) / steps
         lines = sampler.lines()
     side.forget()

@@ -7,10 +7,16 @@ all ranks. Warm-up and torch.compile's compilation are left out for all alike;
 the latter is printed. Before the clock runs, the losses of the warm-up must
 agree. Sides:
 
-  shardplane  a cluster of this machine; the batch travels with each step
+  shardplane  a cluster of this machine, through m.train; the batch travels
+              with each step
+  one_by_one  the same through m.step: a step is sent when the one before is
+              answered and its loss read
   eager       PyTorch's parallelize_module, DTensor over Gloo, as many ranks
   compile     the same with torch.compile (of a Transformer, block by block)
   plain       PyTorch in one process, the model not cut
+  local       the operators that one rank has, in PyTorch and without
+              collectives, on as many processes at once: what they take at
+              least on this machine
 
 A ratio is the other side's time over Shardplane's, of the same round: above 1
 Shardplane is the faster one.
@@ -61,7 +67,7 @@ def main(arguments=None):
     parser.add_argument("--rounds", type=positive, default=11)
     parser.add_argument("--steps", type=positive, metavar="N",
                         help="of each side in a round; default: as many as "
-                             "the slowest side does in --round-seconds")
+                             "it does in --round-seconds")
     parser.add_argument("--round-seconds", type=float, default=0.5)
     parser.add_argument("--no-compile", action="store_true",
                         help="leave torch.compile out")

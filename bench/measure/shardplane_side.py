@@ -1,5 +1,6 @@
 """Shardplane's side: a cluster of this machine."""
 
+import itertools
 import time
 import warnings
 
@@ -16,7 +17,8 @@ class ShardplaneSide:
         self._ranks = ranks
         self._cluster = sp.LocalCluster(workers=ranks)
         self._handle = None
-        self.timings = []  # (seconds of the call, StepTiming) of each step
+        self._timings = []  # of the steps of this run
+        self.timings = []  # (seconds a step, its StepTimings) of each run
 
     def prepare(self, name, steps):
         """(seconds of the first step, losses of `steps` steps)."""
@@ -34,15 +36,24 @@ class ShardplaneSide:
         losses = [self._step()]
         first = time.perf_counter() - start
         losses += [self._step() for _ in range(steps - 1)]
-        self.timings.clear()
         return first, losses
 
-    def run(self, steps):
-        """(seconds, last loss); each loss is read before the next step."""
+    def run(self, side, steps):
+        """(seconds, last loss)."""
+        self._timings.clear()
         start = time.perf_counter()
-        for _ in range(steps):
-            loss = self._step()
-        return time.perf_counter() - start, loss
+        loss = SIDES[side](self, steps)
+        seconds = time.perf_counter() - start
+        if side == "shardplane":
+            self.timings.append((seconds / steps, list(self._timings)))
+        return seconds, loss
+
+    def collectives(self):
+        """Of the last step: phase -> kind -> number, and -> bytes."""
+        return [{phase: kinds for phase, kinds in of.items()
+                 if phase != "materialize"}
+                for of in (self._handle.comm_counts(),
+                           self._handle.comm_bytes())]
 
     def forget(self):
         self._handle.close()
@@ -55,10 +66,27 @@ class ShardplaneSide:
     def close(self):
         self._cluster.close()
 
+    def _train(self, steps):
+        """Steps over one stream."""
+        batch = self._inputs, self._targets
+        losses = self._handle.train(itertools.repeat(batch, steps),
+                                    optimizer=self._optimizer)
+        for loss in losses:
+            last = loss.item()
+            self._timings.append(self._handle.last_timing())
+        return last
+
+    def _one_by_one(self, steps):
+        """Each loss is read before the next step is sent."""
+        for _ in range(steps):
+            last = self._step()
+        return last
+
     def _step(self):
-        start = time.perf_counter()
-        loss = self._handle.step(*self._inputs, targets=self._targets,
+        return self._handle.step(*self._inputs, targets=self._targets,
                                  optimizer=self._optimizer).item()
-        self.timings.append((time.perf_counter() - start,
-                             self._handle.last_timing()))
-        return loss
+
+
+# pylint: disable=protected-access
+SIDES = {"shardplane": ShardplaneSide._train,
+         "one_by_one": ShardplaneSide._one_by_one}

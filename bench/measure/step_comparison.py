@@ -1,21 +1,25 @@
 """`bench step`: the sides in turns, and what came of it."""
 
 import math
+import statistics
 import sys
 
 import torch
 
 from measure.cases import CASES
-from measure.figures import Figures, machine, print_table, spread
+from measure.collective_times import sum_of
+from measure.figures import Figures, machine, print_table, quartiles, spread
 from measure.shardplane_side import ShardplaneSide
 from measure.torch_ranks import TorchRanks
 
 WARM_UP = 3
 # Relative: sums of float32 in another order.
 MAX_LOSS_DIFFERENCE = 1e-3
-MAX_STEPS = 50
-NAMES = {"shardplane": "Shardplane", "eager": "DTensor",
-         "compile": "DTensor, compiled", "plain": "PyTorch, not cut"}
+MAX_STEPS = 200
+MIN_STEPS = 2
+NAMES = {"shardplane": "Shardplane", "one_by_one": "one by one",
+         "eager": "DTensor", "compile": "DTensor, compiled",
+         "plain": "PyTorch, not cut", "local": "a rank's operators"}
 
 
 class Sides:
@@ -24,15 +28,13 @@ class Sides:
     def __init__(self, options):
         self._options = options
         self._processes = []
-        self.names = ["shardplane", "eager"]
-        if not options.no_compile:
-            self.names.append("compile")
-        self.names.append("plain")
+        self.names = [name for name in NAMES
+                      if name != "compile" or not options.no_compile]
 
     def __enter__(self):
         try:
             self.shardplane = self._start(ShardplaneSide)
-            self._dtensor = self._start(TorchRanks)
+            self._ranks = self._start(TorchRanks)
             self._plain = self._start(lambda _: TorchRanks(None))
         except BaseException:
             self.__exit__()
@@ -51,22 +53,20 @@ class Sides:
         """(seconds of the first step, losses of the warm-up)."""
         if side == "shardplane":
             return self.shardplane.prepare(case, WARM_UP)
-        return self._ranks_of(side).prepare(case, side, WARM_UP)
+        return self._of(side).prepare(case, side, WARM_UP)
 
     def run(self, side, steps):
         """Seconds a step."""
-        if side == "shardplane":
-            seconds, _ = self.shardplane.run(steps)
-        else:
-            seconds, _ = self._ranks_of(side).run(side, steps)
+        seconds, _ = self._of(side).run(side, steps)
         return seconds / steps
 
     def forget(self):
         for process in self._processes:
             process.forget()
 
-    def _ranks_of(self, side):
-        return self._plain if side == "plain" else self._dtensor
+    def _of(self, side):
+        return {"shardplane": self.shardplane, "one_by_one": self.shardplane,
+                "plain": self._plain}.get(side, self._ranks)
 
 
 def check_losses(case, losses):
@@ -80,20 +80,24 @@ def check_losses(case, losses):
 
 
 def steps_of_a_round(sides, options):
-    """So many that the slowest side takes about that long."""
+    """Side -> so many that it takes about the time of a round."""
     if options.steps:
-        return options.steps
-    slowest = max(sides.run(side, 1) for side in sides.names)
-    return max(1, min(MAX_STEPS, round(options.round_seconds / slowest)))
+        return dict.fromkeys(sides.names, options.steps)
+    return {side: max(MIN_STEPS, min(MAX_STEPS, round(
+        options.round_seconds / sides.run(side, MIN_STEPS))))
+            for side in sides.names}
 
 
 def measure(sides, name, options, figures):
     """Seconds a step by side, one entry a round."""
     first, losses = {}, {}
     for side in sides.names:
+        if side == "one_by_one":
+            continue  # the same deployment
         first[side], losses[side] = sides.prepare(side, name)
         figures.add("first_step_seconds", "s", [first[side]], model=name,
                     side=side)
+    del losses["local"]  # of another model
     check_losses(name, losses)
     steps = steps_of_a_round(sides, options)
     sides.shardplane.timings.clear()
@@ -101,11 +105,12 @@ def measure(sides, name, options, figures):
     order = list(sides.names)
     for _ in range(options.rounds):
         for side in order:
-            seconds[side].append(sides.run(side, steps))
+            seconds[side].append(sides.run(side, steps[side]))
         order.append(order.pop(0))
-    print(f"{name}: {options.rounds} rounds of {steps} steps; first step "
-          f"(compilation included): " + ", ".join(
-              f"{side} {first[side]:.1f} s" for side in sides.names),
+    print(f"{name}: {options.rounds} rounds; steps of each: "
+          + ", ".join(f"{side} {n}" for side, n in steps.items())
+          + "; first step (compilation included): "
+          + ", ".join(f"{side} {s:.1f} s" for side, s in first.items()),
           flush=True)
     return seconds
 
@@ -116,7 +121,7 @@ def add_times(figures, name, seconds):
     for side, values in seconds.items():
         times.append(spread(figures.add(
             "step_seconds", "s", values, model=name, side=side), 1e3))
-        if side == "shardplane":
+        if side in ("shardplane", "local"):
             continue
         paired = [other / own
                   for other, own in zip(values, seconds["shardplane"])]
@@ -125,27 +130,41 @@ def add_times(figures, name, seconds):
     return times, ratios
 
 
-# Where a step of Shardplane's goes: name -> seconds, of the whole call and its
-# StepTiming. Collectives include waiting for the other ranks, the update its
-# own RPC.
+def add_floor(figures, name, seconds, collectives):
+    """Cells: what a step takes at least, operators and collectives one after
+    the other, and how much more it takes. `collectives`: their seconds."""
+    figures.add("collectives_alone_seconds", "s", [collectives], model=name)
+    over = [own / (local + collectives) for own, local in zip(
+        seconds["shardplane"], seconds["local"])]
+    floor = [local + collectives for local in seconds["local"]]
+    return [name,
+            spread(quartiles(seconds["local"]), 1e3),
+            f"{1e3 * collectives:.1f}",
+            spread(figures.add("floor_seconds", "s", floor, model=name), 1e3),
+            spread(figures.add("over_floor", "1", over, model=name), digits=2)]
+
+
+# Where a step of Shardplane's goes: name -> seconds, of its share of a run and
+# its StepTiming. Collectives include waiting for the other ranks; steps of a
+# stream follow one another on the workers, so what is left is what client and
+# coordinator add.
 PARTS = {
-    "step": lambda call, t: call,
-    "client": lambda call, t: call - t.seconds,
-    "RPC, coordinator": lambda call, t: (
-        t.seconds - t.run_seconds - t.commit_call_seconds),
-    "operators": lambda call, t: t.run_seconds - t.collective_seconds,
-    "collectives": lambda call, t: t.collective_seconds,
-    "update": lambda call, t: t.commit_call_seconds,
+    "step": lambda step, t: step,
+    "operators": lambda step, t: t.run_seconds - t.collective_seconds,
+    "collectives": lambda step, t: t.collective_seconds,
+    "update": lambda step, t: t.commit_call_seconds,
+    "beside": lambda step, t: step - t.run_seconds - t.commit_call_seconds,
 }
 
 
-def add_parts(figures, name, timings):
-    """Cells of times in ms."""
+def add_parts(figures, name, runs):
+    """Cells of times in ms. `runs`: as ShardplaneSide.timings has them."""
     row = [name]
     for part, seconds_of in PARTS.items():
-        row.append(spread(figures.add(
-            "part_seconds", "s", [seconds_of(*t) for t in timings],
-            model=name, part=part), 1e3))
+        means = [statistics.mean(seconds_of(step, t) for t in timings)
+                 for step, timings in runs]
+        row.append(spread(figures.add("part_seconds", "s", means, model=name,
+                                      part=part), 1e3))
     return row
 
 
@@ -159,7 +178,7 @@ def compare(options):
     figures = Figures("step")
     print(f"{machine()}; torch {torch.__version__}; {options.ranks} ranks of "
           "1 thread", flush=True)
-    times, ratios, parts = [], [], []
+    times, ratios, parts, floors = [], [], [], []
     with Sides(options) as sides:
         for name in options.models:
             seconds = measure(sides, name, options, figures)
@@ -167,13 +186,20 @@ def compare(options):
             times.append(time_cells)
             ratios.append(ratio_cells)
             parts.append(add_parts(figures, name, sides.shardplane.timings))
+            floors.append(add_floor(
+                figures, name, seconds,
+                sum_of(options.ranks, *sides.shardplane.collectives())))
             sides.forget()
         heads = [NAMES[side] for side in sides.names]
     title("Milliseconds a step: median (quartiles)")
     print_table([["model", *heads], *times])
     title("Their time over Shardplane's, paired: median (quartiles)")
-    print_table([["model", *heads[1:]], *ratios])
-    title("Where Shardplane's milliseconds go, on the slowest rank")
+    print_table([["model", *heads[1:-1]], *ratios])
+    title("Milliseconds at least: a rank's operators, on all ranks at once, and "
+          "the collectives alone; and the step over that")
+    print_table([["model", "operators", "collectives", "together", "step over"],
+                 *floors])
+    title("Where Shardplane's milliseconds go, on each step's slowest rank")
     print_table([["model", *PARTS], *parts])
     title("Models")
     print_table([[name, CASES[name].title] for name in options.models])

@@ -15,6 +15,7 @@ from torch.distributed.tensor.parallel import (loss_parallel,
                                                parallelize_module)
 
 from measure.cases import CASES, Attention, Transformer
+from measure.local_parts import LocalTrainer
 
 _SECONDS = 1800  # for any one command; compiling on a busy machine takes long
 
@@ -78,7 +79,10 @@ class Rank:
 
     def prepare(self, case, variant, steps):
         """(seconds of the first step, losses of `steps` steps)."""
-        trainer = Trainer(CASES[case], self._mesh, variant == "compile")
+        if variant == "local":
+            trainer = LocalTrainer(case, self._ranks)
+        else:
+            trainer = Trainer(CASES[case], self._mesh, variant == "compile")
         start = time.perf_counter()
         losses = [trainer.step()]
         first = time.perf_counter() - start
