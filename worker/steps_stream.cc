@@ -11,10 +11,12 @@ namespace shardplane {
 
 namespace pb = ::shardplane::v1;
 
-bool AnswersLeave(int ready, int under_way, absl::Duration since_last) {
+bool AnswersLeave(uint64_t first, uint64_t last, int under_way,
+                  absl::Duration since_last) {
   constexpr int kTogether = 8;
-  constexpr absl::Duration kSoon = absl::Milliseconds(2);
-  return under_way == 0 || ready >= kTogether || since_last >= kSoon;
+  constexpr absl::Duration kSoon = absl::Milliseconds(10);
+  return under_way == 0 || last / kTogether > (first - 1) / kTogether ||
+         since_last >= kSoon;
 }
 
 std::shared_ptr<StepsStream> StepsStream::Start(GangWorker* worker) {
@@ -98,7 +100,9 @@ void StepsStream::OnWriteDone(bool ok) {
 bool StepsStream::HasToWrite() const {
   const int ready = collected_.steps_size();
   return !writing_ && ready > 0 &&
-         AnswersLeave(ready, open_ - ready, absl::Now() - last_left_);
+         AnswersLeave(collected_.steps(0).step(),
+                      collected_.steps(ready - 1).step(), open_ - ready,
+                      absl::Now() - last_left_);
 }
 
 StepsStream::Action StepsStream::Next() {

@@ -16,10 +16,13 @@
 
 namespace shardplane {
 
-// Whether answers that are ready leave now. A message costs more than a short
-// step: while further steps are under way, those that follow one another fast
-// travel together. `since_last`: since the message before left.
-bool AnswersLeave(int ready, int under_way, absl::Duration since_last);
+// Whether answers, those of steps `first` to `last`, leave now. A message costs
+// more than a short step: while further steps are under way, those that follow
+// one another fast travel together, on all ranks up to the same number, since
+// only what all have answered is over. `since_last`: since the message before
+// left.
+bool AnswersLeave(uint64_t first, uint64_t last, int under_way,
+                  absl::Duration since_last);
 
 // A reactor that never blocks: it reads on while steps run on the executor's
 // thread, in order. Answers that become ready while a message is on its way

@@ -182,18 +182,19 @@ TEST_F(StepsStreamTest, AnswersThatWaitLeaveTogether) {
 }
 
 TEST(AnswersLeaveTest, WhereNothingElseIsUnderWay) {
-  EXPECT_TRUE(AnswersLeave(1, 0, absl::ZeroDuration()));
+  EXPECT_TRUE(AnswersLeave(1, 1, 0, absl::ZeroDuration()));
 }
 
 TEST(AnswersLeaveTest, AtOnceWhereStepsAreLong) {
-  EXPECT_TRUE(AnswersLeave(1, 5, absl::Milliseconds(2)));
-  EXPECT_TRUE(AnswersLeave(1, 5, absl::InfiniteDuration()));
+  EXPECT_TRUE(AnswersLeave(1, 1, 5, absl::Milliseconds(10)));
+  EXPECT_TRUE(AnswersLeave(1, 1, 5, absl::InfiniteDuration()));
 }
 
 TEST(AnswersLeaveTest, TogetherWhereStepsAreShort) {
-  EXPECT_FALSE(AnswersLeave(1, 5, absl::Microseconds(300)));
-  EXPECT_FALSE(AnswersLeave(7, 1, absl::Microseconds(300)));
-  EXPECT_TRUE(AnswersLeave(8, 5, absl::Microseconds(300)));
+  EXPECT_FALSE(AnswersLeave(9, 9, 5, absl::Microseconds(300)));
+  EXPECT_FALSE(AnswersLeave(9, 15, 1, absl::Microseconds(300)));
+  EXPECT_TRUE(AnswersLeave(9, 16, 5, absl::Microseconds(300)));
+  EXPECT_TRUE(AnswersLeave(16, 17, 5, absl::Microseconds(300)));
 }
 
 TEST_F(StepsStreamTest, ShortStepsAreAnsweredTogether) {

@@ -42,17 +42,20 @@ def type_of(tensor, where):
                          shape=[int(size) for size in tensor.shape])
 
 
-# As numpy has them: such a tensor's bytes are had without torch's operators,
-# each of which lets other threads in.
-_NUMPYS = frozenset(_DTYPES) - {torch.bfloat16}
+# As numpy has them: such a tensor's bytes are had, or made a tensor, without
+# torch's operators, each of which lets other threads in.
+_NUMPYS = {dtype: torch.empty(0, dtype=dtype).numpy().dtype
+           for dtype in _DTYPES if dtype != torch.bfloat16}
 
 
 def to_array(tensor):
     """All bytes of a tensor as a flat uint8 array; a view where it can be."""
     if (tensor.dtype in _NUMPYS and not tensor.requires_grad and
-            tensor.device.type == "cpu" and tensor.is_contiguous() and
-            not tensor.is_neg()):
-        return tensor.numpy().reshape(-1).view(np.uint8)
+            tensor.device.type == "cpu" and tensor.is_contiguous()):
+        try:
+            return tensor.numpy().reshape(-1).view(np.uint8)
+        except RuntimeError:
+            pass  # of its numbers' signs numpy would know nothing
     tensor = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
     return tensor.reshape(-1).view(torch.uint8).numpy()
 
@@ -64,6 +67,9 @@ def from_bytes(type_, data):
         return torch.empty(tuple(type_.shape), dtype=dtype)
     if not isinstance(data, bytearray):
         data = bytearray(data)
+    if dtype in _NUMPYS:
+        array = np.frombuffer(data, _NUMPYS[dtype])
+        return torch.from_numpy(array.reshape(tuple(type_.shape)))
     return torch.frombuffer(data, dtype=dtype).reshape(tuple(type_.shape))
 
 
