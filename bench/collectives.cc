@@ -48,8 +48,12 @@ struct Options {
 
 // The buffers of one rank: f32.
 struct Buffers {
+  Buffers(at::Tensor from, at::Tensor to)
+      : input(std::move(from)), output(std::move(to)), outputs{output} {}
+
   at::Tensor input;
   at::Tensor output;
+  std::vector<at::Tensor> outputs;  // as c10d takes it
 };
 
 Buffers MakeBuffers(const Options& options, int rank) {
@@ -67,12 +71,11 @@ Buffers MakeBuffers(const Options& options, int rank) {
 // Starts and awaits the collective, from input to output; an all-reduce and a
 // broadcast work on `output` in place.
 void RunOn(c10d::Backend& backend, const Options& options, Buffers& buffers) {
-  std::vector<at::Tensor> output{buffers.output};
   c10::intrusive_ptr<c10d::Work> work;
   if (options.op == "all_reduce") {
-    work = backend.allreduce(output);
+    work = backend.allreduce(buffers.outputs);
   } else if (options.op == "broadcast") {
-    work = backend.broadcast(output);
+    work = backend.broadcast(buffers.outputs);
   } else if (options.op == "all_gather") {
     work = backend._allgather_base(buffers.output, buffers.input);
   } else if (options.op == "reduce_scatter") {
@@ -132,7 +135,7 @@ bool SameResults(const Options& options, int rank, c10d::Backend& one,
   Buffers first = MakeBuffers(options, rank);
   first.output.copy_(
       first.output.sizes() == first.input.sizes() ? first.input : first.output);
-  Buffers second{first.input.clone(), first.output.clone()};
+  Buffers second(first.input.clone(), first.output.clone());
   RunOn(one, options, first);
   RunOn(other, options, second);
   return at::allclose(first.output, second.output);

@@ -314,13 +314,19 @@ ShmChannel::Condition ShmChannel::ConditionOf(const Running& running) const {
   return {};
 }
 
-uint64_t ShmChannel::Lagging(const Condition& condition) const {
+uint64_t ShmChannel::Lagging(const Condition& condition) {
   uint64_t lagging = 0;
   for (uint64_t left = condition.ranks; left != 0; left &= left - 1) {
     const int rank = absl::countr_zero(left);
-    if ((control(rank).*condition.counter).load() < condition.value) {
-      lagging |= uint64_t{1} << rank;
+    if (condition.counter == &ShmControl::consumed) {
+      // The line is the other rank's; mostly the last look is enough.
+      uint64_t& seen = consumed_[rank];
+      if (seen < condition.value) seen = control(rank).consumed.load();
+      if (seen >= condition.value) continue;
+    } else if ((control(rank).*condition.counter).load() >= condition.value) {
+      continue;
     }
+    lagging |= uint64_t{1} << rank;
   }
   return lagging;
 }
@@ -339,7 +345,7 @@ absl::Status ShmChannel::CheckTags(const Running& running,
   return absl::OkStatus();
 }
 
-absl::Status ShmChannel::CheckPeers(const Condition& condition) const {
+absl::Status ShmChannel::CheckPeers(const Condition& condition) {
   if (aborted_.load()) return Aborted();
   for (uint64_t left = Lagging(condition); left != 0; left &= left - 1) {
     const int rank = absl::countr_zero(left);

@@ -3,6 +3,7 @@
 #ifndef SHARDPLANE_WORKER_SHM_CHANNEL_H_
 #define SHARDPLANE_WORKER_SHM_CHANNEL_H_
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -113,13 +114,13 @@ class ShmChannel {
   void RingOthers();
 
   Condition ConditionOf(const Running& running) const;
-  uint64_t Lagging(const Condition& condition) const;
+  uint64_t Lagging(const Condition& condition);
   absl::Status CheckTags(const Running& running,
                          const Condition& condition) const;
   // Until the first transfer's next step can be taken.
   absl::Status AwaitFirst(std::chrono::milliseconds timeout);
   // OK while there is still hope for all of them.
-  absl::Status CheckPeers(const Condition& condition) const;
+  absl::Status CheckPeers(const Condition& condition);
   absl::Status Break(absl::Status status);
 
   const std::shared_ptr<const ShmSegment> segment_;
@@ -137,6 +138,8 @@ class ShmChannel {
   Ticket done_ = 0;  // all up to it
   uint64_t next_publication_ = 0;
   uint64_t next_chunk_ = 0;
+  // What each rank had consumed when last looked at.
+  std::array<uint64_t, kMaxShmRanks> consumed_ = {};
 };
 
 }  // namespace shardplane

@@ -130,8 +130,8 @@ ShmCall AllReduceCall(const at::Tensor& input, const at::Tensor& output,
                        Signature(OpType::ALLREDUCE, input.scalar_type())
                            .Add(bytes)
                            .hash()},
-      .inputs = {input},
-      .outputs = {output}};
+      .inputs = ShmTensors(1, input),
+      .outputs = ShmTensors(1, output)};
 }
 
 ShmCall ReduceCall(const ShmPlace& place, const at::Tensor& tensor,
@@ -157,7 +157,7 @@ ShmCall BroadcastCall(const ShmPlace& place, const at::Tensor& tensor,
                                              .Add(BytesOf(tensor))
                                              .hash()},
                .inputs = {},
-               .outputs = {tensor}};
+               .outputs = ShmTensors(1, tensor)};
   if (place.rank == root) {
     call.transfer.sources = {SourceOf(tensor)};
   } else {
@@ -175,7 +175,7 @@ ShmCall AllGatherCall(const ShmPlace& place, Tensors outputs,
             c10::str("an output of ", BytesOf(input), " bytes for this rank"),
             BytesOf(outputs[place.rank]));
   return {.transfer = AllGatherTransfer(TargetsOf(outputs), input),
-          .inputs = {input},
+          .inputs = ShmTensors(1, input),
           .outputs = ListOf(std::move(outputs))};
 }
 
@@ -187,8 +187,8 @@ ShmCall AllGatherIntoCall(const ShmPlace& place, const at::Tensor& output,
   CheckElements("an output", input.numel() * place.size, output);
   return {.transfer = AllGatherTransfer(
               Cut<ShmTarget>(output, EqualParts(output, place.size)), input),
-          .inputs = {input},
-          .outputs = {output}};
+          .inputs = ShmTensors(1, input),
+          .outputs = ShmTensors(1, output)};
 }
 
 ShmCall GatherCall(const ShmPlace& place, Tensors outputs,
@@ -205,7 +205,7 @@ ShmCall GatherCall(const ShmPlace& place, Tensors outputs,
                                     .Add(root)
                                     .Add(BytesOf(input))
                                     .hash()},
-      .inputs = {input},
+      .inputs = ShmTensors(1, input),
       .outputs = {}};
   if (place.rank == root) {
     CheckPerRank(outputs, place, input);
@@ -232,7 +232,7 @@ ShmCall ScatterCall(const ShmPlace& place, const at::Tensor& output,
                                     .Add(BytesOf(output))
                                     .hash()},
       .inputs = {},
-      .outputs = {output}};
+      .outputs = ShmTensors(1, output)};
   call.transfer.targets[root] = TargetOf(output);
   if (place.rank == root) {
     CheckPerRank(inputs, place, output);
@@ -253,7 +253,7 @@ ShmCall ReduceScatterCall(const ShmPlace& place, const at::Tensor& output,
             BytesOf(inputs[place.rank]));
   return {.transfer = ReduceScatterTransfer(output, SourcesOf(inputs), op),
           .inputs = ListOf(std::move(inputs)),
-          .outputs = {output}};
+          .outputs = ShmTensors(1, output)};
 }
 
 ShmCall ReduceScatterFromCall(const ShmPlace& place, const at::Tensor& output,
@@ -265,8 +265,8 @@ ShmCall ReduceScatterFromCall(const ShmPlace& place, const at::Tensor& output,
   CheckElements("an input", output.numel() * place.size, input);
   return {.transfer = ReduceScatterTransfer(
               output, Cut<ShmSource>(input, EqualParts(input, place.size)), op),
-          .inputs = {input},
-          .outputs = {output}};
+          .inputs = ShmTensors(1, input),
+          .outputs = ShmTensors(1, output)};
 }
 
 ShmCall AllToAllCall(const ShmPlace& place, Tensors outputs, Tensors inputs) {
@@ -296,8 +296,8 @@ ShmCall AllToAllCall(const ShmPlace& place, const at::Tensor& output,
           place,
           Cut<ShmTarget>(output, SplitBytes(output, output_splits, place.size)),
           std::move(sources), input.scalar_type(), longest),
-      .inputs = {input},
-      .outputs = {output}};
+      .inputs = ShmTensors(1, input),
+      .outputs = ShmTensors(1, output)};
 }
 
 ShmCall BarrierCall(const ShmPlace& place) {

@@ -66,8 +66,8 @@ ShmCall AllGatherAlongCall(const ShmPlace& place, const at::Tensor& output,
   CheckChunk(place, input, output, dim);
   return {.transfer = AllGatherTransfer(
               CutAlong<ShmTarget>(output, dim, place.size), input),
-          .inputs = {input},
-          .outputs = {output}};
+          .inputs = ShmTensors(1, input),
+          .outputs = ShmTensors(1, output)};
 }
 
 ShmCall ReduceScatterAlongCall(const ShmPlace& place, const at::Tensor& output,
@@ -77,8 +77,8 @@ ShmCall ReduceScatterAlongCall(const ShmPlace& place, const at::Tensor& output,
   CheckChunk(place, output, input, dim);
   return {.transfer = ReduceScatterTransfer(
               output, CutAlong<ShmSource>(input, dim, place.size), op),
-          .inputs = {input},
-          .outputs = {output}};
+          .inputs = ShmTensors(1, input),
+          .outputs = ShmTensors(1, output)};
 }
 
 ShmCall AllToAllAlongCall(const ShmPlace& place, const at::Tensor& output,
@@ -112,8 +112,8 @@ ShmCall AllToAllAlongCall(const ShmPlace& place, const at::Tensor& output,
                    .reducer = {},
                    .longest = longest,
                    .signature = signature},
-      .inputs = {input},
-      .outputs = {output}};
+      .inputs = ShmTensors(1, input),
+      .outputs = ShmTensors(1, output)};
 }
 
 }  // namespace shardplane
