@@ -227,7 +227,7 @@ TEST_P(RendezvousProcessTest, ADeathEndsAWait) {
                        {.rank = rank,
                         .timeout = std::chrono::minutes(10),
                         .patience = DefaultPatience(kRanks)});
-    std::vector<ShmTarget> all(kRanks);
+    ShmTargets all(kRanks);
     std::byte bytes[kRanks];
     for (int i = 0; i < kRanks; ++i) all[i] = {&bytes[i], 1};
     const auto ticket = channel.Start({.kind = ShmKind::kShare,
