@@ -17,10 +17,10 @@
 #include "absl/random/random.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "coordinator/coordinator_server.h"
 #include "coordinator/grpc_worker_client.h"
+#include "proto/message_process.h"
 #include "telemetry/http_server.h"
 #include "telemetry/metrics.h"
 
@@ -96,9 +96,7 @@ int Fail(absl::string_view what, const absl::Status& status) {
 }
 
 int Main() {
-  // gRPC's locks are Abseil's too. Debian builds that with its search for
-  // deadlocks, which costs a tenth of a small step; tests run with it.
-  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
+  SetUpMessageProcess();
   if (absl::GetFlag(FLAGS_lease_ms) < 1) {
     return Fail("--lease_ms", absl::InvalidArgumentError(absl::StrCat(
                                   "expected a positive number, got: ",

@@ -1,5 +1,4 @@
 // shardplane_worker: holds shards and runs programs for a coordinator.
-#include <malloc.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -23,7 +22,6 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -31,6 +29,7 @@
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/grpcpp.h"
 #include "grpcpp/health_check_service_interface.h"
+#include "proto/message_process.h"
 #include "telemetry/http_server.h"
 #include "telemetry/metrics.h"
 #include "telemetry/rpc_metrics.h"
@@ -317,17 +316,6 @@ absl::Status BecomeWorkerForGpus(char** argv) {
                    "), got: ", absl::GetFlag(FLAGS_device)));
 }
 
-// What holds for the whole process, whatever it runs.
-void SetUpProcess() {
-  KeepTensorMemory();
-  // Messages too find their memory again: what is freed stays in the process,
-  // up to that much, and only larger blocks come from the system one by one.
-  mallopt(M_TRIM_THRESHOLD, 64 << 20);
-  mallopt(M_MMAP_THRESHOLD, 32 << 20);
-  // Debian's Abseil looks for deadlocks at every lock, gRPC's included.
-  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
-}
-
 int Main(char** argv) {
   if (absl::GetFlag(FLAGS_id).empty()) {
     absl::SetFlag(&FLAGS_id, absl::StrCat("worker-", getpid()));
@@ -344,7 +332,8 @@ int Main(char** argv) {
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);
   SetNcclEnvironment();
-  SetUpProcess();
+  KeepTensorMemory();
+  SetUpMessageProcess();
   Daemon daemon;
   if (const absl::Status status = daemon.Start(); !status.ok()) {
     Log(absl::StrCat("cannot start: ", Text(status)));
