@@ -154,8 +154,8 @@ def telemetry_knows_no_rpc(tree):
 
 # Of worker/shm, what reduces and what c10d sees. All else runs under the
 # sanitizers, which know nothing of torch's libraries.
-SHM_WITH_TORCH = ("reductions", "short_floats", "shm_calls", "shm_work",
-                  "shm_backend")
+SHM_WITH_TORCH = ("reductions", "short_floats", "shm_call_parts", "shm_calls",
+                  "shm_dim_calls", "shm_work", "shm_backend")
 
 
 def shared_memory_needs_no_torch(tree):
