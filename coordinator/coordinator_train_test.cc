@@ -265,8 +265,8 @@ TEST_F(CoordinatorTrainTest, RankThatNeverAnswersEndsItsStepsAfterGrace) {
   Deploy(2);
   cluster_.worker("w0").Hold(Method::kStep);
   cluster_.worker("w0").Freeze();
-  Begun steps[] = {Begin(1), Begin(2)};
   cluster_.worker("w1").FailNext(Method::kStep, Refusal());
+  Begun steps[] = {Begin(1), Begin(2)};
   EXPECT_THAT(Finish(steps[0]), StatusIs(absl::StatusCode::kInternal,
                                          HasSubstr("worker w1 (rank 1)")));
   EXPECT_FALSE(Finish(steps[1]).ok());

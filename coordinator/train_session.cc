@@ -107,17 +107,28 @@ void TrainSession::BeginSteps() {
 }
 
 bool TrainSession::Begin(pb::StepRequest request) {
+  {
+    // Not after: a step may wait for its turn, and its client does so too.
+    absl::MutexLock lock(&mu_);
+    if (++open_ == 1) {
+      watched_->SetBusy(true);
+    }
+  }
   Begun begun{request.step(), BeginStep(std::move(request))};
   const bool ok = begun.step.ok();
   absl::MutexLock lock(&mu_);
   if (!ok && (gone_ || ending_)) {
-    return false;  // it was given up, or as good as
+    CloseOne();  // it was given up, or as good as
+    return false;
   }
   begun_.push_back(std::move(begun));
-  if (++open_ == 1) {
-    watched_->SetBusy(true);
-  }
   return ok;
+}
+
+void TrainSession::CloseOne() {
+  if (--open_ == 0) {
+    watched_->SetBusy(false);
+  }
 }
 
 std::optional<pb::TrainRequest> TrainSession::NextRequest() {
@@ -191,9 +202,7 @@ void TrainSession::Deliver(uint64_t number,
   bool write = false;
   {
     absl::MutexLock lock(&mu_);
-    if (--open_ == 0) {
-      watched_->SetBusy(false);
-    }
+    CloseOne();
     if (!status_.ok()) {
       return;  // it was behind one that has failed
     }

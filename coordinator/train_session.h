@@ -83,6 +83,8 @@ class TrainSession final
   bool WriteMore();
   void Close();
 
+  // A step that came is over.
+  void CloseOne() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Whether the next result need not be waited for.
   bool NextIsOver() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Whether no further step may begin.
@@ -108,7 +110,7 @@ class TrainSession final
   absl::Status status_ ABSL_GUARDED_BY(mu_);  // of the first that failed
   std::deque<Begun> begun_ ABSL_GUARDED_BY(mu_);
   bool begun_all_ ABSL_GUARDED_BY(mu_) = false;
-  int open_ ABSL_GUARDED_BY(mu_) = 0;  // begun and not over
+  int open_ ABSL_GUARDED_BY(mu_) = 0;  // steps that came and are not over
   v1::TrainResponse collected_ ABSL_GUARDED_BY(mu_);
   bool writing_ ABSL_GUARDED_BY(mu_) = false;
   bool over_ ABSL_GUARDED_BY(mu_) = false;
