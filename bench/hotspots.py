@@ -43,15 +43,27 @@ class Sampler:
         self._path = path
 
     def __enter__(self):
+        """Returns when samples are taken."""
+        told, tell = os.pipe()
+        heard, answer = os.pipe()
         # pylint: disable=consider-using-with
         self._process = subprocess.Popen(
-            self._command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-            text=True)
+            [*self._command, "--delay=-1", f"--control=fd:{told},{answer}"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            pass_fds=(told, answer))
+        os.close(told)
+        os.close(answer)
+        self._control = os.fdopen(tell, "w")
+        self._control.write("enable\n")
+        self._control.flush()
+        with os.fdopen(heard) as answers:
+            answers.readline()  # none where perf has ended: see lines
         return self
 
     def __exit__(self, *_):
         self._process.send_signal(signal.SIGINT)
         self._errors = self._process.communicate()[1]
+        self._control.close()
 
     def lines(self):
         """Of the stacks; exits where perf could not."""
@@ -67,8 +79,12 @@ class Sampler:
 def sample(side, name, options):
     """(CPU seconds a step of rank 0, lines of its stacks)."""
     side.prepare(name, WARM_UP)
-    seconds, _ = side.run("shardplane", WARM_UP)
-    steps = max(1, round(options.seconds * WARM_UP / seconds))
+    steps = WARM_UP
+    seconds, _ = side.run("shardplane", steps)
+    if seconds < options.seconds / 4:  # mostly the stream's beginning
+        steps *= 10
+        seconds, _ = side.run("shardplane", steps)
+    steps = max(1, round(options.seconds * steps / seconds))
     pid = side.worker_pids()[0]
     with tempfile.TemporaryDirectory() as folder:
         sampler = Sampler(pid, os.path.join(folder, "perf.data"))
