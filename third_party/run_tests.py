@@ -23,6 +23,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LAUNCHER = os.path.join(ROOT, "shardplane")
 # Everything together takes minutes: what takes this long hangs.
 PYTEST_MINUTES = 45
+CONFORMANCE = os.path.join("tests", "conformance", "")
 
 
 @dataclasses.dataclass
@@ -208,19 +209,32 @@ def PytestEnvironment(options):
                 PYTHONDONTWRITEBYTECODE="1")
 
 
-def RunBounded(command, environment, seconds, **keywords):
-    """The exit code. What is left of its process group at the end is killed."""
+@contextlib.contextmanager
+def Started(command, environment, **keywords):
+    """The process. What is left of its group at the end is killed."""
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL,
                                env=environment, start_new_session=True,
                                **keywords)
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def CodeWithin(process, seconds):
     try:
         return process.wait(seconds)
     except subprocess.TimeoutExpired:
         print(f"pytest has not ended after {seconds / 60:.0f} minutes")
         return -1
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+
+
+def RunBounded(command, environment, seconds, **keywords):
+    """The exit code; -1 where it has not ended."""
+    with Started(command, environment, **keywords) as process:
+        return CodeWithin(process, seconds)
 
 
 def PytestCommand(*arguments):
@@ -243,6 +257,44 @@ def SelectPytests(options, files):
     return [line for line in lines if "::" in line and options.only in line]
 
 
+def Parts(tests):
+    """Two, about equally long, that run at the same time: each waits often,
+    for processes that start or end, or has one core's work."""
+    conformance = [test for test in tests if CONFORMANCE in test]
+    return conformance, [test for test in tests if CONFORMANCE not in test]
+
+
+@contextlib.contextmanager
+def Part(options, tests):
+    """pytest begins; a function that waits for it: the Count, and what it
+    printed."""
+    with contextlib.ExitStack() as stack:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory())
+        xml = os.path.join(scratch, "pytest.xml")
+        listed = os.path.join(scratch, "tests")
+        with open(listed, "w", encoding="utf-8") as file:
+            file.write("\n".join(tests))
+        printed = stack.enter_context(tempfile.TemporaryFile())
+        process = stack.enter_context(Started(
+            PytestCommand("--junitxml", xml, "@" + listed),
+            PytestEnvironment(options), stdout=printed,
+            stderr=subprocess.STDOUT))
+
+        def Wait():
+            count = Count()
+            code = CodeWithin(process, 60 * (PYTEST_MINUTES + options.long))
+            if os.path.exists(xml):
+                count.Add(CountXml(xml, "pytest", IsGpuCase))
+            # Exit code 0: all passed, 1: some failed, else not everything was
+            # tried.
+            if code not in (0, 1) or (code == 1 and not count.failed):
+                count.Fail(f"pytest ended with exit code {code}")
+            printed.seek(0)
+            return count, printed.read().decode(errors="replace")
+
+        yield Wait
+
+
 def RunPytest(options):
     total = Count()
     tests = PythonTests()
@@ -256,19 +308,15 @@ def RunPytest(options):
             total.Fail("some Python tests do not load")
         if not tests:
             return total, 0
-    with tempfile.TemporaryDirectory() as scratch:
-        xml = os.path.join(scratch, "pytest.xml")
-        listed = os.path.join(scratch, "tests")
-        with open(listed, "w", encoding="utf-8") as file:
-            file.write("\n".join(tests))
-        code = RunBounded(PytestCommand("--junitxml", xml, "@" + listed),
-                          PytestEnvironment(options),
-                          60 * (PYTEST_MINUTES + options.long))
-        if os.path.exists(xml):
-            total.Add(CountXml(xml, "pytest", IsGpuCase))
-    # Exit code 0: all passed, 1: some failed, else not everything was tried.
-    if code not in (0, 1) or (code == 1 and not total.failed):
-        total.Fail(f"pytest ended with exit code {code}")
+    print(f"{len(tests)} {'tests' if options.only else 'files'} in Python; "
+          "what pytest says follows when they are over", flush=True)
+    with contextlib.ExitStack() as stack:
+        waits = [stack.enter_context(Part(options, part))
+                 for part in Parts(tests) if part]
+        for wait in waits:
+            count, output = wait()
+            print(output, flush=True)
+            total.Add(count)
     return total, total.passed + total.failed
 
 
