@@ -140,9 +140,10 @@ TEST_F(TrainStreamTest, ResultsLetCollectedStepsLeave) {
 }
 
 TEST_F(TrainStreamTest, MessagesLeaveThoughNobodyWaits) {
-  Open();
+  OpenHeld();
   WriteLarge(1);
-  WriteLarge(2);
+  WriteLarge(2);  // while the first is on its way
+  fake_.Release();
   fake_.WaitForTrainMessages(2);
   ExpectResults(1, 2);
 }
