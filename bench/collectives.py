@@ -71,7 +71,8 @@ def main(arguments=None):
         for ranks in options.ranks:
             for size in options.sizes:
                 of = {"op": op, "ranks": ranks, "bytes": size}
-                seconds = run(ranks, op, size, options.rounds, options.round_seconds)
+                seconds = run(ranks, op, size, options.rounds,
+                              options.round_seconds)
                 triples = {side: figures.add("seconds", "s", seconds[side],
                                              side=side, **of)
                            for side in SIDES}

@@ -56,13 +56,14 @@ class MLP(nn.Module):
 class Attention(nn.Module):
     """Causal. `heads`: those that the projections yield."""
 
-    def __init__(self, dim, heads):
+    def __init__(self, dim, heads, head_dim):
         super().__init__()
-        self.heads, self.head_dim = heads, dim // heads
-        self.wq = nn.Linear(dim, dim, bias=False)
-        self.wk = nn.Linear(dim, dim, bias=False)
-        self.wv = nn.Linear(dim, dim, bias=False)
-        self.wo = nn.Linear(dim, dim, bias=False)
+        self.heads, self.head_dim = heads, head_dim
+        inner = heads * head_dim
+        self.wq = nn.Linear(dim, inner, bias=False)
+        self.wk = nn.Linear(dim, inner, bias=False)
+        self.wv = nn.Linear(dim, inner, bias=False)
+        self.wo = nn.Linear(inner, dim, bias=False)
 
     def forward(self, x):
         batch, length, _ = x.shape
@@ -74,10 +75,10 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    def __init__(self, dim):
+    def __init__(self, dim, hidden):
         super().__init__()
-        self.w1 = nn.Linear(dim, 4 * dim)
-        self.w2 = nn.Linear(4 * dim, dim)
+        self.w1 = nn.Linear(dim, hidden)
+        self.w2 = nn.Linear(hidden, dim)
 
     def forward(self, x):
         return self.w2(F.gelu(self.w1(x)))
@@ -87,9 +88,9 @@ class Block(nn.Module):
     def __init__(self, dim, heads):
         super().__init__()
         self.attention_norm = nn.LayerNorm(dim)
-        self.attention = Attention(dim, heads)
+        self.attention = Attention(dim, heads, dim // heads)
         self.ffn_norm = nn.LayerNorm(dim)
-        self.feed_forward = FeedForward(dim)
+        self.feed_forward = FeedForward(dim, 4 * dim)
 
     def forward(self, x):
         x = x + self.attention(self.attention_norm(x))

@@ -1,5 +1,5 @@
-"""What a rank computes, and nothing else: each case's model with the shapes that
-one rank's operators have under its plan, and no collectives.
+"""What a rank computes, and nothing else: each case's model with the shapes
+that one rank's operators have under its plan, and no collectives.
 
 What a collective would bring is there already, zeros of its shape. So a step of
 these, on as many processes as there are ranks, is the least that a step of the
@@ -11,7 +11,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from measure.cases import CASES, MLP
+from measure.cases import CASES, MLP, Attention, FeedForward
+
+
+def _part(extent, ranks):
+    """Rank 0's of a dim."""
+    return -(-extent // ranks)
 
 
 class _Into(torch.autograd.Function):
@@ -39,54 +44,39 @@ class _Resize(nn.Module):
         return _Into.apply(x, self._into)
 
 
-class _Heads(nn.Module):
-    """A rank's heads of causal attention; the whole sequence."""
-
-    def __init__(self, dim, heads, head_dim):
-        super().__init__()
-        self.heads, self.head_dim = heads, head_dim
-        self.wq = nn.Linear(dim, heads * head_dim, bias=False)
-        self.wk = nn.Linear(dim, heads * head_dim, bias=False)
-        self.wv = nn.Linear(dim, heads * head_dim, bias=False)
-        self.wo = nn.Linear(heads * head_dim, dim, bias=False)
-
-    def forward(self, x):
-        batch, length, _ = x.shape
-        q, k, v = (w(x).view(batch, length, self.heads, self.head_dim)
-                   .transpose(1, 2) for w in (self.wq, self.wk, self.wv))
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return self.wo(y.transpose(1, 2).reshape(batch, length, -1))
-
-
 class _Block(nn.Module):
-    def __init__(self, gather, scatter, dim, heads, head_dim, ranks):
+    """As cases.Block, a rank's heads and hidden units."""
+
+    def __init__(self, gather, scatter, dim, heads, ranks):
         super().__init__()
         self.gather, self.scatter = gather, scatter
-        self.attention_norm, self.ffn_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.attention = _Heads(dim, heads, head_dim)
-        self.w1 = nn.Linear(dim, 4 * dim // ranks)
-        self.w2 = nn.Linear(4 * dim // ranks, dim)
+        self.attention_norm = nn.LayerNorm(dim)
+        self.attention = Attention(dim, _part(heads, ranks), dim // heads)
+        self.ffn_norm = nn.LayerNorm(dim)
+        self.feed_forward = FeedForward(dim, _part(4 * dim, ranks))
 
     def forward(self, x):
         y = self.gather(self.attention_norm(x))
         x = x + self.scatter(self.attention(y))
         y = self.gather(self.ffn_norm(x))
-        return x + self.scatter(self.w2(F.gelu(self.w1(y))))
+        return x + self.scatter(self.feed_forward(y))
 
 
 class _Transformer(nn.Module):
-    def __init__(self, ranks, dim, layers, heads, vocabulary, batch, length):
+    """As cases.Transformer."""
+
+    def __init__(self, ranks, batch, dim, layers, heads, vocabulary, length):
         super().__init__()
-        part = -(-length // ranks)
-        gather, scatter = _Resize(length, batch, dim), _Resize(part, batch, dim)
-        self.tok_embeddings = nn.Embedding(-(-vocabulary // ranks), dim)
+        part = _part(length, ranks)
+        self.gather = _Resize(length, batch, dim)
+        self.scatter = _Resize(part, batch, dim)
+        self.tok_embeddings = nn.Embedding(_part(vocabulary, ranks), dim)
         self.pos_embeddings = nn.Embedding(part, dim)
-        self.scatter, self.gather = scatter, gather
         self.layers = nn.ModuleList(
-            _Block(gather, scatter, dim, -(-heads // ranks), dim // heads, ranks)
+            _Block(self.gather, self.scatter, dim, heads, ranks)
             for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
-        self.output = nn.Linear(dim, -(-vocabulary // ranks), bias=False)
+        self.output = nn.Linear(dim, _part(vocabulary, ranks), bias=False)
 
     def forward(self, ids):
         ids = ids % self.tok_embeddings.num_embeddings
@@ -97,31 +87,30 @@ class _Transformer(nn.Module):
         return self.output(self.gather(self.norm(x)))
 
 
-def _mlp(widths, cut, ranks):
-    """`cut`: the widths, by index, of which a rank has its part."""
-    return MLP(*(-(-width // ranks) if i in cut else width
-                 for i, width in enumerate(widths)))
-
-
 class _Digits(nn.Module):
     """Its third layer takes the second's whole output."""
 
-    def __init__(self, ranks):
+    def __init__(self, ranks, *widths):
         super().__init__()
-        self.first = _mlp((64, 256, 256), {1}, ranks)
-        self.last = nn.Linear(256, -(-10 // ranks))
+        self.first = _two_layers(ranks, *widths[:3])
+        self.last = nn.Linear(widths[2], _part(widths[3], ranks))
+        self.outputs = widths[3]
 
     def forward(self, x):
-        return F.pad(self.last(torch.relu(self.first(x))),
-                     (0, 10 - self.last.out_features))
+        x = self.last(torch.relu(self.first(x)))
+        return F.pad(x, (0, self.outputs - x.shape[-1]))
 
 
+def _two_layers(ranks, inputs, hidden, outputs):
+    return MLP(inputs, _part(hidden, ranks), outputs)
+
+
+# By case: (ranks, rows of the batch, the whole model's arguments).
 _MODULES = {
-    "digits": _Digits,
-    "small": lambda ranks: _mlp((10, 16, 10), {1}, ranks),
-    "mlp": lambda ranks: _mlp((1024, 4096, 1024), {1}, ranks),
-    "transformer": lambda ranks: _Transformer(
-        ranks, 256, 4, 8, 1024, batch=4, length=64),
+    "digits": lambda ranks, _, *widths: _Digits(ranks, *widths),
+    "small": lambda ranks, _, *widths: _two_layers(ranks, *widths),
+    "mlp": lambda ranks, _, *widths: _two_layers(ranks, *widths),
+    "transformer": _Transformer,
 }
 
 
@@ -130,13 +119,13 @@ class LocalTrainer:
 
     def __init__(self, name, ranks):
         self._case = CASES[name]
+        self._inputs, self._targets = self._case.batch()
         torch.manual_seed(0)
-        self._module = _MODULES[name](ranks)
-        inputs, targets = self._case.batch()
-        classes = -(-1024 // ranks) if self._case.loss_parallel else None
-        self._inputs = inputs
-        self._targets = (tuple(t % classes for t in targets) if classes
-                         else targets)
+        self._module = _MODULES[name](ranks, len(self._inputs[0]),
+                                      *self._case.make.args)
+        if self._case.loss_parallel:  # a rank has its classes
+            classes = self._module.output.out_features
+            self._targets = tuple(t % classes for t in self._targets)
         self._optimizer = getattr(torch.optim, self._case.optimizer)(
             self._module.parameters(), **self._case.options, fused=True)
 

@@ -17,8 +17,7 @@ class ShardplaneSide:
         self._ranks = ranks
         self._cluster = sp.LocalCluster(workers=ranks)
         self._handle = None
-        self._timings = []  # of the steps of this run
-        self.timings = []  # (seconds a step, its StepTimings) of each run
+        self.timings = []  # (seconds a step, its StepTimings) of each m.train
 
     def prepare(self, name, steps):
         """(seconds of the first step, losses of `steps` steps)."""
@@ -39,13 +38,16 @@ class ShardplaneSide:
         return first, losses
 
     def run(self, side, steps):
-        """(seconds, last loss)."""
-        self._timings.clear()
+        """(seconds, last loss). `side`: "shardplane", through m.train, or
+        "one_by_one": each loss is read before the next step is sent."""
         start = time.perf_counter()
-        loss = SIDES[side](self, steps)
+        if side == "one_by_one":
+            for _ in range(steps):
+                loss = self._step()
+            return time.perf_counter() - start, loss
+        loss, timings = self._train(steps)
         seconds = time.perf_counter() - start
-        if side == "shardplane":
-            self.timings.append((seconds / steps, list(self._timings)))
+        self.timings.append((seconds / steps, timings))
         return seconds, loss
 
     def collectives(self):
@@ -67,26 +69,16 @@ class ShardplaneSide:
         self._cluster.close()
 
     def _train(self, steps):
-        """Steps over one stream."""
+        """(last loss, StepTimings), over one stream."""
         batch = self._inputs, self._targets
         losses = self._handle.train(itertools.repeat(batch, steps),
                                     optimizer=self._optimizer)
+        timings = []
         for loss in losses:
             last = loss.item()
-            self._timings.append(self._handle.last_timing())
-        return last
-
-    def _one_by_one(self, steps):
-        """Each loss is read before the next step is sent."""
-        for _ in range(steps):
-            last = self._step()
-        return last
+            timings.append(self._handle.last_timing())
+        return last, timings
 
     def _step(self):
         return self._handle.step(*self._inputs, targets=self._targets,
                                  optimizer=self._optimizer).item()
-
-
-# pylint: disable=protected-access
-SIDES = {"shardplane": ShardplaneSide._train,
-         "one_by_one": ShardplaneSide._one_by_one}

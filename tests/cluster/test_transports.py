@@ -2,9 +2,7 @@
 with the same results to the bit."""
 
 import os
-import re
 import signal
-import urllib.request
 
 import pytest
 import torch
@@ -12,18 +10,9 @@ import torch
 import shardplane as sp
 from tests.models import (
     Transformer, TransformerArgs, linear, rand, tokens, transformer_plan)
+from tests.transports import groups
 
 WORKERS = 4
-GROUPS = re.compile(
-    r'^shardplane_process_groups_total{transport="(\w+)"} (\d+)', re.MULTILINE)
-
-
-def groups(process):
-    """transport -> how many groups this worker has joined over it."""
-    with urllib.request.urlopen(
-            f"http://{process.http_address}/metrics", timeout=30) as page:
-        return {name: int(count)
-                for name, count in GROUPS.findall(page.read().decode())}
 
 
 @pytest.fixture(scope="module")

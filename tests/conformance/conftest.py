@@ -1,24 +1,14 @@
 """Every test of this folder runs over both transports between CPUs at once."""
 
-import re
-import urllib.request
-
 import pytest
 
 import shardplane as sp
 from tests.paired import PairedCluster
-
-_GROUPS = re.compile(
-    r'^shardplane_process_groups_total{transport="(\w+)"}', re.MULTILINE)
+from tests.transports import groups
 
 
 def _transports(cluster):
-    found = set()
-    for process in cluster.processes[1:]:
-        with urllib.request.urlopen(
-                f"http://{process.http_address}/metrics", timeout=30) as page:
-            found.update(_GROUPS.findall(page.read().decode()))
-    return found
+    return {name for worker in cluster.processes[1:] for name in groups(worker)}
 
 
 @pytest.fixture(scope="session")
