@@ -29,18 +29,10 @@ def _source(module):
     return TorchSource(module)
 
 
-def _plan_dim(mesh, plan_dim=""):
-    """The size of the mesh dim that the plan works on, if that is plain."""
-    sizes = {dim.name: dim.size for dim in mesh.dims}
-    return sizes.get(plan_dim or "tp",
-                     mesh.dims[0].size if len(mesh.dims) == 1 else None)
-
-
-def _check(source, mesh, src_data_rank, data_parallel):
+def _check(source, size, src_data_rank, data_parallel):
     if data_parallel is not None:
         raise unimplemented("data_parallel", f"got: {data_parallel!r}")
-    size = _plan_dim(mesh)
-    if source.count > 1 and size is not None and source.count != size:
+    if source.count > 1 and source.count != size:
         raise invalid(
             f"module: expected one a rank of the plan's mesh dim, {size}, "
             f"got: {source.count}", reason="MODULE_COUNT", field="module")
@@ -76,7 +68,9 @@ def deploy(rpc, module, mesh=None, plan=None, *, device_mesh=None,
     mesh = meshes.to_proto_mesh(device_mesh if mesh is None else mesh)
     plan = plans.to_proto_plan(parallelize_plan if plan is None else plan)
     source = _source(module)
-    _check(source, mesh, src_data_rank, data_parallel)
+    plan_dim = meshes.plan_dim(mesh, plans.mesh_dims(plan))
+    size = next(dim.size for dim in mesh.dims if dim.name == plan_dim)
+    _check(source, size, src_data_rank, data_parallel)
 
     programs = source.programs(rpc, plans.needs_call_signatures(plan))
     first = None
@@ -91,8 +85,8 @@ def deploy(rpc, module, mesh=None, plan=None, *, device_mesh=None,
         signature=first.signature if first else None,
         deployment=pb.Deployment(
             module=first.exported.module if first else source.to_proto(),
-            mesh=mesh, plan=plan, src_data_rank=src_data_rank, seed=seed,
-            strict=strict))
+            mesh=mesh, plan=plan, plan_mesh_dim=plan_dim,
+            src_data_rank=src_data_rank, seed=seed, strict=strict))
     deployment = rpc.call("CreateDeployment", request, timeout=300)
     _warn(Report(deployment.report))
     if validate_only:

@@ -61,9 +61,10 @@ def to_proto_mesh(mesh):
     dims = _dims(mesh)
     if dims is None:
         raise invalid(
-            "mesh: expected a dict of names and sizes, an int or a list of "
-            f"names with sizes, got: {mesh!r}", reason="MESH_TYPE",
-            cls=PlanTypeError, field="mesh")
+            "mesh: expected a dict of names and sizes ({\"dp\": 2, \"tp\": 4})"
+            ", an int or a list of sizes with names ([2, 4], [\"dp\", \"tp\"])"
+            f", got: {mesh!r}", reason="MESH_TYPE", cls=PlanTypeError,
+            field="mesh")
     message = pb.DeviceMesh()
     for name, size in dims:
         if not isinstance(name, str) or isinstance(
@@ -71,11 +72,38 @@ def to_proto_mesh(mesh):
             raise invalid(
                 f"mesh dim {name!r}: expected a name and a size of at least "
                 f"1, got: {size!r}", reason="INVALID_MESH", field="mesh.dims")
+        if name in {dim.name for dim in message.dims}:
+            raise invalid(f"mesh: expected dims of different names, got: "
+                          f"{name!r} twice", reason="INVALID_MESH",
+                          field="mesh.dims")
         message.dims.add(name=name, size=size)
     if not message.dims:
         raise invalid("mesh: expected at least one dim, got: none",
                       reason="INVALID_MESH", field="mesh.dims")
     return message
+
+
+def plan_dim(mesh, named):
+    """The mesh dim that a plan works on: "tp", else the only one, else the one
+    that its styles name. `named`: the mesh dim of each of its styles, "" where
+    it names none."""
+    dims = [dim.name for dim in mesh.dims]
+    if "tp" in dims:
+        return "tp"
+    # A plan without styles works on nothing; the coordinator refuses a style
+    # that names what the mesh has not.
+    if len(dims) == 1 or not set(named) <= {"", *dims} or not named:
+        return dims[0]
+    names = [name for name in dims if name in named]
+    if len(names) == 1 or "" not in named:
+        return names[0]
+    said = f"styles name {' and '.join(names)}" if names else (
+        "no style names one")
+    raise invalid(
+        f'mesh: expected a dim named "tp" for the plan to work on, or styles '
+        f'that name theirs, as sp.ColwiseParallel(mesh_dim="{dims[0]}"), got: '
+        f"{text(mesh)}, and {said}", reason="PLAN_MESH_DIM", field="mesh",
+        mesh=text(mesh))
 
 
 def text(mesh):

@@ -184,6 +184,12 @@ def _styles_of(message):
         yield from _styles_of(value.plan)
 
 
+def mesh_dims(message):
+    """The mesh dim that each style names, "" where it names none."""
+    return [] if message is None else [
+        style.mesh_dim for style in _styles_of(message)]
+
+
 def needs_call_signatures(message):
     """Whether a style speaks of a module's inputs or outputs one by one."""
     if message is None:
