@@ -77,6 +77,15 @@ absl::Status BadCall(const OpCall& call, absl::string_view expected,
       {"OP_CALL_INVALID", {{"op", call.target}}});
 }
 
+absl::Status UnsupportedOption(const OpCall& call, absl::string_view option) {
+  return MakeError(
+      absl::StatusCode::kUnimplemented,
+      absl::StrCat(call.target,
+                   " is supported but for one option; got: ", option),
+      {"OP_UNSUPPORTED",
+       {{"op", call.target}, {"option", std::string(option)}}});
+}
+
 absl::Status BuildPointwise(const OpRow& row, const OpCall& call,
                             OpInstance* op) {
   if (call.operands.empty()) return BadCall(call, "a tensor", "none");
@@ -100,7 +109,9 @@ absl::Status BuildConvert(const OpRow& row, const OpCall& call,
                           OpInstance* op) {
   SP_RETURN_IF_ERROR(BuildPointwise(row, call, op));
   if (!call.results.empty()) op->results[0].type.dtype = call.results[0].dtype;
-  const Argument* asked = FindArgument(call, 1, "dtype");
+  // spec: which argument says it, if not the second.
+  const int index = row.spec.empty() ? 1 : row.spec[0] - '0';
+  const Argument* asked = FindArgument(call, index, "dtype");
   if (asked != nullptr) {
     if (const auto* dtype = std::get_if<DType>(&asked->value)) {
       op->results[0].type.dtype = *dtype;
@@ -147,10 +158,7 @@ absl::Status BuildEmbedding(const OpRow&, const OpCall& call, OpInstance* op) {
     const bool* on =
         option == nullptr ? nullptr : std::get_if<bool>(&option->value);
     if (on == nullptr || !*on) continue;
-    return MakeError(
-        absl::StatusCode::kUnimplemented,
-        absl::StrCat(call.target, " is not supported with; got: ", name),
-        {"OP_UNSUPPORTED", {{"op", call.target}, {"option", name}}});
+    return UnsupportedOption(call, name);
   }
   const Shape& weight = call.operands[0].shape;
   const int vocabulary = AddFactor(op, weight[0], FactorKind::kReduced);

@@ -1,4 +1,4 @@
-// How rows of the op table become rules of a call. Used by op_rules.cc alone.
+// How rows of the op table become rules of a call. Used by op_*.cc alone.
 #ifndef SHARDPLANE_COMMON_OP_BUILDERS_H_
 #define SHARDPLANE_COMMON_OP_BUILDERS_H_
 
@@ -42,7 +42,8 @@ absl::Status BuildMatmul(const OpRow& row, const OpCall& call, OpInstance* op);
 // Operands broadcast from the right. spec "bool": so is the result.
 absl::Status BuildPointwise(const OpRow& row, const OpCall& call,
                             OpInstance* op);
-// A dtype conversion: linear where it changes nothing.
+// A dtype conversion: linear where it changes nothing. spec: the number of the
+// argument that says the dtype.
 absl::Status BuildConvert(const OpRow& row, const OpCall& call, OpInstance* op);
 // The identity where dropout is off, Lowering::kDropout where it is on.
 absl::Status BuildDropout(const OpRow& row, const OpCall& call, OpInstance* op);
@@ -86,6 +87,11 @@ absl::Status BuildSelect(const OpRow& row, const OpCall& call, OpInstance* op);
 absl::Status BuildSlice(const OpRow& row, const OpCall& call, OpInstance* op);
 absl::Status BuildRepeatInterleave(const OpRow& row, const OpCall& call,
                                    OpInstance* op);
+// Differences along a dim, which is whole; of what is prepended or appended
+// too.
+absl::Status BuildDiff(const OpRow& row, const OpCall& call, OpInstance* op);
+// A dim of classes behind the others. Unimplemented: their number not said.
+absl::Status BuildOneHot(const OpRow& row, const OpCall& call, OpInstance* op);
 // The last two dims whole.
 absl::Status BuildTriangle(const OpRow& row, const OpCall& call,
                            OpInstance* op);
@@ -108,6 +114,8 @@ inline int AddFactor(OpInstance* op, int64_t size, FactorKind kind) {
 
 absl::Status BadCall(const OpCall& call, absl::string_view expected,
                      absl::string_view got);
+// Unimplemented: what the op's row lacks, "scale_grad_by_freq".
+absl::Status UnsupportedOption(const OpCall& call, absl::string_view option);
 
 }  // namespace shardplane
 

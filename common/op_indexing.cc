@@ -240,6 +240,40 @@ absl::Status BuildRepeatInterleave(const OpRow&, const OpCall& call,
   return absl::OkStatus();
 }
 
+absl::Status BuildDiff(const OpRow&, const OpCall& call, OpInstance* op) {
+  if (call.operands.empty()) return BadCall(call, "a tensor", "none");
+  const TensorType& in = call.operands[0];
+  SP_ASSIGN_OR_RETURN(const int dim, DimArgument(call, 2, Rank(in), -1));
+  const int64_t n = IntArgument(call, 1, "n").value_or(1);
+  if (n < 1) return UnsupportedOption(call, absl::StrCat("n=", n));
+  int64_t size = -n;
+  for (const TensorType& type : call.operands) {
+    OperandRule operand{op->operands.empty() ? FactorsAround(in.shape, dim, op)
+                                             : op->operands[0].dims};
+    if (Rank(type) != Rank(in))
+      return BadCall(call, ToString(in), ToString(type));
+    operand.dims[dim] = {AddFactor(op, type.shape[dim], FactorKind::kWhole)};
+    size += type.shape[dim];
+    op->operands.push_back(std::move(operand));
+  }
+  op->operands[0].linear = op->operands.size() == 1;
+  op->results.push_back(Resized(call, dim, std::max<int64_t>(size, 0), op));
+  return absl::OkStatus();
+}
+
+absl::Status BuildOneHot(const OpRow&, const OpCall& call, OpInstance* op) {
+  SP_RETURN_IF_ERROR(OneTensor(call));
+  const TensorType& in = call.operands[0];
+  const int64_t classes = IntArgument(call, 1, "num_classes").value_or(-1);
+  if (classes < 0) return UnsupportedOption(call, "no number of classes");
+  op->operands.push_back({FactorsAround(in.shape, -1, op)});
+  ResultRule result{in, op->operands[0].dims};
+  result.type.shape.push_back(classes);
+  result.dims.push_back({AddFactor(op, classes, FactorKind::kWhole)});
+  op->results.push_back(std::move(result));
+  return absl::OkStatus();
+}
+
 absl::Status BuildTriangle(const OpRow&, const OpCall& call, OpInstance* op) {
   SP_RETURN_IF_ERROR(OneTensor(call));
   const TensorType& in = call.operands[0];
