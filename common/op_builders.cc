@@ -77,6 +77,30 @@ absl::Status BadCall(const OpCall& call, absl::string_view expected,
       {"OP_CALL_INVALID", {{"op", call.target}}});
 }
 
+absl::StatusOr<int> DimArgument(const OpCall& call, int index, int rank,
+                                int64_t otherwise) {
+  const int64_t dim = IntArgument(call, index, "dim").value_or(otherwise);
+  if (dim >= -rank && dim < rank) {
+    return static_cast<int>(dim < 0 ? dim + rank : dim);
+  }
+  return BadCall(call, absl::StrCat("a dim of ", rank, " dims"),
+                 absl::StrCat(dim));
+}
+
+DimFactors FactorsAround(const Shape& shape, int dim, OpInstance* op) {
+  DimFactors dims;
+  for (int d = 0; d < static_cast<int>(shape.size()); ++d) {
+    dims.push_back({AddFactor(
+        op, shape[d], d == dim ? FactorKind::kWhole : FactorKind::kPass)});
+  }
+  return dims;
+}
+
+absl::Status OneTensor(const OpCall& call) {
+  if (call.operands.size() == 1) return absl::OkStatus();
+  return BadCall(call, "one tensor", absl::StrCat(call.operands.size()));
+}
+
 absl::Status UnsupportedOption(const OpCall& call, absl::string_view option) {
   return MakeError(
       absl::StatusCode::kUnimplemented,

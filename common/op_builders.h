@@ -54,11 +54,22 @@ absl::Status BuildExpand(const OpRow& row, const OpCall& call, OpInstance* op);
 // spec: "dims" (argument 1 is the permutation), "swap" (arguments 1 and 2),
 // "t" (the last two).
 absl::Status BuildPermute(const OpRow& row, const OpCall& call, OpInstance* op);
-// spec: "sum", "mean" (linear; a cut factor leaves Partial) or "whole".
+// spec: "sum", "mean" (linear; a cut factor leaves Partial).
 absl::Status BuildReduce(const OpRow& row, const OpCall& call, OpInstance* op);
-// Pointwise but for the dim in argument 1, which must be whole.
+// Pointwise but for some dims, which must be whole. spec is words:
+//   dim=1       the argument that names the dims (absent: all of them)
+//   or=-1       the dim where the call names none; or=all
+//   reduced     the dims are not in the result, but for a keepdim, which is
+//   keep=3      another argument than the one behind the dims
+//   gives=xi    dtypes of the results: x the operand's or the one asked for,
+//               s the same but i64 of integers, i i64, b bool
 absl::Status BuildAlongDim(const OpRow& row, const OpCall& call,
                            OpInstance* op);
+// The k largest along a dim: values and indices.
+absl::Status BuildTopK(const OpRow& row, const OpCall& call, OpInstance* op);
+// Counts by value; Partial where the operand is cut, if the range is given.
+absl::Status BuildHistogram(const OpRow& row, const OpCall& call,
+                            OpInstance* op);
 // Every dim whole: the op runs alike on every rank. Results as recorded.
 absl::Status BuildWhole(const OpRow& row, const OpCall& call, OpInstance* op);
 // The same for scores [c] or [n, c, *]; argument 3 is the reduction, which says
@@ -92,6 +103,38 @@ absl::Status BuildRepeatInterleave(const OpRow& row, const OpCall& call,
 absl::Status BuildDiff(const OpRow& row, const OpCall& call, OpInstance* op);
 // A dim of classes behind the others. Unimplemented: their number not said.
 absl::Status BuildOneHot(const OpRow& row, const OpCall& call, OpInstance* op);
+// Dims that are padded are whole. linearity kEach: with zeros.
+absl::Status BuildPad(const OpRow& row, const OpCall& call, OpInstance* op);
+// Half of it gates the other half, along a dim.
+absl::Status BuildGlu(const OpRow& row, const OpCall& call, OpInstance* op);
+absl::Status BuildUnfold(const OpRow& row, const OpCall& call, OpInstance* op);
+
+// Indexed dims of the operand are whole; its others, and those of the indices,
+// pass. Unimplemented: a mask as index, whose count is in its values.
+absl::Status BuildIndex(const OpRow& row, const OpCall& call, OpInstance* op);
+// Dims that are not indexed pass.
+absl::Status BuildIndexPut(const OpRow& row, const OpCall& call,
+                           OpInstance* op);
+// operand, dim, index of its rank -> the index's shape. The dim of the operand
+// is whole, that of the index passes.
+absl::Status BuildGather(const OpRow& row, const OpCall& call, OpInstance* op);
+// The same in another order of arguments; replicated where it broadcasts.
+absl::Status BuildTakeAlong(const OpRow& row, const OpCall& call,
+                            OpInstance* op);
+// operand, dim, index, and perhaps a source: the dim is whole everywhere.
+absl::Status BuildScatter(const OpRow& row, const OpCall& call, OpInstance* op);
+// operand, dim, 1-dim index: rows picked.
+absl::Status BuildIndexSelect(const OpRow& row, const OpCall& call,
+                              OpInstance* op);
+// operand, dim, 1-dim index, and perhaps a source of as many rows.
+absl::Status BuildIndexWrite(const OpRow& row, const OpCall& call,
+                             OpInstance* op);
+// A part of the operand replaced by the second. spec: "select" or "slice".
+absl::Status BuildWritePart(const OpRow& row, const OpCall& call,
+                            OpInstance* op);
+// The first passes, the second is whole: a set that is looked through.
+absl::Status BuildLookup(const OpRow& row, const OpCall& call, OpInstance* op);
+
 // The last two dims whole.
 absl::Status BuildTriangle(const OpRow& row, const OpCall& call,
                            OpInstance* op);
@@ -111,6 +154,14 @@ inline int AddFactor(OpInstance* op, int64_t size, FactorKind kind) {
   op->factors.push_back({size, kind});
   return static_cast<int>(op->factors.size()) - 1;
 }
+
+// The dim that argument `index` names, within `rank`.
+absl::StatusOr<int> DimArgument(const OpCall& call, int index, int rank,
+                                int64_t otherwise);
+// One factor a dim: whole along `dim`, passed through along the others.
+DimFactors FactorsAround(const Shape& shape, int dim, OpInstance* op);
+// InvalidArgument: none, or several.
+absl::Status OneTensor(const OpCall& call);
 
 absl::Status BadCall(const OpCall& call, absl::string_view expected,
                      absl::string_view got);

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -13,38 +14,12 @@
 namespace shardplane {
 namespace {
 
-// The dim that argument `index` names, within `rank`.
-absl::StatusOr<int> DimArgument(const OpCall& call, int index, int rank,
-                                int64_t otherwise) {
-  const int64_t dim = IntArgument(call, index, "dim").value_or(otherwise);
-  if (dim >= -rank && dim < rank) {
-    return static_cast<int>(dim < 0 ? dim + rank : dim);
-  }
-  return BadCall(call, absl::StrCat("a dim of ", rank, " dims"),
-                 absl::StrCat(dim));
-}
-
-// One factor a dim: whole along `dim`, passed through along the others.
-DimFactors FactorsAround(const Shape& shape, int dim, OpInstance* op) {
-  DimFactors dims;
-  for (int d = 0; d < static_cast<int>(shape.size()); ++d) {
-    dims.push_back({AddFactor(
-        op, shape[d], d == dim ? FactorKind::kWhole : FactorKind::kPass)});
-  }
-  return dims;
-}
-
 // A result like the operand, but for another size along `dim`.
 ResultRule Resized(const OpCall& call, int dim, int64_t size, OpInstance* op) {
   ResultRule result{call.operands[0], op->operands[0].dims};
   result.type.shape[dim] = size;
   result.dims[dim] = {AddFactor(op, size, FactorKind::kWhole)};
   return result;
-}
-
-absl::Status OneTensor(const OpCall& call) {
-  if (call.operands.size() == 1) return absl::OkStatus();
-  return BadCall(call, "one tensor", absl::StrCat(call.operands.size()));
 }
 
 // The sizes of the parts that a split makes of `size` elements.
@@ -270,6 +245,68 @@ absl::Status BuildOneHot(const OpRow&, const OpCall& call, OpInstance* op) {
   ResultRule result{in, op->operands[0].dims};
   result.type.shape.push_back(classes);
   result.dims.push_back({AddFactor(op, classes, FactorKind::kWhole)});
+  op->results.push_back(std::move(result));
+  return absl::OkStatus();
+}
+
+absl::Status BuildPad(const OpRow& row, const OpCall& call, OpInstance* op) {
+  SP_RETURN_IF_ERROR(OneTensor(call));
+  const TensorType& in = call.operands[0];
+  const auto pads = IntsArgument(call, 1, "pad");
+  if (!pads || pads->size() % 2 != 0 ||
+      static_cast<int>(pads->size()) > 2 * Rank(in)) {
+    return BadCall(call, absl::StrCat("two pads for dims of ", ToString(in)),
+                   pads ? ShapeToString(*pads) : "none");
+  }
+  const Argument* mode = FindArgument(call, 2, "mode");
+  const bool zeros = row.linearity == Linearity::kEach &&
+                     (mode == nullptr ||
+                      mode->value == Argument{std::string("constant")}.value) &&
+                     DoubleArgument(call, 3, "value").value_or(0) == 0;
+  op->operands.push_back({FactorsAround(in.shape, -1, op), 0, zeros});
+  ResultRule result{in, op->operands[0].dims};
+  for (size_t i = 0; i < pads->size(); i += 2) {  // the last dim comes first
+    const int d = Rank(in) - 1 - static_cast<int>(i / 2);
+    if ((*pads)[i] == 0 && (*pads)[i + 1] == 0) continue;
+    op->factors[op->operands[0].dims[d][0]].kind = FactorKind::kWhole;
+    const int64_t size = in.shape[d] + (*pads)[i] + (*pads)[i + 1];
+    if (size < 0)
+      return BadCall(call, "pads that leave something", ShapeToString(*pads));
+    result.type.shape[d] = size;
+    result.dims[d] = {AddFactor(op, size, FactorKind::kWhole)};
+  }
+  op->results.push_back(std::move(result));
+  return absl::OkStatus();
+}
+
+absl::Status BuildGlu(const OpRow&, const OpCall& call, OpInstance* op) {
+  SP_RETURN_IF_ERROR(OneTensor(call));
+  const TensorType& in = call.operands[0];
+  SP_ASSIGN_OR_RETURN(const int dim, DimArgument(call, 1, Rank(in), -1));
+  if (in.shape[dim] % 2 != 0) {
+    return BadCall(call, absl::StrCat("an even size of dim ", dim),
+                   ToString(in));
+  }
+  op->operands.push_back({FactorsAround(in.shape, dim, op)});
+  op->results.push_back(Resized(call, dim, in.shape[dim] / 2, op));
+  return absl::OkStatus();
+}
+
+absl::Status BuildUnfold(const OpRow&, const OpCall& call, OpInstance* op) {
+  SP_RETURN_IF_ERROR(OneTensor(call));
+  const TensorType& in = call.operands[0];
+  const int64_t dim = IntArgument(call, 1, "dimension").value_or(Rank(in));
+  const int64_t size = IntArgument(call, 2, "size").value_or(-1);
+  const int64_t step = IntArgument(call, 3, "step").value_or(0);
+  const int at = static_cast<int>(dim < 0 ? dim + Rank(in) : dim);
+  if (at < 0 || at >= Rank(in) || step < 1 || size < 0 || size > in.shape[at]) {
+    return BadCall(call, absl::StrCat("windows of ", ToString(in)),
+                   absl::StrCat("dim ", dim, ", size ", size, ", step ", step));
+  }
+  op->operands.push_back({FactorsAround(in.shape, at, op), 0, /*linear=*/true});
+  ResultRule result = Resized(call, at, (in.shape[at] - size) / step + 1, op);
+  result.type.shape.push_back(size);
+  result.dims.push_back({AddFactor(op, size, FactorKind::kWhole)});
   op->results.push_back(std::move(result));
   return absl::OkStatus();
 }

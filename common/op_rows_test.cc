@@ -3,6 +3,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/op_rows_fixture.h"
 #include "common/op_rules.h"
 #include "common/op_sharding.h"
 #include "gmock/gmock.h"
@@ -18,14 +19,6 @@ const Shard S1{1};
 const Shard S2{2};
 
 DTensorSpec On(const Placement& p) { return {{p}, {}}; }
-Argument T() { return {NodeRef{"t"}}; }
-Argument Int(int64_t value) { return {value}; }
-Argument Ints(std::vector<int64_t> values) {
-  ArgumentList list;
-  for (const int64_t value : values) list.push_back({value});
-  return {std::move(list)};
-}
-
 struct RowCase {
   const char* name;
   const char* target;
