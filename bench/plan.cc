@@ -21,6 +21,7 @@
 #include "common/plan_matching.h"
 #include "common/report.h"
 #include "coordinator/messages.h"
+#include "proto/message_process.h"
 #include "shardplane/v1/coordinator.pb.h"
 
 namespace shardplane {
@@ -59,9 +60,9 @@ absl::StatusOr<Sizes> PlanOnce(const v1::CreateDeploymentRequest& request,
   if (!call.signature.has_value()) {
     return absl::InvalidArgumentError("the request has no signature");
   }
-  SP_ASSIGN_OR_RETURN(const CompiledProgram compiled,
-                      Compile(spec.module, spec.mesh, plan,
-                              call.signature->signature, {}));
+  SP_ASSIGN_OR_RETURN(
+      const CompiledProgram compiled,
+      Compile(spec.module, spec.mesh, plan, call.signature->signature, {}));
   times->Mark("compile");
   const Report report =
       BuildReport(spec.module, spec.mesh, plan, spec.src_data_rank, &compiled);
@@ -109,6 +110,7 @@ int PrintTimes(const char* path, int rounds) {
     std::cerr << path << " holds no CreateDeploymentRequest\n";
     return 1;
   }
+  SetUpMessageProcess();
   std::vector<Times> times(rounds);
   Sizes sizes;
   for (Times& round : times) {

@@ -1,12 +1,14 @@
 #include "common/compile.h"
 
-#include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <variant>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "common/errors.h"
 #include "common/op_emitter.h"
 #include "common/program_builder.h"
@@ -55,7 +57,8 @@ class Compiler {
   }
 
  private:
-  using Env = std::map<std::string, Flow>;
+  // By node name; the names are the graph's, which outlives it.
+  using Env = absl::flat_hash_map<absl::string_view, Flow>;
 
   // An output as it may leave: sums made, nothing open.
   absl::StatusOr<ValueId> Settled(ValueId id) {
@@ -121,9 +124,14 @@ class Compiler {
                                  KeywordFlows kwargs) {
     const std::string& fqn = module_.modules()[index].fqn;
     SP_RETURN_IF_ERROR(layouts_.ApplyInputs(index, &args, &kwargs));
-    SP_ASSIGN_OR_RETURN(const Graph graph, GraphOf(module_, index));
-    SP_ASSIGN_OR_RETURN(
-        Flow output, RunGraph(graph, fqn, std::move(args), std::move(kwargs)));
+    const std::optional<Graph>& own = module_.modules()[index].graph;
+    Graph written;
+    if (!own.has_value()) {
+      SP_ASSIGN_OR_RETURN(written, GraphOf(module_, index));
+    }
+    SP_ASSIGN_OR_RETURN(Flow output,
+                        RunGraph(own.has_value() ? *own : written, fqn,
+                                 std::move(args), std::move(kwargs)));
     SP_RETURN_IF_ERROR(layouts_.ApplyOutputs(index, &output));
     return output;
   }
@@ -312,7 +320,7 @@ class Compiler {
   ProgramBuilder builder_;
   OpEmitter emitter_;
   StyleLayouts layouts_;
-  std::map<std::string, ValueId> parameters_;
+  absl::flat_hash_map<std::string, ValueId> parameters_;
 };
 
 }  // namespace

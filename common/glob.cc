@@ -161,6 +161,10 @@ std::vector<Token> Parse(const std::u32string& pattern) {
 }  // namespace
 
 bool GlobMatch(absl::string_view pattern, absl::string_view name) {
+  if (pattern == "*") return true;
+  if (pattern.find_first_of("*?[") == absl::string_view::npos) {
+    return pattern == name;
+  }
   const std::vector<Token> tokens = Parse(Decode(pattern));
   const std::u32string text = Decode(name);
   // On a mismatch only the last star needs to take one character more: what

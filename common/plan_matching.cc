@@ -36,8 +36,8 @@ class Matcher {
   void ApplyDict(int module, const ParallelizePlan& plan,
                  const std::string& outer) {
     for (const PlanEntry& entry : plan.entries) {
-      Resolve(module, entry.pattern, entry.value,
-              JoinPatterns(outer, entry.pattern));
+      result_.patterns.push_back(JoinPatterns(outer, entry.pattern));
+      Resolve(module, entry.pattern, entry.value, result_.patterns.back());
     }
   }
 
@@ -61,12 +61,13 @@ class Matcher {
     }
     const size_t dot = path.find('.');
     const absl::string_view token = path.substr(0, dot);
+    const absl::string_view rest =
+        dot == absl::string_view::npos ? "" : path.substr(dot + 1);
     bool matched = false;
     for (const auto& [name, child] : module_.Children(module)) {
       if (!GlobMatch(token, name)) continue;
       matched = true;
-      Resolve(child, dot == absl::string_view::npos ? "" : path.substr(dot + 1),
-              value, pattern);
+      Resolve(child, rest, value, pattern);
     }
     if (!matched) WarnWithoutMatch(module, token, pattern);
   }
@@ -79,7 +80,7 @@ class Matcher {
       ApplyDict(module, *plan, pattern);
     } else {
       for (const auto& style : std::get<std::vector<ParallelStyle>>(value)) {
-        result_.matches.push_back({module, style, pattern});
+        result_.matches.push_back({module, &style, pattern});
       }
     }
   }

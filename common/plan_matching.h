@@ -2,10 +2,12 @@
 #ifndef SHARDPLANE_COMMON_PLAN_MATCHING_H_
 #define SHARDPLANE_COMMON_PLAN_MATCHING_H_
 
+#include <deque>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "absl/strings/string_view.h"
 #include "common/graph_module.h"
 #include "common/parallelize_plan.h"
 
@@ -13,10 +15,9 @@ namespace shardplane {
 
 // One style that the plan applies to one module.
 struct PlanMatch {
-  int module = 0;  // index in GraphModule::modules()
-  ParallelStyle style;
-  std::string pattern;  // outer keys of nested dicts joined by "."
-  friend bool operator==(const PlanMatch&, const PlanMatch&) = default;
+  int module = 0;                        // index in GraphModule::modules()
+  const ParallelStyle* style = nullptr;  // the plan's
+  absl::string_view pattern;  // outer keys of nested dicts joined by "."
 };
 
 struct PlanWarning {
@@ -24,10 +25,16 @@ struct PlanWarning {
   std::string suggestion;  // what may have been meant, or ""
 };
 
+// Its matches point into it and into the plan.
 struct PlanMatches {
+  PlanMatches() = default;
+  PlanMatches(PlanMatches&&) = default;
+  PlanMatches& operator=(PlanMatches&&) = default;
+
   std::vector<PlanMatch>
       matches;  // in the order in which the plan applies them
   std::vector<PlanWarning> warnings;
+  std::deque<std::string> patterns;  // a deque: they stay where they are
 };
 
 // PyTorch's rules: dict order; one glob a token, against the names of the
@@ -38,6 +45,7 @@ struct PlanMatches {
 //   {"net1.": style} -> net1
 //   {"net3": style} -> PATTERN_WITHOUT_MATCH, token net3, suggestion net1
 //   {"net1": None} -> NO_PLAN for net1
+// `plan` must outlive the result.
 PlanMatches MatchPlan(const GraphModule& module,
                       const std::optional<ParallelizePlan>& plan);
 

@@ -40,7 +40,7 @@ std::vector<std::string> MatchTexts(const GraphModule& module,
   std::vector<std::string> texts;
   for (const PlanMatch& match : result.matches) {
     texts.push_back(absl::StrCat(module.modules()[match.module].fqn, ": ",
-                                 StyleName(match.style)));
+                                 StyleName(*match.style)));
   }
   return texts;
 }
@@ -82,8 +82,9 @@ class MatchPlanTest : public ::testing::TestWithParam<Case> {};
 TEST_P(MatchPlanTest, FollowsPyTorch) {
   const GraphModule module = GetParam().module();
 
-  const PlanMatches result =
-      MatchPlan(module, ParallelizePlan{GetParam().plan});
+  const std::optional<ParallelizePlan> plan{{GetParam().plan}};
+
+  const PlanMatches result = MatchPlan(module, plan);
 
   EXPECT_THAT(MatchTexts(module, result), ElementsAreArray(GetParam().matches));
   EXPECT_THAT(WarningTexts(result), ElementsAreArray(GetParam().warnings));
@@ -342,8 +343,10 @@ TEST(MatchPlan, WithoutAPlanWarns) {
 }
 
 TEST(MatchPlan, KeepsThePatternAsWritten) {
-  const PlanMatches result = MatchPlan(
-      MlpStacked(1), ParallelizePlan{{Nested("layers.*", {Col("net1")})}});
+  const std::optional<ParallelizePlan> plan{
+      {{Nested("layers.*", {Col("net1")})}}};
+
+  const PlanMatches result = MatchPlan(MlpStacked(1), plan);
 
   ASSERT_EQ(result.matches.size(), 1u);
   EXPECT_EQ(result.matches[0].pattern, "layers.*.net1");

@@ -1,10 +1,12 @@
 #include "common/program_builder.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "common/errors.h"
 
@@ -29,7 +31,7 @@ std::vector<ValueId> ValuesOf(const Op& op) {
 
 // Distinct values that ops use and do not make, in order of first use.
 std::vector<ValueId> InputsOf(const std::vector<Op>& ops) {
-  std::set<ValueId> known;
+  absl::flat_hash_set<ValueId> known;
   std::vector<ValueId> inputs;
   for (const Op& op : ops) {
     for (const ValueId id : ValuesOf(op)) {
@@ -38,6 +40,16 @@ std::vector<ValueId> InputsOf(const std::vector<Op>& ops) {
     known.insert(op.results.begin(), op.results.end());
   }
   return inputs;
+}
+
+// What `key` was made into before, else what `make` makes of its value now.
+template <typename Key, typename Map, typename Make>
+ValueId Once(const std::pair<ValueId, Key>& key, Map* made, Make make) {
+  const auto [it, is_new] = made->try_emplace(key, -1);
+  if (!is_new) return it->second;
+  const ValueId id = make(key.first);
+  (*made)[key] = id;
+  return id;
 }
 
 }  // namespace
@@ -174,17 +186,13 @@ absl::StatusOr<ValueId> ProgramBuilder::Demand(ValueId id,
   SP_ASSIGN_OR_RETURN(const std::vector<RedistributeStep> steps,
                       PlanRedistribute(value(id).spec, spec));
   for (const RedistributeStep& step : steps) {
-    const auto [it, is_new] =
-        demanded_.try_emplace({id, ToString(step.result)}, -1);
-    if (is_new) it->second = EmitMove(id, step);
-    id = it->second;
+    id = Once(std::pair(id, step.result), &demanded_,
+              [&](ValueId from) { return EmitMove(from, step); });
   }
   for (int m = 0; m < static_cast<int>(vary.size()); ++m) {
     if (!vary[m] || !requires_grad(id) || info_[id].vary[m]) continue;
-    const auto [it, is_new] =
-        demanded_.try_emplace({id, absl::StrCat("vary ", m)}, -1);
-    if (is_new) it->second = EmitVary(id, m);
-    id = it->second;
+    id = Once(std::pair(id, m), &varied_,
+              [&](ValueId from) { return EmitVary(from, m); });
   }
   return id;
 }
@@ -215,8 +223,7 @@ ValueId ProgramBuilder::EmitAdd(ValueId a, ValueId b, const Result& result) {
 
 absl::StatusOr<ValueId> ProgramBuilder::RealizeSum(ValueId id,
                                                    const DTensorSpec& spec) {
-  const auto key = std::make_pair(id, "sum as " + ToString(spec));
-  if (const auto it = demanded_.find(key); it != demanded_.end()) {
+  if (const auto it = sums_.find({id, spec}); it != sums_.end()) {
     return it->second;
   }
   const ValueId base = info_[id].base;
@@ -251,7 +258,7 @@ absl::StatusOr<ValueId> ProgramBuilder::RealizeSum(ValueId id,
     sum = EmitAdd(reduced, other,
                   {value(id).name, value(id).type, spec, requires_grad(id)});
   }
-  demanded_[key] = sum;
+  sums_[{id, spec}] = sum;
   return sum;
 }
 
@@ -286,34 +293,51 @@ absl::StatusOr<ValueId> ProgramBuilder::RealizeShared(
 
 // ------------------------------------------------------------------ the end
 
-void ProgramBuilder::FillOutputs(const std::vector<ValueId>& outputs) {
-  std::set<ValueId> used(outputs.begin(), outputs.end());
-  used.insert(program_.loss);
-  for (const ParameterBinding& p : program_.parameters) {
-    used.insert(p.gradient);
+namespace {
+
+class ValueSet {
+ public:
+  explicit ValueSet(size_t values) : has_(values) {}
+  void Add(ValueId id) {
+    if (id >= 0) has_[id] = true;
   }
-  for (const InputBinding& input : program_.inputs) used.insert(input.gradient);
+  void Add(const std::vector<ValueId>& ids) {
+    for (const ValueId id : ids) Add(id);
+  }
+  bool Has(ValueId id) const { return has_[id]; }
+
+ private:
+  std::vector<bool> has_;
+};
+
+}  // namespace
+
+void ProgramBuilder::FillOutputs(const std::vector<ValueId>& outputs) {
+  ValueSet used(program_.values.size());
+  used.Add(outputs);
+  used.Add(program_.loss);
+  for (const ParameterBinding& p : program_.parameters) used.Add(p.gradient);
+  for (const InputBinding& input : program_.inputs) used.Add(input.gradient);
   for (const Instruction& instruction : program_.instructions) {
     if (const auto* move = std::get_if<Redistribute>(&instruction)) {
-      used.insert(move->input);
+      used.Add(move->input);
     } else if (const auto* bucket =
                    std::get_if<AllReduceBucket>(&instruction)) {
-      used.insert(bucket->inputs.begin(), bucket->inputs.end());
+      used.Add(bucket->inputs);
     } else if (const auto* sum = std::get_if<Accumulate>(&instruction)) {
-      used.insert(sum->inputs.begin(), sum->inputs.end());
+      used.Add(sum->inputs);
     } else if (const auto* run = std::get_if<RunSegment>(&instruction)) {
       const Segment& segment = program_.segments[run->segment];
-      used.insert(segment.inputs.begin(), segment.inputs.end());
-      used.insert(segment.differentiable_outputs.begin(),
-                  segment.differentiable_outputs.end());
+      used.Add(segment.inputs);
+      used.Add(segment.differentiable_outputs);
     } else if (const auto* back =
                    std::get_if<RunSegmentBackward>(&instruction)) {
-      used.insert(back->output_gradients.begin(), back->output_gradients.end());
+      used.Add(back->output_gradients);
     }
   }
   for (size_t s = 0; s < program_.segments.size(); ++s) {
     for (const ValueId id : made_[s]) {
-      if (used.contains(id)) program_.segments[s].outputs.push_back(id);
+      if (used.Has(id)) program_.segments[s].outputs.push_back(id);
     }
   }
 }
@@ -354,21 +378,26 @@ std::vector<ValueId> Touched(const ShardedProgram& program,
 }  // namespace
 
 void ProgramBuilder::InsertFrees(const std::vector<ValueId>& outputs) {
-  std::set<ValueId> kept(outputs.begin(), outputs.end());
-  kept.insert(program_.loss);
+  ValueSet kept(program_.values.size());
+  kept.Add(outputs);
+  kept.Add(program_.loss);
   for (const ParameterBinding& p : program_.parameters) {
-    kept.insert({p.value, p.gradient});
+    kept.Add({p.value, p.gradient});
   }
-  for (const InputBinding& input : program_.inputs) kept.insert(input.gradient);
-  std::map<ValueId, size_t> last_use;
+  for (const InputBinding& input : program_.inputs) kept.Add(input.gradient);
+  std::vector<int64_t> last_use(program_.values.size(), -1);
   for (size_t i = 0; i < program_.instructions.size(); ++i) {
     for (const ValueId id : Touched(program_, program_.instructions[i])) {
-      if (!kept.contains(id)) last_use[id] = i;
+      if (!kept.Has(id)) last_use[id] = static_cast<int64_t>(i);
     }
   }
   std::vector<std::vector<ValueId>> free_after(program_.instructions.size());
-  for (const auto& [id, i] : last_use) free_after[i].push_back(id);
+  for (size_t id = 0; id < last_use.size(); ++id) {
+    if (last_use[id] < 0) continue;
+    free_after[last_use[id]].push_back(static_cast<ValueId>(id));
+  }
   std::vector<Instruction> instructions;
+  instructions.reserve(2 * program_.instructions.size());
   int backward_begin = 0;
   for (size_t i = 0; i < program_.instructions.size(); ++i) {
     if (static_cast<int>(i) == program_.backward_begin) {

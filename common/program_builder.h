@@ -27,6 +27,8 @@
 #include <variant>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/statusor.h"
 #include "common/redistribute.h"
 #include "common/sharded_program.h"
@@ -155,11 +157,13 @@ class ProgramBuilder {
   std::vector<Info> info_;
   std::vector<TapeEntry> tape_;
   Segment open_;
-  std::set<ValueId> open_made_;
+  absl::flat_hash_set<ValueId> open_made_;
   std::vector<std::vector<ValueId>> made_;  // by segment
-  std::map<std::pair<ValueId, std::string>, ValueId> demanded_;
-  std::map<ValueId, std::vector<ValueId>> gradients_;
-  std::map<MoveKey, ValueId> moved_back_;
+  absl::flat_hash_map<std::pair<ValueId, DTensorSpec>, ValueId> demanded_;
+  absl::flat_hash_map<std::pair<ValueId, DTensorSpec>, ValueId> sums_;
+  absl::flat_hash_map<std::pair<ValueId, int>, ValueId> varied_;
+  absl::flat_hash_map<ValueId, std::vector<ValueId>> gradients_;
+  absl::flat_hash_map<MoveKey, ValueId> moved_back_;
   std::vector<MoveEntry> deferred_;  // in the order of the backward pass
 };
 

@@ -147,6 +147,7 @@ DTensorSpec SpecOf(std::vector<Placement> placements,
 }
 
 DTensorSpec Canonical(const DTensorSpec& spec) {
+  if (spec.cut_order.empty()) return spec;
   std::vector<std::vector<int>> cuts(CutRank(spec));
   for (int d = 0; d < static_cast<int>(cuts.size()); ++d) {
     cuts[d] = CutsOf(spec, d);
@@ -157,6 +158,7 @@ DTensorSpec Canonical(const DTensorSpec& spec) {
 DTensorSpec WithPlacement(const DTensorSpec& spec, int mesh_dim,
                           const Placement& placement) {
   const int dim = ShardDim(placement);
+  if (spec.placements.size() == 1) return {{placement}, {}};
   std::vector<std::vector<int>> cuts(std::max(CutRank(spec), dim + 1));
   for (int d = 0; d < static_cast<int>(cuts.size()); ++d) {
     cuts[d] = CutsOf(spec, d);
@@ -171,6 +173,7 @@ DTensorSpec WithPlacement(const DTensorSpec& spec, int mesh_dim,
 absl::StatusOr<std::vector<RedistributeStep>> PlanRedistribute(
     const DTensorSpec& from, const DTensorSpec& to) {
   std::vector<RedistributeStep> steps;
+  if (from == to) return steps;
   Route route(Canonical(from), Canonical(to));
   while (!route.Done()) {
     const std::optional<RedistributeStep> step = route.Next();

@@ -6,7 +6,7 @@
 #include <variant>
 #include <vector>
 
-#include "absl/container/btree_map.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
@@ -96,15 +96,15 @@ class Resolver {
   void Apply(const PlanMatch& match) {
     const std::optional<int> mesh_dim = MeshDimOf(match);
     if (!mesh_dim.has_value()) return;
-    if (std::holds_alternative<UnknownStyle>(match.style.kind)) {
+    if (std::holds_alternative<UnknownStyle>(match.style->kind)) {
       AddUnknownStyle(match);
       return;
     }
-    if (PlacesParameters(match.style) && !PlaceOnce(match, *mesh_dim)) {
+    if (PlacesParameters(*match.style) && !PlaceOnce(match, *mesh_dim)) {
       return;
     }
-    plan_.assignments.push_back({match.module, Fqn(match.module), match.style,
-                                 *mesh_dim, match.pattern});
+    plan_.assignments.push_back({match.module, Fqn(match.module), *match.style,
+                                 *mesh_dim, std::string(match.pattern)});
   }
 
   const std::vector<Fault>& faults() const { return faults_; }
@@ -117,9 +117,9 @@ class Resolver {
 
  private:
   struct Styled {
-    ParallelStyle style;
+    const ParallelStyle* style;
     int mesh_dim = 0;
-    std::string pattern;
+    absl::string_view pattern;
   };
 
   const std::string& Fqn(int module) const {
@@ -132,16 +132,16 @@ class Resolver {
                        std::move(message),
                        {.reason = reason,
                         .metadata = {{"fqn", Fqn(match.module)},
-                                     {"pattern", match.pattern},
-                                     {"style", StyleName(match.style)}}}});
+                                     {"pattern", std::string(match.pattern)},
+                                     {"style", StyleName(*match.style)}}}});
   }
 
   std::optional<int> MeshDimOf(const PlanMatch& match) {
-    const std::string& name = match.style.mesh_dim;
+    const std::string& name = match.style->mesh_dim;
     const int mesh_dim = name.empty() ? plan_.mesh_dim : mesh_.FindDim(name);
     if (mesh_dim != -1) return mesh_dim;
     AddFault(absl::StatusCode::kInvalidArgument, "UNKNOWN_MESH_DIM", match,
-             absl::StrCat(StyleName(match.style), " on module \"",
+             absl::StrCat(StyleName(*match.style), " on module \"",
                           Fqn(match.module), "\" (pattern '", match.pattern,
                           "') must name a dim of mesh ", mesh_.ToString(),
                           "; got: \"", name, "\""));
@@ -157,7 +157,7 @@ class Resolver {
                           "PrepareModuleInput, "
                           "PrepareModuleOutput, PrepareModuleInputOutput; "
                           "got: ",
-                          StyleName(match.style)));
+                          StyleName(*match.style)));
   }
 
   // Whether the match is a new parameter style, and a valid one.
@@ -165,13 +165,14 @@ class Resolver {
     const auto earlier = styled_.find(match.module);
     if (earlier != styled_.end()) {
       const Styled& first = earlier->second;
-      if (first.style.kind != match.style.kind || first.mesh_dim != mesh_dim) {
+      if (first.style->kind != match.style->kind ||
+          first.mesh_dim != mesh_dim) {
         AddConflict(first, match);
       }
       return false;
     }
     styled_[match.module] = {match.style, mesh_dim, match.pattern};
-    if (std::holds_alternative<SequenceParallel>(match.style.kind)) {
+    if (std::holds_alternative<SequenceParallel>(match.style->kind)) {
       return PlaceParametersOf(match, "", mesh_dim);
     }
     const absl::string_view type = CutType(match.module);
@@ -186,10 +187,10 @@ class Resolver {
     AddFault(absl::StatusCode::kInvalidArgument, "STYLE_CONFLICT", match,
              absl::StrCat("module \"", Fqn(match.module),
                           "\" can have one style for its parameters and has ",
-                          ToString(first.style), " by pattern '", first.pattern,
-                          "'; got: ", ToString(match.style), " by pattern '",
-                          match.pattern, "'"));
-    faults_.back().info.metadata["first_pattern"] = first.pattern;
+                          ToString(*first.style), " by pattern '",
+                          first.pattern, "'; got: ", ToString(*match.style),
+                          " by pattern '", match.pattern, "'"));
+    faults_.back().info.metadata["first_pattern"] = std::string(first.pattern);
   }
 
   // The type whose rows of kCuts apply to a module; "" if none do.
@@ -209,7 +210,7 @@ class Resolver {
   void AddUnsupportedModule(const PlanMatch& match, absl::string_view type) {
     AddFault(absl::StatusCode::kUnimplemented, "STYLE_UNSUPPORTED_MODULE",
              match,
-             absl::StrCat(StyleName(match.style), " on module \"",
+             absl::StrCat(StyleName(*match.style), " on module \"",
                           Fqn(match.module), "\" (pattern '", match.pattern,
                           "') takes a Linear or an Embedding",
                           type.empty() ? "" : " with a parameter \"weight\"",
@@ -224,15 +225,15 @@ class Resolver {
       const Parameter& parameter = module_.parameters()[index];
       if (parameter.buffer) continue;
       wanted_[index] = DTensorSpec::Replicated(mesh_.ndim());
-      wanted_by_[index] = match.pattern;
+      wanted_by_[index] = std::string(match.pattern);
       styled_order_.push_back(index);
-      const CutRow* row = FindCut(StyleName(match.style), type, parameter);
+      const CutRow* row = FindCut(StyleName(*match.style), type, parameter);
       if (row == nullptr) continue;
       if (static_cast<int>(parameter.type.shape.size()) !=
           row->parameter_rank) {
         AddFault(absl::StatusCode::kInvalidArgument, "PARAMETER_UNSUPPORTED",
                  match,
-                 absl::StrCat(StyleName(match.style), " on parameter \"",
+                 absl::StrCat(StyleName(*match.style), " on parameter \"",
                               parameter.fqn, "\" (pattern '", match.pattern,
                               "') takes a tensor of ", row->parameter_rank,
                               " dims; got: ", ToString(parameter.type)));
@@ -304,7 +305,7 @@ class Resolver {
   const DeviceMesh& mesh_;
   ResolvedPlan plan_;
   std::vector<Fault> faults_;
-  absl::btree_map<int, Styled> styled_;  // parameter styles by module
+  absl::flat_hash_map<int, Styled> styled_;  // parameter styles by module
   // What the plan wants of each parameter, by index, and the pattern that does.
   std::vector<std::optional<DTensorSpec>> wanted_;
   std::vector<std::string> wanted_by_;

@@ -32,6 +32,18 @@ std::vector<int> CuttingMeshDims(const DTensorSpec& spec) {
   return dims;
 }
 
+// visit(mesh dim, tensor dim) for each cut, the outer ones first.
+template <typename Visit>
+void ForEachCut(const DTensorSpec& spec, Visit visit) {
+  const int count = static_cast<int>(
+      spec.cut_order.empty() ? spec.placements.size() : spec.cut_order.size());
+  for (int i = 0; i < count; ++i) {
+    const int mesh_dim = spec.cut_order.empty() ? i : spec.cut_order[i];
+    const int dim = ShardDim(spec.placements[mesh_dim]);
+    if (dim != -1) visit(mesh_dim, dim);
+  }
+}
+
 }  // namespace
 
 std::string ToString(const DTensorSpec& spec) {
@@ -47,10 +59,9 @@ std::string ToString(const DTensorSpec& spec) {
 }
 
 std::vector<int> CutsOf(const DTensorSpec& spec, int tensor_dim) {
-  std::vector<int> cuts =
-      spec.cut_order.empty() ? CuttingMeshDims(spec) : spec.cut_order;
-  std::erase_if(cuts, [&](int mesh_dim) {
-    return ShardDim(spec.placements[mesh_dim]) != tensor_dim;
+  std::vector<int> cuts;
+  ForEachCut(spec, [&](int mesh_dim, int dim) {
+    if (dim == tensor_dim) cuts.push_back(mesh_dim);
   });
   return cuts;
 }
@@ -65,7 +76,8 @@ bool HasPartial(const DTensorSpec& spec) {
 }
 
 bool HasShard(const DTensorSpec& spec) {
-  return !CuttingMeshDims(spec).empty();
+  return std::any_of(spec.placements.begin(), spec.placements.end(),
+                     [](const Placement& p) { return ShardDim(p) != -1; });
 }
 
 absl::Status Validate(const DTensorSpec& spec, const DeviceMesh& mesh,
@@ -119,21 +131,39 @@ std::vector<Extent> LocalExtents(absl::Span<const int64_t> shape,
                                  const DeviceMesh& mesh,
                                  absl::Span<const int> coordinate) {
   std::vector<Extent> extents;
-  const int rank = static_cast<int>(shape.size());
-  for (int dim = 0; dim < rank; ++dim) {
-    extents.push_back(
-        LocalExtent(shape[dim], CutsOf(spec, dim), mesh, coordinate));
-  }
+  extents.reserve(shape.size());
+  for (const int64_t size : shape) extents.push_back({0, size});
+  ForEachCut(spec, [&](int mesh_dim, int dim) {
+    const Extent chunk =
+        Chunk(extents[dim].size, mesh.dim_size(mesh_dim), coordinate[mesh_dim]);
+    extents[dim] = {extents[dim].offset + chunk.offset, chunk.size};
+  });
   return extents;
 }
 
 Shape LocalShape(absl::Span<const int64_t> shape, const DTensorSpec& spec,
                  const DeviceMesh& mesh, absl::Span<const int> coordinate) {
-  Shape local;
-  for (const Extent& extent : LocalExtents(shape, spec, mesh, coordinate)) {
-    local.push_back(extent.size);
-  }
+  Shape local(shape.begin(), shape.end());
+  ForEachCut(spec, [&](int mesh_dim, int dim) {
+    local[dim] =
+        Chunk(local[dim], mesh.dim_size(mesh_dim), coordinate[mesh_dim]).size;
+  });
   return local;
+}
+
+int64_t LocalElements(absl::Span<const int64_t> shape, const DTensorSpec& spec,
+                      const DeviceMesh& mesh,
+                      absl::Span<const int> coordinate) {
+  int64_t elements = 1;
+  for (size_t d = 0; d < shape.size(); ++d) {
+    int64_t size = shape[d];
+    ForEachCut(spec, [&](int mesh_dim, int dim) {
+      if (dim != static_cast<int>(d)) return;
+      size = Chunk(size, mesh.dim_size(mesh_dim), coordinate[mesh_dim]).size;
+    });
+    elements *= size;
+  }
+  return elements;
 }
 
 }  // namespace shardplane

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
+#include <variant>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -26,6 +28,15 @@ struct DTensorSpec {
     return {std::vector<Placement>(mesh_ndim, Replicate{}), {}};
   }
   friend bool operator==(const DTensorSpec&, const DTensorSpec&) = default;
+  template <typename H>
+  friend H AbslHashValue(H h, const DTensorSpec& spec) {
+    for (const Placement& p : spec.placements) {
+      const auto* partial = std::get_if<Partial>(&p);
+      h = H::combine(std::move(h), p.index(), ShardDim(p),
+                     partial == nullptr ? 0 : static_cast<int>(partial->op));
+    }
+    return H::combine(std::move(h), spec.cut_order);
+  }
 };
 
 std::string ToString(const DTensorSpec& spec);
@@ -66,6 +77,9 @@ std::vector<Extent> LocalExtents(absl::Span<const int64_t> shape,
 
 Shape LocalShape(absl::Span<const int64_t> shape, const DTensorSpec& spec,
                  const DeviceMesh& mesh, absl::Span<const int> coordinate);
+// The number of elements of that shape.
+int64_t LocalElements(absl::Span<const int64_t> shape, const DTensorSpec& spec,
+                      const DeviceMesh& mesh, absl::Span<const int> coordinate);
 
 }  // namespace shardplane
 
