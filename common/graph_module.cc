@@ -190,6 +190,7 @@ const Parameter& GraphModule::Canonical(const Parameter& parameter) const {
 
 bool IsA(const ModuleNode& module, absl::string_view type) {
   const auto names_it = [type](absl::string_view name) {
+    if (name == type) return true;
     const auto [package, bare] = SplitFqn(name);
     return bare == type && (package.empty() || package == "torch.nn" ||
                             absl::StartsWith(package, "torch.nn.modules"));

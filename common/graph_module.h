@@ -145,7 +145,8 @@ std::pair<std::string, std::string> SplitFqn(absl::string_view fqn);
 
 // Whether the module's type or one of its bases is torch's class `type`, a bare
 // name: "Linear" matches "torch.nn.modules.linear.Linear", "torch.nn.Linear"
-// and a bare "Linear", but not "my.package.Linear" without such a base.
+// and a bare "Linear", but not "my.package.Linear" without such a base. A full
+// name matches itself.
 bool IsA(const ModuleNode& module, absl::string_view type);
 
 // The graph of a module: its own, or the one written from the attributes of a

@@ -114,6 +114,18 @@ GraphModule Subclass() {
       .Build();
 }
 
+// As GPT-2 has it: a weight of [inputs, outputs].
+GraphModule Gpt2Mlp() {
+  return ModuleBuilder("Root")
+      .Module("c_fc", "transformers.pytorch_utils.Conv1D")
+      .Parameter("c_fc.weight", {4, 16})
+      .Parameter("c_fc.bias", {16})
+      .Module("c_proj", "transformers.pytorch_utils.Conv1D")
+      .Parameter("c_proj.weight", {16, 4})
+      .Parameter("c_proj.bias", {4})
+      .Build();
+}
+
 struct CutCase {
   std::string name;
   GraphModule (*module)();
@@ -166,6 +178,11 @@ INSTANTIATE_TEST_SUITE_P(
                 {Entry("net1", {kCol}), Entry("net?", {kCol})},
                 {"net1.weight [S(0)]", "net1.bias [S(0)]", "net2.weight [S(0)]",
                  "net2.bias [S(0)]"}},
+        CutCase{
+            "Conv1D",
+            Gpt2Mlp,
+            {Entry("c_fc", {kCol}), Entry("c_proj", {kRow})},
+            {"c_fc.weight [S(1)]", "c_fc.bias [S(0)]", "c_proj.weight [S(0)]"}},
         CutCase{"a subclass by weight and bias alone",
                 Subclass,
                 {Entry("lora", {kCol})},
@@ -336,22 +353,24 @@ INSTANTIATE_TEST_SUITE_P(
                   kUnimplemented,
                   "STYLE_UNSUPPORTED_MODULE",
                   "ColwiseParallel on module \"relu\" (pattern '*') takes a "
-                  "Linear or an Embedding; got: "
+                  "Linear, an Embedding or a Conv1D of transformers; got: "
                   "torch.nn.modules.activation.ReLU"},
         ErrorCase{"rowwise root",
                   Mlp,
                   {Entry("", {kRow})},
                   kUnimplemented,
                   "STYLE_UNSUPPORTED_MODULE",
-                  "RowwiseParallel on module \"\" (pattern '') takes a Linear "
-                  "or an Embedding; got: MLPModule"},
+                  "RowwiseParallel on module \"\" (pattern '') takes a "
+                  "Linear, an Embedding or a Conv1D of transformers; got: "
+                  "MLPModule"},
         ErrorCase{"linear without weight",
                   BadRank,
                   {Entry("bare", {kCol})},
                   kUnimplemented,
                   "STYLE_UNSUPPORTED_MODULE",
                   "ColwiseParallel on module \"bare\" (pattern 'bare') takes a "
-                  "Linear or an Embedding with a parameter \"weight\"; got: "
+                  "Linear, an Embedding or a Conv1D of transformers with a "
+                  "parameter \"weight\"; got: "
                   "torch.nn.Linear"},
         ErrorCase{"weight of three dims",
                   BadRank,

@@ -28,11 +28,16 @@ struct CutRow {
   int tensor_dim;
   int parameter_rank;
 };
+// Conv1D is a linear whose weight is [inputs, outputs]; GPT-2 is made of it.
+constexpr char kConv1D[] = "transformers.pytorch_utils.Conv1D";
 constexpr CutRow kCuts[] = {
     {"ColwiseParallel", "Linear", "weight", 0, 2},
     {"ColwiseParallel", "Linear", "bias", 0, 1},
     {"ColwiseParallel", "Embedding", "weight", 1, 2},
     {"RowwiseParallel", "Linear", "weight", 1, 2},
+    {"ColwiseParallel", kConv1D, "weight", 1, 2},
+    {"ColwiseParallel", kConv1D, "bias", 0, 1},
+    {"RowwiseParallel", kConv1D, "weight", 0, 2},
     {"RowwiseParallel", "Embedding", "weight", 0, 2},
 };
 
@@ -210,11 +215,12 @@ class Resolver {
   void AddUnsupportedModule(const PlanMatch& match, absl::string_view type) {
     AddFault(absl::StatusCode::kUnimplemented, "STYLE_UNSUPPORTED_MODULE",
              match,
-             absl::StrCat(StyleName(*match.style), " on module \"",
-                          Fqn(match.module), "\" (pattern '", match.pattern,
-                          "') takes a Linear or an Embedding",
-                          type.empty() ? "" : " with a parameter \"weight\"",
-                          "; got: ", module_.modules()[match.module].type));
+             absl::StrCat(
+                 StyleName(*match.style), " on module \"", Fqn(match.module),
+                 "\" (pattern '", match.pattern,
+                 "') takes a Linear, an Embedding or a Conv1D of transformers",
+                 type.empty() ? "" : " with a parameter \"weight\"",
+                 "; got: ", module_.modules()[match.module].type));
     faults_.back().info.metadata["type"] = module_.modules()[match.module].type;
   }
 

@@ -170,9 +170,9 @@ absl::Status StyleLayouts::Inputs(const Assignment& a, std::vector<Flow>* args,
     return First(a, {col->input_layouts, Replicate{}}, args, kwargs);
   }
   if (const auto* row = std::get_if<RowwiseParallel>(&kind)) {
-    const bool linear = IsA(module_.modules()[a.module], "Linear");
+    const bool embedding = IsA(module_.modules()[a.module], "Embedding");
     const Placement desired =
-        linear ? Placement(Shard{-1}) : Placement(Replicate{});
+        embedding ? Placement(Replicate{}) : Placement(Shard{-1});
     return First(a, {row->input_layouts, desired}, args, kwargs);
   }
   if (const auto* sequence = std::get_if<SequenceParallel>(&kind)) {
