@@ -281,6 +281,34 @@ TEST_P(CollectivesTest, ReducesEveryElementType) {
   });
 }
 
+// Also where a dim has one element, whose stride means nothing, results lie as
+// new tensors do: operators choose among ways of other roundings by strides,
+// and transports are to give the same bits.
+TEST_P(CollectivesTest, ResultsLieAsNewTensorsDo) {
+  if (ranks() == 1) return;  // nothing runs
+  for (const std::vector<int64_t>& shape :
+       {std::vector<int64_t>{1, 5, 12}, {6, 1, 12}, {1, 1, 4}, {1, 64, 1}}) {
+    const at::Tensor full = Values(shape, 0, at::kDouble);
+    gang_.Run([&](int rank, Communicator& communicator) {
+      for (int dim = 0; dim < 3; ++dim) {
+        const int64_t size = shape[dim];
+        const at::Tensor chunk =
+            On(communicator, ChunkOf(full, dim, ranks(), rank));
+        const int to = (dim + 1) % 3;
+        for (const auto& result :
+             {communicator.AllGather(chunk, 0, dim, size),
+              communicator.ReduceScatter(On(communicator, full), 0, dim,
+                                         ReduceOp::kSum),
+              communicator.AllToAll(chunk, 0, dim, to, size)}) {
+          ASSERT_TRUE(result.ok()) << result.status();
+          EXPECT_EQ(result->strides(), at::empty(result->sizes()).strides())
+              << absl::StrCat("dim ", dim);
+        }
+      }
+    });
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(RanksAndRows, CollectivesTest,
                          testing::Values(Case{1, 5}, Case{2, 8}, Case{3, 5},
                                          Case{4, 5}, Case{4, 2}, Case{3, 0},

@@ -20,7 +20,11 @@ at::Tensor DimFirst(const at::Tensor& tensor, int64_t dim) {
 }
 
 at::Tensor DimBack(const at::Tensor& tensor, int64_t dim, int64_t extent) {
-  return tensor.narrow(0, 0, extent).movedim(0, dim).contiguous();
+  const at::Tensor back =
+      tensor.narrow(0, 0, extent).movedim(0, dim).contiguous();
+  // Where a dim has one element, contiguous() leaves any stride to it; and
+  // operators choose among ways of other roundings by strides.
+  return back.view(-1).view(back.sizes());
 }
 
 }  // namespace shardplane

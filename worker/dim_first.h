@@ -15,8 +15,8 @@ at::Tensor PadTo(const at::Tensor& tensor, int64_t dim, int64_t extent);
 // [4, 6, 8], dim 1 -> [6, 4, 8].
 at::Tensor DimFirst(const at::Tensor& tensor, int64_t dim);
 
-// The first `extent` of the first dim, put back in its place. Contiguous.
-// [6, 4, 8], dim 1, extent 5 -> [4, 5, 8].
+// The first `extent` of the first dim, put back in its place. Contiguous, with
+// the strides of a new tensor. [6, 4, 8], dim 1, extent 5 -> [4, 5, 8].
 at::Tensor DimBack(const at::Tensor& tensor, int64_t dim, int64_t extent);
 
 }  // namespace shardplane
