@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "common/device_mesh.h"
+#include "common/flops.h"
 #include "common/graph_module.h"
 #include "common/parallelize_plan.h"
 #include "common/sharded_program.h"
@@ -42,8 +43,8 @@ struct CompileOptions {
 struct CompiledProgram {
   ShardedProgram program;
   std::vector<Diagnostic> diagnostics;
-  // Multiply-adds count two; of the rank that has most. Forward and backward.
-  int64_t flops_per_rank = 0;
+  // Backward's are counted also where there is no loss.
+  FlopCount flops;
 };
 
 // `module` carries the graphs of this signature; `plan` was resolved against a

@@ -206,17 +206,23 @@ void OpEmitter::NoteGatheredView(const ValueCall& call, const OpInstance& op,
 
 void OpEmitter::CountFlops(const OpInstance& op, const OpSharding& sharding,
                            const std::vector<ValueId>& tensors) {
-  int64_t flops = op.flops;
-  for (const std::vector<int>& cuts : sharding.factor_cuts) {
-    for (const int m : cuts) {
-      const int size = builder_->mesh().dim_size(m);
-      flops = (flops + size - 1) / size;
+  if (op.flops == 0) return;
+  std::vector<FlopCount::Cut> cuts;
+  for (size_t f = 0; f < op.factors.size(); ++f) {
+    cuts.push_back({op.factors[f].size, sharding.factor_cuts[f]});
+  }
+  Flops flops{.forward = op.flops};
+  // One product as large for each operand's gradient; that of what is merely
+  // added is none. Of the two products of attention each has two operands.
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    if (op.operands[i].term == 0 && builder_->requires_grad(tensors[i])) {
+      flops.backward += op.flops;
     }
   }
-  compiled_->flops_per_rank += flops;
-  for (const ValueId id : tensors) {
-    if (builder_->requires_grad(id)) compiled_->flops_per_rank += flops;
+  if (op.lowering == Lowering::kAttention && flops.backward > 0) {
+    flops.backward = 2 * op.flops;
   }
+  compiled_->flops.Add(std::move(cuts), flops);
 }
 
 ValueId OpEmitter::EmitMean(const ValueCall& call, const OpInstance& op,

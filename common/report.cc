@@ -1,5 +1,6 @@
 #include "common/report.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -8,8 +9,11 @@
 #include <variant>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/types/span.h"
+#include "common/collective_causes.h"
 #include "common/report_memory.h"
 
 namespace shardplane {
@@ -59,12 +63,6 @@ class LayoutWriter {
   AssignmentRow* row_;
 };
 
-bool PlacesParameters(const ParallelStyle& style) {
-  return std::holds_alternative<ColwiseParallel>(style.kind) ||
-         std::holds_alternative<RowwiseParallel>(style.kind) ||
-         std::holds_alternative<SequenceParallel>(style.kind);
-}
-
 // How a parameter is stored: as the first of its names.
 const DTensorSpec& StoredSpec(const GraphModule& module,
                               const ResolvedPlan& plan,
@@ -72,47 +70,6 @@ const DTensorSpec& StoredSpec(const GraphModule& module,
   const Parameter& canonical = module.Canonical(parameter);
   return plan.parameter_specs[&canonical - module.parameters().data()];
 }
-
-AssignmentRow MakeRow(const GraphModule& module, const ResolvedPlan& plan,
-                      const Assignment& assignment) {
-  const ModuleNode& node = module.modules()[assignment.module];
-  AssignmentRow row{.fqn = assignment.fqn,
-                    .module_type = node.type,
-                    .style = StyleName(assignment.style),
-                    .pattern = assignment.pattern};
-  std::visit(LayoutWriter(node, &row), assignment.style.kind);
-  if (!PlacesParameters(assignment.style)) return row;
-  for (const int index : module.ParametersOf(assignment.module)) {
-    const Parameter& parameter = module.parameters()[index];
-    row.parameters.push_back({SplitFqn(parameter.fqn).second, parameter.type,
-                              StoredSpec(module, plan, parameter)});
-  }
-  return row;
-}
-
-// Counts in the order of this table, kinds that do not occur left out.
-class Tally {
- public:
-  void Add(const std::string& kind, int64_t bytes) {
-    for (CollectiveCount& row : rows_) {
-      if (row.kind != kind) continue;
-      ++row.count;
-      row.bytes += bytes;
-    }
-  }
-
-  std::vector<CollectiveCount> Take(const std::string& phase) && {
-    std::erase_if(rows_, [](const auto& row) { return row.count == 0; });
-    for (CollectiveCount& row : rows_) row.phase = phase;
-    return std::move(rows_);
-  }
-
- private:
-  std::vector<CollectiveCount> rows_ = {
-      {"", "all_gather"}, {"", "all_reduce"}, {"", "reduce_scatter"},
-      {"", "all_to_all"}, {"", "scatter"},    {"", "broadcast"},
-  };
-};
 
 // Mesh dims in the order in which data goes out: the plan's first.
 std::vector<int> MaterializeOrder(const DeviceMesh& mesh, int plan_dim) {
@@ -126,7 +83,8 @@ std::vector<int> MaterializeOrder(const DeviceMesh& mesh, int plan_dim) {
 // One parameter, from the rank that has it whole: rank 0's part gets smaller
 // with every dim that cuts.
 void TallyMaterialize(const TensorType& type, const DTensorSpec& spec,
-                      const DeviceMesh& mesh, int plan_dim, Tally* tally) {
+                      const DeviceMesh& mesh, int plan_dim,
+                      CollectiveTally* tally) {
   Shape shape = type.shape;
   for (const int mesh_dim : MaterializeOrder(mesh, plan_dim)) {
     const int ranks = mesh.dim_size(mesh_dim);
@@ -156,22 +114,72 @@ void AddCollectives(const CompiledProgram& compiled, Report* report) {
   }
 }
 
+// Equal ones together, at the place of the first.
+std::vector<ModuleCollective> ByModule(
+    const std::vector<CausedCollective>& caused, const DeviceMesh& mesh) {
+  std::vector<ModuleCollective> rows;
+  absl::flat_hash_map<std::string, size_t> places;
+  for (const CausedCollective& cause : caused) {
+    ModuleCollective row{
+        .fqn = cause.fqn,
+        .phase = cause.phase == Phase::kForward ? "forward" : "backward",
+        .kind = ToString(cause.record.kind),
+        .mesh_dim = mesh.dims()[cause.record.mesh_dim].name,
+        .why = cause.why};
+    const std::string key = absl::StrJoin(
+        {row.fqn, row.phase, row.kind, row.mesh_dim, row.why}, "\n");
+    const auto [place, is_new] = places.try_emplace(key, rows.size());
+    if (is_new) rows.push_back(std::move(row));
+    ++rows[place->second].count;
+    rows[place->second].bytes += CountedBytes(cause.record);
+  }
+  return rows;
+}
+
+void AddFlops(const CompiledProgram& compiled, const DeviceMesh& mesh,
+              Report* report) {
+  const int ranks = std::min(mesh.size(), kMaxReportedRanks);
+  for (int rank = 0; rank < ranks; ++rank) {
+    Flops flops = compiled.flops.On(mesh, mesh.Coordinate(rank));
+    if (compiled.program.loss < 0) flops.backward = 0;
+    report->flops.push_back({rank, flops});
+  }
+  // The first rank has most of whatever is cut.
+  const Flops& most = report->flops[0].flops;
+  report->flops_per_rank = most.forward + most.backward;
+}
+
 }  // namespace
 
-std::vector<CollectiveCount> CountCollectives(
-    const std::string& phase, absl::Span<const CollectiveRecord> records) {
-  Tally tally;
-  for (const CollectiveRecord& record : records) {
-    tally.Add(ToString(record.kind), CountedBytes(record));
+bool PlacesParameters(const ParallelStyle& style) {
+  return std::holds_alternative<ColwiseParallel>(style.kind) ||
+         std::holds_alternative<RowwiseParallel>(style.kind) ||
+         std::holds_alternative<SequenceParallel>(style.kind);
+}
+
+AssignmentRow MakeAssignmentRow(const GraphModule& module,
+                                const ResolvedPlan& plan,
+                                const Assignment& assignment) {
+  const ModuleNode& node = module.modules()[assignment.module];
+  AssignmentRow row{.fqn = assignment.fqn,
+                    .module_type = node.type,
+                    .style = StyleName(assignment.style),
+                    .pattern = assignment.pattern};
+  std::visit(LayoutWriter(node, &row), assignment.style.kind);
+  if (!PlacesParameters(assignment.style)) return row;
+  for (const int index : module.ParametersOf(assignment.module)) {
+    const Parameter& parameter = module.parameters()[index];
+    row.parameters.push_back({SplitFqn(parameter.fqn).second, parameter.type,
+                              StoredSpec(module, plan, parameter)});
   }
-  return std::move(tally).Take(phase);
+  return row;
 }
 
 std::vector<CollectiveCount> MaterializeCollectives(
     const GraphModule& module, const DeviceMesh& mesh, const ResolvedPlan& plan,
     std::optional<int> src_data_rank) {
   if (!src_data_rank.has_value()) return {};
-  Tally tally;
+  CollectiveTally tally;
   for (size_t i = 0; i < module.parameters().size(); ++i) {
     const Parameter& parameter = module.parameters()[i];
     if (!parameter.alias_of.empty() || parameter.initializer.has_value()) {
@@ -188,7 +196,7 @@ Report BuildReport(const GraphModule& module, const DeviceMesh& mesh,
                    const CompiledProgram* program) {
   Report report;
   for (const Assignment& assignment : plan.assignments) {
-    report.assignments.push_back(MakeRow(module, plan, assignment));
+    report.assignments.push_back(MakeAssignmentRow(module, plan, assignment));
   }
   for (const Parameter& parameter : module.parameters()) {
     report.parameters.push_back(
@@ -204,7 +212,9 @@ Report BuildReport(const GraphModule& module, const DeviceMesh& mesh,
                             program->diagnostics.begin(),
                             program->diagnostics.end());
   AddCollectives(*program, &report);
-  report.flops_per_rank = program->flops_per_rank;
+  report.module_collectives =
+      ByModule(CausesOfCollectives(module, plan, program->program), mesh);
+  AddFlops(*program, mesh, &report);
   report.program_text = ToString(program->program);
   return report;
 }

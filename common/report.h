@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/types/span.h"
+#include "common/collective_count.h"
 #include "common/compile.h"
 #include "common/device_mesh.h"
 #include "common/graph_module.h"
@@ -17,28 +18,48 @@
 
 namespace shardplane {
 
-// Collectives of one kind in one phase ("materialize", "forward", "backward",
-// "optimizer"), on rank 0. Kinds: "all_gather", "all_reduce",
-// "reduce_scatter", "all_to_all", "scatter", "broadcast".
-struct CollectiveCount {
-  std::string phase;
-  std::string kind;
-  int64_t count = 0;
-  int64_t bytes = 0;  // larger buffer, padding included, summed
-  friend bool operator==(const CollectiveCount&,
-                         const CollectiveCount&) = default;
-};
-
 // Memory of more ranks than this is not reported.
 inline constexpr int kMaxReportedRanks = 1024;
+
+// What an optimizer would keep beside parameters.
+struct OptimizerStateBytes {
+  std::string optimizer;  // "Adam, amsgrad"
+  int64_t bytes = 0;
+  friend bool operator==(const OptimizerStateBytes&,
+                         const OptimizerStateBytes&) = default;
+};
 
 struct RankMemory {
   int rank = 0;
   int64_t parameter_bytes = 0;
   int64_t gradient_bytes = 0;
   int64_t buffer_bytes = 0;
+  // See RunPeak in common/run_memory.h. 0 where there is no program.
   int64_t peak_activation_bytes = 0;
+  int64_t peak_run_bytes = 0;
+  // In the order of kOptimizerStates.
+  std::vector<OptimizerStateBytes> optimizer_state;
   friend bool operator==(const RankMemory&, const RankMemory&) = default;
+};
+
+struct RankFlops {
+  int rank = 0;
+  Flops flops;
+  friend bool operator==(const RankFlops&, const RankFlops&) = default;
+};
+
+// Collectives of one kind that a module causes in one phase for one reason, on
+// rank 0.
+struct ModuleCollective {
+  std::string fqn;  // of several modules, the nearest that holds them all
+  std::string phase;
+  std::string kind;
+  std::string mesh_dim;
+  int64_t count = 0;
+  int64_t bytes = 0;
+  std::string why;
+  friend bool operator==(const ModuleCollective&,
+                         const ModuleCollective&) = default;
 };
 
 struct ParameterPlacement {
@@ -65,20 +86,26 @@ struct Report {
   std::vector<Diagnostic> diagnostics;
   std::vector<CollectiveCount> collectives;
   std::vector<RankMemory> memory;
-  int64_t flops_per_rank = 0;
+  int64_t flops_per_rank = 0;  // both passes, of the rank that has most
   std::vector<ParameterPlacement> parameters;
   std::string program_text;
+  std::vector<ModuleCollective> module_collectives;  // in program order
+  std::vector<RankFlops> flops;  // by rank; none without a program
 };
+
+// Whether a style says where a module's own parameters lie.
+bool PlacesParameters(const ParallelStyle& style);
+
+// What one assignment of the plan does; parameters as they are stored.
+AssignmentRow MakeAssignmentRow(const GraphModule& module,
+                                const ResolvedPlan& plan,
+                                const Assignment& assignment);
 
 // `program` is nullptr where there is none yet. `src_data_rank` nullopt: each
 // rank cuts its own data, so materializing communicates nothing.
 Report BuildReport(const GraphModule& module, const DeviceMesh& mesh,
                    const ResolvedPlan& plan, std::optional<int> src_data_rank,
                    const CompiledProgram* program);
-
-// Counts by kind of what a rank ran in one phase, kinds in a fixed order.
-std::vector<CollectiveCount> CountCollectives(
-    const std::string& phase, absl::Span<const CollectiveRecord> records);
 
 // The collectives of materializing, by kind: for each canonical parameter and
 // buffer that is not initialised in place, and each mesh dim in turn (the

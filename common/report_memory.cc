@@ -3,12 +3,17 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
+#include "absl/container/btree_map.h"
 #include "absl/container/btree_set.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "common/run_memory.h"
 
 namespace shardplane {
 namespace {
@@ -19,87 +24,57 @@ int64_t LocalBytes(const TensorType& type, const DTensorSpec& spec,
          ByteSize(type.dtype);
 }
 
-// Runs a program's instructions on sizes alone.
-class ActivationMeter {
+// Runs of a program, by rank: ranks whose local sizes are alike have one peak.
+class PeaksByRank {
  public:
-  ActivationMeter(const ShardedProgram& program,
-                  absl::Span<const int> coordinate)
-      : program_(program), bytes_(program.values.size()) {
-    for (size_t i = 0; i < bytes_.size(); ++i) {
-      const Value& value = program.values[i];
-      bytes_[i] = LocalBytes(value.type, value.spec, program.mesh, coordinate);
-    }
-    for (const ParameterBinding& parameter : program.parameters) {
-      bytes_[parameter.value] = 0;
-      if (parameter.gradient != -1) bytes_[parameter.gradient] = 0;
+  explicit PeaksByRank(const ShardedProgram& program) : program_(program) {
+    for (const Value& value : program.values) {
+      const int rank = static_cast<int>(value.type.shape.size());
+      if (!HasShard(value.spec)) continue;
+      for (int dim = 0; dim < rank; ++dim) {
+        std::vector<int> cuts = CutsOf(value.spec, dim);
+        if (cuts.empty()) continue;
+        cuts_.insert({value.type.shape[dim], std::move(cuts)});
+      }
     }
     for (const Instruction& instruction : program.instructions) {
-      if (const auto* run = std::get_if<RunSegmentBackward>(&instruction)) {
-        has_backward_.insert(run->segment);
+      const auto* step = std::get_if<Redistribute>(&instruction);
+      if (step != nullptr && step->kind == RedistributeKind::kMask) {
+        masked_.insert(step->mesh_dim);
       }
     }
   }
 
-  int64_t Measure() {
-    for (const InputBinding& input : program_.inputs) Make(input.value);
-    for (const Instruction& instruction : program_.instructions) {
-      std::visit([this](const auto& i) { Run(i); }, instruction);
-      peak_ = std::max(peak_, live_);
+  const RunPeak& At(absl::Span<const int> coordinate) {
+    std::vector<int64_t> sizes;
+    for (const auto& [extent, cuts] : cuts_) {
+      sizes.push_back(
+          LocalExtent(extent, cuts, program_.mesh, coordinate).size);
     }
-    return peak_;
+    for (const int mesh_dim : masked_) {
+      sizes.push_back(coordinate[mesh_dim] == 0 ? 0 : 1);
+    }
+    const auto [peak, is_new] = peaks_.try_emplace(std::move(sizes));
+    if (is_new) peak->second = PeakOfRun(program_, coordinate);
+    return peak->second;
   }
 
  private:
-  void Make(ValueId value) { live_ += bytes_[value]; }
-
-  int64_t InnerBytes(const Segment& segment) const {
-    const absl::btree_set<ValueId> outputs(segment.outputs.begin(),
-                                           segment.outputs.end());
-    int64_t inner = 0;
-    for (const Op& op : segment.ops) {
-      for (const ValueId result : op.results) {
-        if (!outputs.contains(result)) inner += bytes_[result];
-      }
-    }
-    return inner;
-  }
-
-  void Run(const RunSegment& run) {
-    const Segment& segment = program_.segments[run.segment];
-    for (const ValueId output : segment.outputs) Make(output);
-    live_ += InnerBytes(segment);
-    peak_ = std::max(peak_, live_);
-    if (!has_backward_.contains(run.segment)) live_ -= InnerBytes(segment);
-  }
-  void Run(const RunSegmentBackward& run) {
-    for (const ValueId gradient : run.input_gradients) {
-      if (gradient != -1) Make(gradient);
-    }
-    peak_ = std::max(peak_, live_);
-    live_ -= InnerBytes(program_.segments[run.segment]);
-  }
-  void Run(const Redistribute& step) {
-    // An alias is the same memory: it takes over the bytes when its input goes.
-    if (step.kind == RedistributeKind::kAlias) {
-      bytes_[step.output] = 0;
-      return;
-    }
-    Make(step.output);
-  }
-  void Run(const AllReduceBucket& bucket) {
-    for (const ValueId output : bucket.outputs) Make(output);
-  }
-  void Run(const Accumulate& sum) { Make(sum.output); }
-  void Run(const Ones& ones) { Make(ones.output); }
-  void Run(const Free& free) {
-    for (const ValueId value : free.values) live_ -= bytes_[value];
-  }
-
   const ShardedProgram& program_;
-  std::vector<int64_t> bytes_;  // by value
-  absl::btree_set<int> has_backward_;
-  int64_t live_ = 0;
-  int64_t peak_ = 0;
+  absl::btree_set<std::pair<int64_t, std::vector<int>>> cuts_;
+  absl::btree_set<int> masked_;  // mesh dims of which only index 0 keeps values
+  absl::btree_map<std::vector<int64_t>, RunPeak> peaks_;
+};
+
+// Tensors that an optimizer keeps for each parameter with a gradient, of its
+// type and shape.
+struct OptimizerState {
+  absl::string_view optimizer;
+  int tensors;
+};
+constexpr OptimizerState kOptimizerStates[] = {
+    {"SGD", 0},           {"SGD, momentum", 1}, {"Adam", 2},
+    {"Adam, amsgrad", 3}, {"AdamW", 2},         {"AdamW, amsgrad", 3},
 };
 
 // Whether a parameter gets a gradient: what the program says, else what it
@@ -124,17 +99,14 @@ std::vector<bool> HasGradient(const GraphModule& module,
 
 }  // namespace
 
-int64_t PeakActivationBytes(const ShardedProgram& program,
-                            absl::Span<const int> coordinate) {
-  return ActivationMeter(program, coordinate).Measure();
-}
-
 std::vector<RankMemory> EstimateMemory(const GraphModule& module,
                                        const DeviceMesh& mesh,
                                        const ResolvedPlan& plan,
                                        const ShardedProgram* program) {
   const std::vector<bool> has_gradient = HasGradient(module, program);
   const int ranks = std::min(mesh.size(), kMaxReportedRanks);
+  std::optional<PeaksByRank> peaks;
+  if (program != nullptr) peaks.emplace(*program);
   std::vector<RankMemory> memory;
   for (int rank = 0; rank < ranks; ++rank) {
     const std::vector<int> coordinate = mesh.Coordinate(rank);
@@ -147,8 +119,14 @@ std::vector<RankMemory> EstimateMemory(const GraphModule& module,
       (parameter.buffer ? line.buffer_bytes : line.parameter_bytes) += bytes;
       if (has_gradient[i] && !parameter.buffer) line.gradient_bytes += bytes;
     }
-    if (program != nullptr) {
-      line.peak_activation_bytes = PeakActivationBytes(*program, coordinate);
+    for (const OptimizerState& state : kOptimizerStates) {
+      line.optimizer_state.push_back(
+          {std::string(state.optimizer), state.tensors * line.gradient_bytes});
+    }
+    if (peaks.has_value()) {
+      const RunPeak& peak = peaks->At(coordinate);
+      line.peak_activation_bytes = peak.activations;
+      line.peak_run_bytes = peak.run;
     }
     memory.push_back(line);
   }

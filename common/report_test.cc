@@ -9,7 +9,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/example_modules.h"
-#include "common/report_memory.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/matchers.h"
@@ -55,6 +54,16 @@ std::vector<std::string> Texts(const std::vector<CollectiveCount>& counts) {
   for (const CollectiveCount& count : counts) {
     texts.push_back(absl::StrCat(count.phase, " ", count.kind, " ", count.count,
                                  " (", count.bytes, " bytes)"));
+  }
+  return texts;
+}
+
+// "parameters gradients buffers" in bytes, a rank.
+std::vector<std::string> Sizes(const Report& report) {
+  std::vector<std::string> texts;
+  for (const RankMemory& m : report.memory) {
+    texts.push_back(absl::StrCat(m.parameter_bytes, " ", m.gradient_bytes, " ",
+                                 m.buffer_bytes));
   }
   return texts;
 }
@@ -233,9 +242,15 @@ TEST(BuildReport, CountsTheMemoryOfEachRank) {
   const Report report =
       BuildReport(module, mesh, Pairwise(module, mesh), 0, nullptr);
 
-  EXPECT_THAT(report.memory, ElementsAre(RankMemory{0, 544, 544, 0, 0},
-                                         RankMemory{1, 544, 544, 0, 0},
-                                         RankMemory{2, 376, 376, 0, 0}));
+  EXPECT_THAT(Sizes(report),
+              ElementsAre("544 544 0", "544 544 0", "376 376 0"));
+  EXPECT_THAT(report.memory[2].optimizer_state,
+              ElementsAre(OptimizerStateBytes{"SGD", 0},
+                          OptimizerStateBytes{"SGD, momentum", 376},
+                          OptimizerStateBytes{"Adam", 752},
+                          OptimizerStateBytes{"Adam, amsgrad", 1128},
+                          OptimizerStateBytes{"AdamW", 752},
+                          OptimizerStateBytes{"AdamW, amsgrad", 1128}));
 }
 
 TEST(BuildReport, CountsBuffersAndFrozenParametersApart) {
@@ -254,7 +269,7 @@ TEST(BuildReport, CountsBuffersAndFrozenParametersApart) {
   const Report report =
       BuildReport(module, mesh, Plan(module, mesh, {}), 0, nullptr);
 
-  EXPECT_THAT(report.memory, ElementsAre(RankMemory{0, 32, 0, 24, 0}));
+  EXPECT_THAT(Sizes(report), ElementsAre("32 0 24"));
 }
 
 TEST(BuildReport, LeavesOutTheRanksOfAHugeMesh) {
@@ -264,6 +279,47 @@ TEST(BuildReport, LeavesOutTheRanksOfAHugeMesh) {
   EXPECT_EQ(BuildReport(module, mesh, Pairwise(module, mesh), 0, nullptr)
                 .memory.size(),
             1024u);
+}
+
+// 16 hidden over 3 ranks are 6, 6 and 4. Without a loss nothing goes back.
+TEST(BuildReport, CountsTheFlopsOfEachRank) {
+  const GraphModule module = Mlp();
+  const DeviceMesh mesh = Mesh({{"tp", 3}});
+  const ResolvedPlan plan = Pairwise(module, mesh);
+  const Signature forward{.inputs = {{{DType::kFloat32, {8, 10}}, false, "x"}},
+                          .loss = std::nullopt,
+                          .targets = {}};
+  const auto compiled = Compile(module, mesh, plan, forward, {});
+  ASSERT_THAT(compiled, IsOk());
+
+  const Report report = BuildReport(module, mesh, plan, 0, &*compiled);
+
+  const int64_t one = 2 * 2 * 8 * 10;  // of each hidden unit
+  EXPECT_THAT(report.flops, ElementsAre(RankFlops{0, {6 * one, 0}},
+                                        RankFlops{1, {6 * one, 0}},
+                                        RankFlops{2, {4 * one, 0}}));
+  EXPECT_EQ(report.flops_per_rank, 6 * one);
+}
+
+TEST(BuildReport, SaysWhatEachModuleCommunicates) {
+  const GraphModule module = Mlp();
+  const DeviceMesh mesh = Mesh({{"tp", 4}});
+  const ResolvedPlan plan = Pairwise(module, mesh);
+  const Signature signature{
+      .inputs = {{{DType::kFloat32, {8, 10}}, true, "input"}},
+      .loss = LossReduction::kSum,
+      .targets = {}};
+  const auto compiled = Compile(module, mesh, plan, signature, {});
+  ASSERT_THAT(compiled, IsOk());
+
+  const Report report = BuildReport(module, mesh, plan, 0, &*compiled);
+
+  EXPECT_THAT(
+      report.module_collectives,
+      ElementsAre(ModuleCollective{"net2", "forward", "all_reduce", "tp", 1,
+                                   320, "sum of a rowwise linear"},
+                  ModuleCollective{"net1", "backward", "all_reduce", "tp", 1,
+                                   320, "gradient of the input of net1"}));
 }
 
 TEST(CountCollectives, SumsByKindInAFixedOrder) {
@@ -278,53 +334,6 @@ TEST(CountCollectives, SumsByKindInAFixedOrder) {
               ElementsAre("backward all_gather 1 (128 bytes)",
                           "backward all_reduce 2 (120 bytes)",
                           "backward reduce_scatter 1 (128 bytes)"));
-}
-
-// %0 input, 16 bytes; %1 inside and %2 out of a segment with a backward; %3 its
-// reduction; %4 the gradient of %3; %5 of %0.
-ShardedProgram TinyProgram() {
-  ShardedProgram program;
-  program.mesh = Mesh({{"tp", 1}});
-  for (int i = 0; i < 6; ++i) {
-    program.values.push_back({"", {DType::kFloat32, {4}}, {{Replicate{}}, {}}});
-  }
-  Segment segment;
-  segment.inputs = {0};
-  segment.outputs = {2};
-  segment.ops = {{.target = "a", .results = {1}},
-                 {.target = "b", .results = {2}}};
-  program.segments = {segment};
-  program.inputs = {{.value = 0}};
-  program.outputs = {2};
-  program.instructions = {
-      RunSegment{0},
-      Redistribute{.kind = RedistributeKind::kAlias, .input = 2, .output = 3},
-      Ones{4},
-      RunSegmentBackward{0, {4}, {5}},
-      Free{{4}},
-  };
-  return program;
-}
-
-// At the backward: %0, %1, %2, %4, %5; %3 is %2's memory.
-TEST(PeakActivationBytes, CountsWhatLivesAtOneTime) {
-  EXPECT_EQ(PeakActivationBytes(TinyProgram(), {0}), 5 * 16);
-}
-
-// Without a backward %1 dies with the segment; then comes %4: %0, %2, %4.
-TEST(PeakActivationBytes, WithoutBackwardInnerValuesDieWithTheirSegment) {
-  ShardedProgram program = TinyProgram();
-  program.instructions.resize(3);
-
-  EXPECT_EQ(PeakActivationBytes(program, {0}), 3 * 16);
-}
-
-TEST(PeakActivationBytes, LeavesParametersOut) {
-  ShardedProgram program = TinyProgram();
-  program.inputs.clear();
-  program.parameters = {{"w", 0, 5}};
-
-  EXPECT_EQ(PeakActivationBytes(program, {0}), 3 * 16);
 }
 
 // The MLP of PyTorch's tests: one all-reduce of f32[8, 10].
@@ -345,7 +354,11 @@ TEST(BuildReport, ShowsTheProgram) {
   EXPECT_THAT(Texts(report.collectives),
               ElementsAre("forward all_reduce 1 (320 bytes)"));
   EXPECT_THAT(report.program_text, HasSubstr("all_reduce"));
-  EXPECT_EQ(report.flops_per_rank, compiled->flops_per_rank);
+  // net1 is 8 x 10 x 4 multiply-adds, net2 8 x 4 x 10; backward both gradients
+  // of net2, and that of net1's weight alone.
+  const int64_t one = 2 * 8 * 10 * 4;
+  EXPECT_EQ(report.flops[3], (RankFlops{3, {2 * one, 3 * one}}));
+  EXPECT_EQ(report.flops_per_rank, 5 * one);
   ASSERT_EQ(report.memory.size(), 4u);
   EXPECT_EQ(report.memory[0].parameter_bytes, 376);
   EXPECT_EQ(report.memory[0].gradient_bytes, 376);

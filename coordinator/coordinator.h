@@ -19,6 +19,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "common/explain.h"
 #include "common/optimizer.h"
 #include "coordinator/background.h"
 #include "coordinator/deployment.h"
@@ -65,6 +66,7 @@ struct ForwardOutput {
 struct ForwardAnswer {
   std::vector<ForwardOutput> outputs;
   std::vector<CollectiveCount> collectives;
+  std::vector<int64_t> peak_run_bytes;  // by rank
 };
 
 struct TrainAction {
@@ -205,6 +207,13 @@ class Coordinator {
                                                   const CallContext& context);
   absl::StatusOr<DeploymentInfo> GetDeployment(const DeploymentId& id) const;
   std::vector<DeploymentInfo> ListDeployments() const;
+  // NotFound: also no module, parameter or buffer of that FQN (it names the
+  // closest). A dry run is planned, and nothing is made; errors of
+  // CreateDeployment. In coordinator_explain.cc.
+  absl::StatusOr<Explanation> ExplainDeployment(const DeploymentId& id,
+                                                absl::string_view fqn) const;
+  absl::StatusOr<Explanation> ExplainDryRun(CreateCall call,
+                                            absl::string_view fqn) const;
   struct DeleteCall {
     DeploymentId id;
     std::string etag;  // "": any; else Aborted unless it is the present one

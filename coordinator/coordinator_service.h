@@ -53,6 +53,11 @@ class CoordinatorService final
   grpc::Status DeleteDeployment(grpc::ServerContext* context,
                                 const v1::DeleteDeploymentRequest* request,
                                 google::protobuf::Empty* response) override;
+  // coordinator_service_explain.cc. InvalidArgument: not exactly one of name
+  // and dry_run.
+  grpc::Status ExplainDeployment(grpc::ServerContext* context,
+                                 const v1::ExplainDeploymentRequest* request,
+                                 v1::Explanation* response) override;
   grpc::Status MaterializeDeployment(
       grpc::ServerContext* context,
       const v1::MaterializeDeploymentRequest* request,

@@ -102,6 +102,9 @@ absl::StatusOr<ForwardAnswer> Coordinator::Forward(const ForwardCall& call,
     deployment.last_run = program;
   }
   ForwardAnswer answer{.collectives = outcomes[0].collectives};
+  for (const RunOutcome& outcome : outcomes) {
+    answer.peak_run_bytes.push_back(outcome.peak_bytes);
+  }
   int64_t total = 0;
   for (size_t i = 0; i < program->program.outputs.size(); ++i) {
     const Value& value = program->program.values[program->program.outputs[i]];

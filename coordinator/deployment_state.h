@@ -54,6 +54,7 @@ struct StepAnswer {
   double seconds = 0;
   std::optional<double> gradient_norm;  // before clipping, where it was asked
   StepTiming timing = {};
+  std::vector<int64_t> peak_run_bytes;  // by rank; empty where nothing ran
   friend bool operator==(const StepAnswer&, const StepAnswer&) = default;
 };
 

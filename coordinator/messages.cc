@@ -360,6 +360,9 @@ pb::ForwardResponse ToProto(ForwardAnswer answer) {
     }
   }
   *message.mutable_collectives() = CountsToProto(answer.collectives);
+  for (const int64_t bytes : answer.peak_run_bytes) {
+    message.add_peak_run_bytes(bytes);
+  }
   return message;
 }
 
@@ -381,6 +384,9 @@ pb::StepResult ToProto(const DeploymentId& deployment,
   timing.set_run_seconds(answer.timing.run);
   timing.set_collective_seconds(answer.timing.collectives);
   timing.set_commit_call_seconds(answer.timing.commit_call);
+  for (const int64_t bytes : answer.peak_run_bytes) {
+    message.add_peak_run_bytes(bytes);
+  }
   return message;
 }
 

@@ -69,6 +69,9 @@ absl::Status Assemble(const RunCall& call, const DeploymentProgram* program,
       [](const auto& a, const auto& b) { return a.seconds < b.seconds; });
   answer->timing.run = slowest.seconds;
   answer->timing.collectives = slowest.collective_seconds;
+  for (const RunOutcome& outcome : outcomes) {
+    answer->peak_run_bytes.push_back(outcome.peak_bytes);
+  }
   if (program != nullptr) {
     SP_ASSIGN_OR_RETURN(answer->loss, AssembleLoss(*program, outcomes));
   }

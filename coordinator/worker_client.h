@@ -81,6 +81,7 @@ struct RunOutcome {
   double gradient_norm = 0;        // where it was asked for
   double seconds = 0;
   double collective_seconds = 0;  // of them
+  int64_t peak_bytes = 0;         // see RunResponse
 };
 
 struct LoadEntry {

@@ -116,6 +116,7 @@ absl::StatusOr<RunOutcome> OutcomeFromProto(const pb::RunResponse& response) {
   outcome.gradient_norm = response.gradient_norm();
   outcome.seconds = response.seconds();
   outcome.collective_seconds = response.collective_seconds();
+  outcome.peak_bytes = response.peak_bytes();
   return outcome;
 }
 

@@ -52,7 +52,10 @@ void BlockCache::ShrinkTo(int64_t limit) {
   }
 }
 
-void* BlockCache::Use(Header* header) {
+void* BlockCache::Use(Header* header, size_t bytes) {
+  header->bytes = static_cast<int64_t>(bytes);
+  asked_.now += header->bytes;
+  asked_.most = std::max(asked_.most, asked_.now);
   usage_.used += SizeOf(header->index);
   usage_.peak = std::max(usage_.peak, usage_.used);
   return header + 1;
@@ -63,7 +66,7 @@ void* BlockCache::Allocate(size_t bytes) {
   if (index < 0) return nullptr;
   const int64_t size = SizeOf(index);
   absl::MutexLock lock(&mutex_);
-  if (Header* const kept = TakeKept(index)) return Use(kept);
+  if (Header* const kept = TakeKept(index)) return Use(kept, bytes);
   const int64_t used = usage_.used + size;
   const int64_t peak = std::max(usage_.peak, used);
   ShrinkTo(std::max<int64_t>(0, peak + peak / 4 + slack_ - used));
@@ -74,13 +77,16 @@ void* BlockCache::Allocate(size_t bytes) {
     memory = std::aligned_alloc(kAlignment, whole);
   }
   if (memory == nullptr) return nullptr;
-  return Use(new (memory)
-                 Header{.owner = this, .next = nullptr, .index = index});
+  return Use(
+      new (memory)
+          Header{.owner = this, .next = nullptr, .index = index, .bytes = 0},
+      bytes);
 }
 
 void BlockCache::Keep(Header* header) {
   absl::MutexLock lock(&mutex_);
   const int64_t size = SizeOf(header->index);
+  asked_.now -= header->bytes;
   usage_.used -= size;
   usage_.kept += size;
   header->next = kept_[header->index];
@@ -102,6 +108,16 @@ void BlockCache::Release() {
 BlockCache::Usage BlockCache::usage() const {
   absl::MutexLock lock(&mutex_);
   return usage_;
+}
+
+BlockCache::Asked BlockCache::asked() const {
+  absl::MutexLock lock(&mutex_);
+  return asked_;
+}
+
+void BlockCache::ResetMark() {
+  absl::MutexLock lock(&mutex_);
+  asked_.most = asked_.now;
 }
 
 }  // namespace shardplane

@@ -46,6 +46,16 @@ class BlockCache {
   void Release();
   Usage usage() const;
 
+  // Bytes that were asked for, not rounded, of blocks that are allocated: now,
+  // and the most since the last ResetMark.
+  struct Asked {
+    int64_t now = 0;
+    int64_t most = 0;
+    bool operator==(const Asked&) const = default;
+  };
+  Asked asked() const;
+  void ResetMark();
+
   // Sizes rise by 64 bytes up to 1024, then in 8 steps to each next power of
   // two, up to 2^47. By number, from 0 on.
   static constexpr int kSizes = 16 + 8 * 37;
@@ -58,18 +68,20 @@ class BlockCache {
     BlockCache* owner;
     Header* next;  // of those that wait
     int index;
+    int64_t bytes;  // that were asked for
   };
 
   Header* TakeKept(int index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Until no more than `limit` bytes are kept.
   void ShrinkTo(int64_t limit) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void* Use(Header* header) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void* Use(Header* header, size_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Keep(Header* header);
 
   const int64_t slack_;
   mutable absl::Mutex mutex_;
   std::array<Header*, kSizes> kept_ ABSL_GUARDED_BY(mutex_) = {};
   Usage usage_ ABSL_GUARDED_BY(mutex_);
+  Asked asked_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace shardplane

@@ -93,6 +93,20 @@ TEST(BlockCache, CountsBytes) {
   BlockCache::Free(b);
 }
 
+TEST(BlockCache, CountsWhatWasAskedFor) {
+  BlockCache cache;
+  void* const a = cache.Allocate(1000);
+  BlockCache::Free(cache.Allocate(60));
+  EXPECT_EQ(cache.asked(), (BlockCache::Asked{.now = 1000, .most = 1060}));
+  cache.ResetMark();
+  EXPECT_EQ(cache.asked(), (BlockCache::Asked{.now = 1000, .most = 1000}));
+  void* const b = cache.Allocate(990);  // of another block's 1024
+  BlockCache::Free(a);
+  EXPECT_EQ(cache.asked(), (BlockCache::Asked{.now = 990, .most = 1990}));
+  BlockCache::Free(b);
+  EXPECT_EQ(cache.asked().now, 0);
+}
+
 TEST(BlockCache, FreeingNothingIsFine) { BlockCache::Free(nullptr); }
 
 // A new block of another size takes the place of what is kept.

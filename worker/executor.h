@@ -19,7 +19,7 @@
 #include "common/graph_module.h"
 #include "common/host_tensor.h"
 #include "common/optimizer.h"
-#include "common/report.h"
+#include "common/collective_count.h"
 #include "common/sharded_program.h"
 #include "common/tensor_spec.h"
 
@@ -102,6 +102,9 @@ struct RunResult {
   double gradient_norm = 0;        // alike on every rank; if asked for
   double seconds = 0;
   double collective_seconds = 0;  // of them
+  // The most that tensors on the host took at one time beyond what was there
+  // before the run: inputs, activations, gradients. 0: not measured.
+  int64_t peak_bytes = 0;
 };
 
 struct ParameterKey {

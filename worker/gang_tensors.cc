@@ -216,16 +216,21 @@ absl::StatusOr<RunResult> GangTensors::RunProgram(const RunSpec& spec,
   const auto found = programs_.find(spec.program);
   if (found == programs_.end()) return NotThere("a program", spec.program);
   const std::shared_ptr<const PreparedProgram> program = found->second.prepared;
+  const int64_t without_inputs = MeasureTensorMemory().now;
   SP_ASSIGN_OR_RETURN(const std::vector<at::Tensor> inputs,
                       TakeInputs(spec, *program));
   SP_ASSIGN_OR_RETURN(const std::vector<at::Tensor> parameters,
                       ParametersOf(*program));
+  const int64_t input_bytes = MeasureTensorMemory().now - without_inputs;
   last_ = ProgramResult();  // room for this run's
+  ResetTensorMemoryMark();
+  const int64_t before = MeasureTensorMemory().now - input_bytes;
   SP_ASSIGN_OR_RETURN(last_,
                       program->Run(spec.mode, parameters, inputs, communicator,
                                    {.seed = seed_, .step = spec.random_step}));
   last_program_ = program;
   RunResult result{.ran = CountRan(last_)};
+  result.peak_bytes = MeasureTensorMemory().most - before;
   if (spec.mode == RunMode::kTrain) {
     pending_ = Pending{std::exchange(last_.gradients, {}), spec.accumulate};
     result.loss = FromTorch(last_.loss);

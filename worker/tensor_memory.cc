@@ -44,6 +44,16 @@ void KeepTensorMemory() {
   kept = true;
 }
 
+TensorMemory MeasureTensorMemory() {
+  if (!kept) return {};
+  const BlockCache::Asked asked = Blocks().asked();
+  return {.now = asked.now, .most = asked.most};
+}
+
+void ResetTensorMemoryMark() {
+  if (kept) Blocks().ResetMark();
+}
+
 void ReleaseTensorMemory() {
   if (kept) Blocks().Release();
 }

@@ -55,6 +55,15 @@ TEST_F(TensorMemoryTest, StoragesGrow) {
   EXPECT_TRUE(x.narrow(0, 0, 10).equal(at::full({10}, 3.0)));
 }
 
+TEST_F(TensorMemoryTest, IsMeasured) {
+  const int64_t before = MeasureTensorMemory().now;
+  const at::Tensor x = at::ones({1000}, at::kFloat);
+  ResetTensorMemoryMark();
+  at::ones({500}, at::kFloat);
+  EXPECT_EQ(MeasureTensorMemory().now - before, 4000);
+  EXPECT_EQ(MeasureTensorMemory().most - before, 6000);
+}
+
 TEST_F(TensorMemoryTest, EmptyTensorsNeedNone) {
   EXPECT_EQ(at::empty({0}).const_data_ptr(), nullptr);
 }

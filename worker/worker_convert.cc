@@ -183,6 +183,7 @@ void FillResponse(RunResult result, pb::RunResponse& response) {
   response.set_gradient_norm(result.gradient_norm);
   response.set_seconds(result.seconds);
   response.set_collective_seconds(result.collective_seconds);
+  response.set_peak_bytes(result.peak_bytes);
 }
 
 pb::StepsResponse::Step ToAnswer(uint64_t step,

@@ -40,6 +40,29 @@ void MemoryToProto(const RankMemory& memory, pb::RankMemory* message) {
   message->set_gradient_bytes(memory.gradient_bytes);
   message->set_buffer_bytes(memory.buffer_bytes);
   message->set_peak_activation_bytes(memory.peak_activation_bytes);
+  message->set_peak_run_bytes(memory.peak_run_bytes);
+  for (const OptimizerStateBytes& state : memory.optimizer_state) {
+    pb::OptimizerStateBytes* line = message->add_optimizer_state();
+    line->set_optimizer(state.optimizer);
+    line->set_bytes(state.bytes);
+  }
+}
+
+void CollectiveToProto(const ModuleCollective& row,
+                       pb::ModuleCollective* message) {
+  message->set_fqn(row.fqn);
+  message->set_phase(row.phase);
+  message->set_kind(row.kind);
+  message->set_mesh_dim(row.mesh_dim);
+  message->set_count(row.count);
+  message->set_bytes(row.bytes);
+  message->set_why(row.why);
+}
+
+void FlopsToProto(const RankFlops& row, pb::RankFlops* message) {
+  message->set_rank(row.rank);
+  message->set_forward(row.flops.forward);
+  message->set_backward(row.flops.backward);
 }
 
 absl::Status CheckNumber(int64_t number, const FieldPath& field) {
@@ -124,6 +147,12 @@ v1::Report ToProto(const Report& report) {
     *message.add_parameters() = PlacementToProto(placement);
   }
   message.set_program_text(report.program_text);
+  for (const ModuleCollective& row : report.module_collectives) {
+    CollectiveToProto(row, message.add_module_collectives());
+  }
+  for (const RankFlops& row : report.flops) {
+    FlopsToProto(row, message.add_flops());
+  }
   return message;
 }
 

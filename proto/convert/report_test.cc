@@ -28,10 +28,13 @@ TEST(ReportTest, IsWrittenWhole) {
                        "no module matches", "net1", "x"},
                       {Severity::kNote, "TIED", "tied", "", ""}},
       .collectives = {{"forward", "all_reduce", 1, 320}},
-      .memory = {{1, 2, 3, 4, 5}},
+      .memory = {{1, 2, 3, 4, 5, 6, {{"Adam", 7}}}},
       .flops_per_rank = 99,
       .parameters = {{"net1.weight", type, spec}},
-      .program_text = "program"};
+      .program_text = "program",
+      .module_collectives = {{"net1", "backward", "all_reduce", "tp", 2, 640,
+                              "gradient of the input of net1"}},
+      .flops = {{1, {10, 20}}}};
   const auto expected = ParseText<pb::Report>(R"pb(
     assignments {
       fqn: "net1"
@@ -68,6 +71,8 @@ TEST(ReportTest, IsWrittenWhole) {
       gradient_bytes: 3
       buffer_bytes: 4
       peak_activation_bytes: 5
+      peak_run_bytes: 6
+      optimizer_state { optimizer: "Adam" bytes: 7 }
     }
     flops_per_rank: 99
     parameters {
@@ -82,7 +87,17 @@ TEST(ReportTest, IsWrittenWhole) {
         placements { shard {} }
       }
     }
-    program_text: "program")pb");
+    program_text: "program"
+    module_collectives {
+      fqn: "net1"
+      phase: "backward"
+      kind: "all_reduce"
+      mesh_dim: "tp"
+      count: 2
+      bytes: 640
+      why: "gradient of the input of net1"
+    }
+    flops { rank: 1 forward: 10 backward: 20 })pb");
   EXPECT_TRUE(google::protobuf::util::MessageDifferencer::Equals(
       ToProto(report), expected))
       << ToProto(report).DebugString();

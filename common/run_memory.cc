@@ -1,0 +1,172 @@
+#include "common/run_memory.h"
+
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "common/memory_ledger.h"
+#include "common/segment_memory.h"
+#include "common/tensor_spec.h"
+
+namespace shardplane {
+namespace {
+
+using Block = MemoryLedger::Block;
+
+// Runs a program's instructions on sizes alone.
+class Player {
+ public:
+  Player(const ShardedProgram& program, absl::Span<const int> coordinate)
+      : program_(program),
+        coordinate_(coordinate),
+        held_(program.values.size()),
+        is_gradient_(program.values.size()),
+        has_backward_(program.segments.size()) {
+    for (const Value& value : program.values) {
+      shapes_.push_back(
+          LocalShape(value.type.shape, value.spec, program.mesh, coordinate));
+    }
+    for (const ParameterBinding& parameter : program.parameters) {
+      if (parameter.gradient >= 0) is_gradient_[parameter.gradient] = true;
+    }
+    for (const Instruction& instruction : program.instructions) {
+      if (const auto* run = std::get_if<RunSegmentBackward>(&instruction)) {
+        has_backward_[run->segment] = true;
+      }
+    }
+    for (const Segment& segment : program.segments) {
+      segments_.emplace_back(program, segment, shapes_, &ledger_);
+    }
+  }
+
+  RunPeak Play() {
+    for (const InputBinding& input : program_.inputs) Make(input.value);
+    for (const Instruction& instruction : program_.instructions) {
+      std::visit([this](const auto& i) { Run(i); }, instruction);
+    }
+    return {ledger_.most_activations(), ledger_.most()};
+  }
+
+ private:
+  int64_t Bytes(ValueId id) const {
+    return NumElements(shapes_[id]) * ByteSize(program_.values[id].type.dtype);
+  }
+  bool IsAlone(int mesh_dim) const {
+    return program_.mesh.dim_size(mesh_dim) == 1;
+  }
+
+  void Put(ValueId id, HeldValue value) {
+    if (is_gradient_[id]) {
+      ledger_.Reassign(value.block, MemoryLedger::Kind::kParameterGradient);
+    }
+    held_[id] = std::move(value);
+  }
+  void Make(ValueId id) {
+    Put(id,
+        {ledger_.Make(Bytes(id), is_gradient_[id]
+                                     ? MemoryLedger::Kind::kParameterGradient
+                                     : MemoryLedger::Kind::kActivation)});
+  }
+  void Share(ValueId from, ValueId to) {
+    Put(to, {ledger_.Hold(held_[from].block), held_[from].order});
+  }
+
+  void Run(const RunSegment& run) {
+    segments_[run.segment].Forward(
+        has_backward_[run.segment] &&
+            !program_.segments[run.segment].differentiable_outputs.empty(),
+        &held_);
+  }
+
+  void Run(const RunSegmentBackward& run) {
+    std::vector<Block> gradients;
+    for (const ValueId id : run.output_gradients) {
+      gradients.push_back(id < 0 ? MemoryLedger::kNone : held_[id].block);
+    }
+    const std::vector<Block> made = segments_[run.segment].Backward(gradients);
+    for (size_t i = 0; i < run.input_gradients.size(); ++i) {
+      if (run.input_gradients[i] < 0) {
+        ledger_.Drop(made[i]);
+      } else {
+        Put(run.input_gradients[i], {made[i]});
+      }
+    }
+  }
+
+  // Whether narrowing along `dim` leaves one run of memory.
+  bool IsOneRun(ValueId id, int dim) const {
+    for (int d = 0; d < dim; ++d) {
+      if (shapes_[id][d] != 1) return false;
+    }
+    return true;
+  }
+
+  void Run(const Redistribute& step) {
+    const bool same = step.kind == RedistributeKind::kAlias ||
+                      IsAlone(step.mesh_dim) ||
+                      (step.kind == RedistributeKind::kMask &&
+                       coordinate_[step.mesh_dim] == 0) ||
+                      (step.kind == RedistributeKind::kSlice &&
+                       IsOneRun(step.input, step.to_dim));
+    if (same) {
+      Share(step.input, step.output);
+    } else {
+      Make(step.output);
+    }
+  }
+
+  void Run(const AllReduceBucket& bucket) {
+    if (IsAlone(bucket.mesh_dim)) {
+      for (size_t i = 0; i < bucket.inputs.size(); ++i) {
+        Share(bucket.inputs[i], bucket.outputs[i]);
+      }
+      return;
+    }
+    int64_t bytes = 0;
+    for (const ValueId id : bucket.inputs) bytes += Bytes(id);
+    const Block joined = ledger_.Make(bytes);
+    const Block reduced = ledger_.Make(bytes);
+    ledger_.Drop(joined);
+    for (const ValueId id : bucket.outputs) {
+      Put(id, {ledger_.Hold(reduced)});
+    }
+    ledger_.Drop(reduced);
+  }
+
+  void Run(const Accumulate& sum) {
+    if (sum.inputs.size() == 1) return Share(sum.inputs[0], sum.output);
+    Block block = MemoryLedger::kNone;
+    for (size_t i = 1; i < sum.inputs.size(); ++i) {
+      const Block next = ledger_.Make(Bytes(sum.output));
+      ledger_.Drop(block);
+      block = next;
+    }
+    Put(sum.output, {block});
+  }
+
+  void Run(const Ones&) {}  // made when the program is loaded
+
+  void Run(const Free& free) {
+    for (const ValueId id : free.values) {
+      ledger_.Drop(std::exchange(held_[id], {}).block);
+    }
+  }
+
+  const ShardedProgram& program_;
+  absl::Span<const int> coordinate_;
+  MemoryLedger ledger_;
+  std::vector<Shape> shapes_;
+  std::vector<HeldValue> held_;     // by value
+  std::vector<bool> is_gradient_;   // of a parameter
+  std::vector<bool> has_backward_;  // by segment
+  std::vector<SegmentMemory> segments_;
+};
+
+}  // namespace
+
+RunPeak PeakOfRun(const ShardedProgram& program,
+                  absl::Span<const int> coordinate) {
+  return Player(program, coordinate).Play();
+}
+
+}  // namespace shardplane
