@@ -3,6 +3,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "common/errors.h"
 #include "common/op_builders.h"
@@ -153,7 +154,7 @@ absl::Status BuildAttention(const OpRow&, const OpCall& call, OpInstance* op) {
   return AttentionReader(call, op).Read();
 }
 
-absl::Status BuildNorm(const OpRow&, const OpCall& call, OpInstance* op) {
+absl::Status BuildNorm(const OpRow& row, const OpCall& call, OpInstance* op) {
   const auto normalized = IntsArgument(call, 1, "normalized_shape");
   if (call.operands.empty() || !normalized) {
     return BadCall(call, "a tensor and the shape that is normalized", "others");
@@ -180,7 +181,17 @@ absl::Status BuildNorm(const OpRow&, const OpCall& call, OpInstance* op) {
     }
     op->operands.push_back({DimFactors(dims.begin() + skip, dims.end())});
   }
+  ResultRule statistic{in, dims};
+  for (int d = skip; d < Rank(in); ++d) {
+    statistic.type.shape[d] = 1;
+    statistic.dims[d].clear();
+  }
   op->results.push_back({in, std::move(dims)});
+  int statistics = 0;
+  if (!row.spec.empty() && !absl::SimpleAtoi(row.spec, &statistics)) {
+    return absl::InternalError("a norm whose row gives no number");
+  }
+  op->results.resize(1 + statistics, statistic);
   return absl::OkStatus();
 }
 

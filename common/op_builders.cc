@@ -101,6 +101,16 @@ absl::Status OneTensor(const OpCall& call) {
   return BadCall(call, "one tensor", absl::StrCat(call.operands.size()));
 }
 
+absl::Status RandomOp(const OpCall& call) {
+  return MakeError(
+      absl::StatusCode::kUnimplemented,
+      absl::StrCat("the op draws random numbers, which would differ by rank; "
+                   "of random ops there is dropout, whose mask follows from "
+                   "the seed whatever the mesh; got: ",
+                   call.target),
+      {"RANDOM_OP", {{"op", call.target}}});
+}
+
 absl::Status UnsupportedOption(const OpCall& call, absl::string_view option) {
   return MakeError(
       absl::StatusCode::kUnimplemented,
@@ -117,6 +127,9 @@ absl::Status BuildPointwise(const OpRow& row, const OpCall& call,
   if (row.spec == "bool") {
     op->results[0].type.dtype = DType::kBool;
     op->differentiable = false;
+  }
+  if (row.spec == "first") {
+    op->results[0].type.dtype = call.operands[0].dtype;
   }
   const bool alone = op->operands.size() == 1;
   for (size_t i = 0; i < op->operands.size(); ++i) {
@@ -167,6 +180,24 @@ absl::Status BuildDropout(const OpRow& row, const OpCall& call,
   } else {
     op->lowering = Lowering::kDropout;
     op->args = {call.args[0], Argument{rate == nullptr ? 0.5 : *rate}};
+  }
+  return absl::OkStatus();
+}
+
+absl::Status BuildNoise(const OpRow& row, const OpCall& call, OpInstance* op) {
+  const bool slope = row.spec == "slope";
+  const bool off =
+      !BoolArgument(call, slope ? 3 : 2, slope ? "training" : "train");
+  if (!off) return RandomOp(call);
+  SP_RETURN_IF_ERROR(
+      BuildPointwise({row.target, nullptr, "", row.linearity}, call, op));
+  op->kwargs.clear();
+  op->args = {call.args[0]};
+  op->target = slope ? "aten.leaky_relu.default" : "aten.alias.default";
+  if (slope) {
+    const double lower = DoubleArgument(call, 1, "lower").value_or(1.0 / 8);
+    const double upper = DoubleArgument(call, 2, "upper").value_or(1.0 / 3);
+    op->args.push_back({(lower + upper) / 2});
   }
   return absl::OkStatus();
 }

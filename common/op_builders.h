@@ -37,9 +37,16 @@ struct OpRow {
 // `*` are leading dims, `^` an operand that broadcasts to the result. An
 // operand that the call leaves out (a bias of None) is dropped from the end.
 absl::Status BuildEinsum(const OpRow& row, const OpCall& call, OpInstance* op);
+// aten.einsum: its equation is the rule.
+absl::Status BuildEquation(const OpRow& row, const OpCall& call,
+                           OpInstance* op);
+// Arguments 2 and 3 name the dims that are contracted.
+absl::Status BuildTensordot(const OpRow& row, const OpCall& call,
+                            OpInstance* op);
 // Einsum whose spec follows from the operands' ranks.
 absl::Status BuildMatmul(const OpRow& row, const OpCall& call, OpInstance* op);
-// Operands broadcast from the right. spec "bool": so is the result.
+// Operands broadcast from the right. spec "bool": so is the result; "first":
+// its dtype is the first operand's.
 absl::Status BuildPointwise(const OpRow& row, const OpCall& call,
                             OpInstance* op);
 // A dtype conversion: linear where it changes nothing. spec: the number of the
@@ -47,6 +54,9 @@ absl::Status BuildPointwise(const OpRow& row, const OpCall& call,
 absl::Status BuildConvert(const OpRow& row, const OpCall& call, OpInstance* op);
 // The identity where dropout is off, Lowering::kDropout where it is on.
 absl::Status BuildDropout(const OpRow& row, const OpCall& call, OpInstance* op);
+// The same of ops that draw otherwise: nothing but the identity.
+// Unimplemented: they are on. spec "slope": the identity is leaky_relu.
+absl::Status BuildNoise(const OpRow& row, const OpCall& call, OpInstance* op);
 // Another shape, the same elements in order. spec: how the shape is given
 // ("sizes", "flatten", "unsqueeze", "squeeze", "unflatten").
 absl::Status BuildView(const OpRow& row, const OpCall& call, OpInstance* op);
@@ -72,19 +82,54 @@ absl::Status BuildHistogram(const OpRow& row, const OpCall& call,
                             OpInstance* op);
 // Every dim whole: the op runs alike on every rank. Results as recorded.
 absl::Status BuildWhole(const OpRow& row, const OpCall& call, OpInstance* op);
-// The same for scores [c] or [n, c, *]; argument 3 is the reduction, which says
-// the result where none is recorded: [] or, of none, [n, *].
+// By element, and reduced as the argument `spec` says; a cut factor that is
+// summed over leaves Partial, and a mean counts what all ranks have.
+absl::Status BuildElementLoss(const OpRow& row, const OpCall& call,
+                              OpInstance* op);
+// Scores [c] or [n, c, *], a target of class ids [n, *] or of probabilities,
+// and weights [c]. Classes are whole; rows pass, but for a mean.
 absl::Status BuildClassLoss(const OpRow& row, const OpCall& call,
                             OpInstance* op);
+
+// Batch and output channels pass; groups where there are several. A cut input
+// channel leaves Partial, without groups or bias. spec: "transposed" or "".
+absl::Status BuildConvolution(const OpRow& row, const OpCall& call,
+                              OpInstance* op);
+// All but the last `spec` dims pass. Results as recorded.
+absl::Status BuildWindows(const OpRow& row, const OpCall& call, OpInstance* op);
+// input [n, c, *]: channels pass, and what the statistics do not span. spec:
+// "batch" or "instance". Unimplemented: statistics that it changes.
+absl::Status BuildChannelNorm(const OpRow& row, const OpCall& call,
+                              OpInstance* op);
+// input [n, c, *]: batch and groups pass.
+absl::Status BuildGroupNorm(const OpRow& row, const OpCall& call,
+                            OpInstance* op);
+// A slope for everything, or for each channel.
+absl::Status BuildPrelu(const OpRow& row, const OpCall& call, OpInstance* op);
 
 // weight [v, e], indices [*] -> [*, e]; a cut vocabulary leaves Partial(sum).
 absl::Status BuildEmbedding(const OpRow& row, const OpCall& call,
                             OpInstance* op);
 // The last dims (argument 1 is their shape) whole, the others passed through.
+// spec: how many statistics it gives besides.
 absl::Status BuildNorm(const OpRow& row, const OpCall& call, OpInstance* op);
 // Batch and heads passed through, queries too unless causal.
 absl::Status BuildAttention(const OpRow& row, const OpCall& call,
                             OpInstance* op);
+
+// A dim that is repeated is whole, but for one of size 1.
+absl::Status BuildRepeat(const OpRow& row, const OpCall& call, OpInstance* op);
+// The shape of the second operand. spec: "expand" or "view".
+absl::Status BuildShapeOf(const OpRow& row, const OpCall& call, OpInstance* op);
+absl::Status BuildMoveDim(const OpRow& row, const OpCall& call, OpInstance* op);
+// Each operand is a dim of every result.
+absl::Status BuildMeshgrid(const OpRow& row, const OpCall& call,
+                           OpInstance* op);
+absl::Status BuildDiagonal(const OpRow& row, const OpCall& call,
+                           OpInstance* op);
+// From nothing, with the dtype of an operand, whose values do not matter; alike
+// on every rank. spec: the target instead.
+absl::Status BuildNewOf(const OpRow& row, const OpCall& call, OpInstance* op);
 
 // The dim that is joined, parted or picked from is whole, the others pass.
 absl::Status BuildCat(const OpRow& row, const OpCall& call, OpInstance* op);
@@ -138,9 +183,10 @@ absl::Status BuildLookup(const OpRow& row, const OpCall& call, OpInstance* op);
 // The last two dims whole.
 absl::Status BuildTriangle(const OpRow& row, const OpCall& call,
                            OpInstance* op);
-// From nothing, alike on every rank. spec "size": argument 0 is the shape.
+// From nothing, alike on every rank. spec "size": argument 0 is the shape;
+// "empty": so it is, and the values are zeros, for none would be alike.
 absl::Status BuildFactory(const OpRow& row, const OpCall& call, OpInstance* op);
-// Of the operand's shape; its values do not matter.
+// Of the operand's shape; its values do not matter. spec: the target instead.
 absl::Status BuildLike(const OpRow& row, const OpCall& call, OpInstance* op);
 
 // The dtype of what comes of both.
@@ -165,6 +211,8 @@ absl::Status OneTensor(const OpCall& call);
 
 absl::Status BadCall(const OpCall& call, absl::string_view expected,
                      absl::string_view got);
+// Unimplemented: the op draws random numbers.
+absl::Status RandomOp(const OpCall& call);
 // Unimplemented: what the op's row lacks, "scale_grad_by_freq".
 absl::Status UnsupportedOption(const OpCall& call, absl::string_view option);
 

@@ -5,7 +5,10 @@
 #include <vector>
 
 #include "absl/container/btree_map.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "common/errors.h"
 #include "common/op_builders.h"
@@ -160,6 +163,136 @@ class EinsumReader {
   int lead_ = 0;
 };
 
+// Reads "bij, ...jk -> ...ik" against the operands' shapes. A letter that
+// stands twice in one operand is a diagonal, whose dim must be whole.
+class EquationReader {
+ public:
+  EquationReader(const std::string& equation, const OpCall& call,
+                 OpInstance* op)
+      : call_(call), op_(op) {
+    const std::string bare = absl::StrReplaceAll(equation, {{" ", ""}});
+    const std::vector<std::string> sides = absl::StrSplit(bare, "->");
+    operands_ = absl::StrSplit(sides[0], ',');
+    if (sides.size() > 1)
+      result_ = sides[1];
+    else
+      result_ = Implied();
+  }
+
+  absl::Status Read() {
+    if (operands_.size() != call_.operands.size()) return Misfit(0);
+    std::vector<std::vector<std::string>> labels;
+    for (size_t i = 0; i < operands_.size(); ++i) {
+      labels.push_back(Labels(operands_[i], Rank(call_.operands[i])));
+      if (static_cast<int>(labels[i].size()) != Rank(call_.operands[i])) {
+        return Misfit(i);
+      }
+      for (size_t d = 0; d < labels[i].size(); ++d) {
+        int64_t& size = sizes_.try_emplace(labels[i][d], 1).first->second;
+        const int64_t own = call_.operands[i].shape[d];
+        if (own != 1 && size != 1 && own != size) return Misfit(i);
+        if (own != 1) size = own;
+      }
+    }
+    for (const auto& [label, size] : sizes_) {
+      if (size != 1)
+        factors_[label] = AddFactor(op_, size, FactorKind::kReduced);
+    }
+    WriteResult();
+    for (size_t i = 0; i < operands_.size(); ++i) WriteOperand(i, labels[i]);
+    return absl::OkStatus();
+  }
+
+ private:
+  absl::Status Misfit(size_t operand) const {
+    return BadCall(call_, "operands that fit the equation",
+                   operand < call_.operands.size()
+                       ? ToString(call_.operands[operand])
+                       : "fewer");
+  }
+
+  // Letters that stand once, in their order, behind the broadcast dims.
+  std::string Implied() const {
+    std::string result;
+    bool broadcasts = false;
+    for (char letter : kLetters) {
+      int count = 0;
+      for (const std::string& operand : operands_) {
+        count += static_cast<int>(
+            std::count(operand.begin(), operand.end(), letter));
+        broadcasts = broadcasts || absl::StrContains(operand, "...");
+      }
+      if (count == 1) result += letter;
+    }
+    return broadcasts ? "..." + result : result;
+  }
+
+  // Broadcast dims are named "1", "2" from the right.
+  static std::vector<std::string> Labels(const std::string& text, int rank) {
+    std::vector<std::string> labels;
+    const int letters = static_cast<int>(
+        std::count_if(text.begin(), text.end(), absl::ascii_isalpha));
+    for (size_t i = 0; i < text.size(); ++i) {
+      if (absl::ascii_isalpha(text[i])) {
+        labels.push_back(std::string(1, text[i]));
+      } else if (text[i] == '.') {
+        for (int d = rank - letters; d > 0; --d) {
+          labels.push_back(absl::StrCat(d));
+        }
+        i += 2;
+      }
+    }
+    return labels;
+  }
+
+  void WriteResult() {
+    int broadcast = 0;
+    while (sizes_.contains(absl::StrCat(broadcast + 1))) ++broadcast;
+    const int letters = static_cast<int>(
+        std::count_if(result_.begin(), result_.end(), absl::ascii_isalpha));
+    ResultRule result{{call_.operands[0].dtype, {}}, {}};
+    for (const std::string& label : Labels(result_, letters + broadcast)) {
+      result.type.shape.push_back(sizes_[label]);
+      result.dims.push_back(FactorOf(label));
+      if (factors_.contains(label)) {
+        op_->factors[factors_[label]].kind = FactorKind::kPass;
+      }
+    }
+    op_->results.push_back(std::move(result));
+  }
+
+  void WriteOperand(size_t i, const std::vector<std::string>& labels) {
+    OperandRule operand{{}, 0, /*linear=*/true};
+    for (size_t d = 0; d < labels.size(); ++d) {
+      operand.dims.push_back(call_.operands[i].shape[d] == 1
+                                 ? std::vector<int>{}
+                                 : FactorOf(labels[d]));
+      if (std::count(labels.begin(), labels.end(), labels[d]) > 1 &&
+          factors_.contains(labels[d])) {
+        op_->factors[factors_[labels[d]]].kind = FactorKind::kWhole;
+      }
+    }
+    op_->operands.push_back(std::move(operand));
+  }
+
+  std::vector<int> FactorOf(const std::string& label) const {
+    const auto it = factors_.find(label);
+    return it == factors_.end() ? std::vector<int>{}
+                                : std::vector<int>{it->second};
+  }
+
+  // In the order in which an implied result has them.
+  static constexpr absl::string_view kLetters =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+  const OpCall& call_;
+  OpInstance* op_;
+  std::vector<std::string> operands_;
+  std::string result_;
+  absl::btree_map<std::string, int64_t> sizes_;
+  absl::btree_map<std::string, int> factors_;
+};
+
 // Two flops for each combination of factors of the first term with two
 // operands; none for a sum.
 int64_t EinsumFlops(const OpInstance& op) {
@@ -191,6 +324,43 @@ absl::Status BuildEinsum(const OpRow& row, const OpCall& call, OpInstance* op) {
     }
   }
   return absl::OkStatus();
+}
+
+absl::Status BuildEquation(const OpRow&, const OpCall& call, OpInstance* op) {
+  const Argument* equation = FindArgument(call, 0, "equation");
+  const auto* text = equation == nullptr
+                         ? nullptr
+                         : std::get_if<std::string>(&equation->value);
+  if (text == nullptr) return BadCall(call, "an equation", "none");
+  SP_RETURN_IF_ERROR(EquationReader(*text, call, op).Read());
+  op->flops = EinsumFlops(*op);
+  return absl::OkStatus();
+}
+
+absl::Status BuildTensordot(const OpRow& row, const OpCall& call,
+                            OpInstance* op) {
+  const auto left = IntsArgument(call, 2, "dims_self");
+  const auto right = IntsArgument(call, 3, "dims_other");
+  if (call.operands.size() != 2 || !left || !right ||
+      left->size() != right->size()) {
+    return BadCall(call, "two tensors and as many dims of each", "others");
+  }
+  std::string sides[2];
+  std::string result;
+  for (int side = 0; side < 2; ++side) {
+    const int rank = Rank(call.operands[side]);
+    const auto& dims = side == 0 ? *left : *right;
+    for (int d = 0; d < rank; ++d) {
+      std::string label = absl::StrCat(side == 0 ? "m" : "n", d);
+      for (size_t i = 0; i < dims.size(); ++i) {
+        if (dims[i] == d || dims[i] == d - rank) label = absl::StrCat("k", i);
+      }
+      absl::StrAppend(&sides[side], label, " ");
+      if (label[0] != 'k') absl::StrAppend(&result, label, " ");
+    }
+  }
+  const std::string spec = absl::StrCat(sides[0], ", ", sides[1], "->", result);
+  return BuildEinsum({row.target, nullptr, spec}, call, op);
 }
 
 absl::Status BuildMatmul(const OpRow& row, const OpCall& call, OpInstance* op) {

@@ -226,15 +226,19 @@ void OpEmitter::CountFlops(const OpInstance& op, const OpSharding& sharding,
 }
 
 ValueId OpEmitter::EmitMean(const ValueCall& call, const OpInstance& op,
-                            const OpSharding& sharding, ValueId operand) {
-  const bool all_dims = op.target == "aten.mean.default";
+                            const OpSharding& sharding,
+                            const std::vector<ValueId>& operands) {
+  bool requires_grad = false;
+  for (const ValueId id : operands) {
+    requires_grad = requires_grad || builder_->requires_grad(id);
+  }
   const ProgramBuilder::Result result{
       absl::StrCat(JoinFqn(call.fqn, call.name)), op.results[0].type,
-      sharding.results[0], builder_->requires_grad(operand)};
-  const ValueId sum = builder_->EmitOp(
-      ToOp(all_dims ? "aten.sum.default" : "aten.sum.dim_IntList", op.args,
-           op.kwargs, {operand}, call.fqn),
-      {result})[0];
+      sharding.results[0], requires_grad};
+  const ValueId sum =
+      builder_->EmitOp(ToOp(op.partial_target, op.partial_args,
+                            op.partial_kwargs, operands, call.fqn),
+                       {result})[0];
   Op divide;
   divide.target = "aten.div.Scalar";
   divide.fqn = call.fqn;
@@ -283,7 +287,7 @@ absl::StatusOr<std::vector<ValueId>> OpEmitter::EmitChosen(
     requires_grad = requires_grad || builder_->requires_grad(id);
   }
   if (op.lowering == Lowering::kMean && sharding.partial) {
-    return std::vector<ValueId>{EmitMean(call, op, sharding, ids[0])};
+    return std::vector<ValueId>{EmitMean(call, op, sharding, ids)};
   }
   std::vector<ProgramBuilder::Result> results;
   for (size_t i = 0; i < op.results.size(); ++i) {
@@ -299,6 +303,11 @@ absl::StatusOr<std::vector<ValueId>> OpEmitter::EmitChosen(
                    : ToOp(op.target, op.args, op.kwargs, ids, "");
   if (op.lowering == Lowering::kResize) {
     emitted.args[op.sizes_argument] = LocalSizes(op.results[0], op, sharding);
+  }
+  if (op.lowering == Lowering::kGroups) {
+    emitted.args[op.groups_argument] = {
+        LocalSize{{{op.factors[op.groups_factor].size,
+                    sharding.factor_cuts[op.groups_factor]}}}};
   }
   if (op.lowering == Lowering::kAttention && LeavesARankEmpty(op, sharding)) {
     emitted.target = "shardplane.attention.default";

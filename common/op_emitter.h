@@ -54,7 +54,8 @@ class OpEmitter {
       const ValueCall& call, const OpInstance& op, const OpSharding& sharding,
       const std::vector<ValueId>& tensors);
   ValueId EmitMean(const ValueCall& call, const OpInstance& op,
-                   const OpSharding& sharding, ValueId operand);
+                   const OpSharding& sharding,
+                   const std::vector<ValueId>& operands);
   Op ToEmbedding(const OpInstance& op, const OpSharding& sharding,
                  const std::vector<ValueId>& ids) const;
   // Whether some rank has nothing of a dim of the result.

@@ -3,8 +3,6 @@
 #include <string>
 #include <vector>
 
-#include "absl/strings/ascii.h"
-#include "absl/strings/str_cat.h"
 #include "common/op_rows_fixture.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -14,34 +12,10 @@ namespace {
 
 constexpr DType kI64 = DType::kInt64;
 
-struct RuleCase {
-  const char* target;
-  std::vector<Shape> operands;
-  std::vector<Argument> args;
-  const char* rule;
-  absl::btree_map<std::string, Argument> kwargs = {};
-  int first_index = 99;  // operands from here on are i64
-};
-
 class OpRules : public testing::TestWithParam<RuleCase> {};
 
 TEST_P(OpRules, NameWhatPasses) {
-  const RuleCase& c = GetParam();
-  OpCall call{c.target, c.args, c.kwargs, {}, {}};
-  for (const Shape& shape : c.operands) {
-    const bool index = static_cast<int>(call.operands.size()) >= c.first_index;
-    call.operands.push_back({index ? kI64 : DType::kFloat64, shape});
-  }
-  const auto op = MakeOpInstance(call);
-  ASSERT_TRUE(op.ok()) << op.status();
-  EXPECT_TRUE(op->has_row);
-  EXPECT_EQ(ToString(*op), c.rule);
-}
-
-std::string Name(const testing::TestParamInfo<RuleCase>& info) {
-  std::string name = info.param.target;
-  for (char& c : name) c = absl::ascii_isalnum(c) ? c : '_';
-  return absl::StrCat(name, "_", info.index);
+  EXPECT_EQ(RuleOf(GetParam()), GetParam().rule);
 }
 
 const Argument kNone;
@@ -122,7 +96,7 @@ INSTANTIATE_TEST_SUITE_P(
                  {k468},
                  {T(), Int(2), Int(4), Int(2)},
                  "[4, 6, 8!] -> [4, 6, 3!, 4!]"}),
-    Name);
+    RuleName);
 
 INSTANTIATE_TEST_SUITE_P(
     Picking, OpRules,
@@ -212,7 +186,7 @@ INSTANTIATE_TEST_SUITE_P(
                              {k468, {3}},
                              {T(), T()},
                              "[4, 6, 8], [3!] -> [4, 6, 8]"}),
-    Name);
+    RuleName);
 
 TEST(OpRefusals, SayWhatIsLacking) {
   const auto message = [](OpCall call, std::vector<TensorType> operands) {

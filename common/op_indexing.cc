@@ -263,6 +263,7 @@ absl::Status BuildPad(const OpRow& row, const OpCall& call, OpInstance* op) {
                      (mode == nullptr ||
                       mode->value == Argument{std::string("constant")}.value) &&
                      DoubleArgument(call, 3, "value").value_or(0) == 0;
+  op->refuses_empty = mode != nullptr || row.linearity == Linearity::kNone;
   op->operands.push_back({FactorsAround(in.shape, -1, op), 0, zeros});
   ResultRule result{in, op->operands[0].dims};
   for (size_t i = 0; i < pads->size(); i += 2) {  // the last dim comes first
@@ -333,7 +334,7 @@ absl::Status BuildFactory(const OpRow& row, const OpCall& call,
   if (!call.results.empty()) {
     type = call.results[0];
   } else if (const auto size = IntsArgument(call, 0, "size");
-             size && row.spec == "size") {
+             size && !row.spec.empty()) {
     type = {DTypeArgument(call, DType::kFloat32), *size};
   } else if (const auto end = IntArgument(call, 0, "end");
              end && call.args.size() == 1) {  // arange
@@ -342,6 +343,10 @@ absl::Status BuildFactory(const OpRow& row, const OpCall& call,
     return BadCall(call, "results recorded by the exporter", "none");
   }
   op->differentiable = false;
+  if (row.spec == "empty") {
+    op->target = "aten.zeros.default";
+    op->kwargs.erase("memory_format");
+  }
   DimFactors dims = FactorsAround(type.shape, -1, op);
   op->results.push_back({std::move(type), std::move(dims)});
   return absl::OkStatus();
@@ -349,7 +354,8 @@ absl::Status BuildFactory(const OpRow& row, const OpCall& call,
 
 absl::Status BuildLike(const OpRow& row, const OpCall& call, OpInstance* op) {
   SP_RETURN_IF_ERROR(OneTensor(call));
-  SP_RETURN_IF_ERROR(BuildPointwise(row, call, op));
+  SP_RETURN_IF_ERROR(BuildPointwise({row.target, nullptr, ""}, call, op));
+  if (!row.spec.empty()) op->target = std::string(row.spec);
   op->results[0].type.dtype = call.results.empty()
                                   ? DTypeArgument(call, call.operands[0].dtype)
                                   : call.results[0].dtype;

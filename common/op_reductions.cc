@@ -125,7 +125,14 @@ absl::Status BuildReduce(const OpRow& row, const OpCall& call, OpInstance* op) {
       result.dims.push_back({});
     }
   }
-  if (row.spec == "mean") op->lowering = Lowering::kMean;
+  if (row.spec == "mean") {
+    op->lowering = Lowering::kMean;
+    op->partial_target = call.target == "aten.mean.default"
+                             ? "aten.sum.default"
+                             : "aten.sum.dim_IntList";
+    op->partial_args = call.args;
+    op->partial_kwargs = call.kwargs;
+  }
   op->operands.push_back(std::move(operand));
   op->results.push_back(std::move(result));
   return absl::OkStatus();
@@ -201,25 +208,6 @@ absl::Status BuildHistogram(const OpRow&, const OpCall& call, OpInstance* op) {
   op->results.push_back(std::move(result));
   op->differentiable = false;
   return absl::OkStatus();
-}
-
-absl::Status BuildClassLoss(const OpRow& row, const OpCall& call,
-                            OpInstance* op) {
-  if (!call.results.empty() || call.operands.empty()) {
-    return BuildWhole(row, call, op);
-  }
-  constexpr int64_t kNone = 0;
-  constexpr int64_t kMean = 1;
-  const TensorType& scores = call.operands[0];
-  TensorType loss{scores.dtype, {}};
-  if (IntArgument(call, 3, "reduction").value_or(kMean) == kNone &&
-      !scores.shape.empty()) {
-    loss.shape = scores.shape;
-    loss.shape.erase(loss.shape.begin() + (Rank(scores) > 1 ? 1 : 0));
-  }
-  OpCall typed = call;
-  typed.results = {std::move(loss)};
-  return BuildWhole(row, typed, op);
 }
 
 absl::Status BuildWhole(const OpRow&, const OpCall& call, OpInstance* op) {

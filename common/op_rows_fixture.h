@@ -6,9 +6,12 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/btree_map.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/op_rules.h"
+#include "gtest/gtest.h"
 
 namespace shardplane {
 
@@ -51,6 +54,34 @@ inline std::string ToString(const OpInstance& op) {
   }
   return absl::StrCat(absl::StrJoin(operands, ", "), " -> ",
                       absl::StrJoin(results, ", "));
+}
+
+struct RuleCase {
+  const char* target;
+  std::vector<Shape> operands;
+  std::vector<Argument> args;
+  const char* rule;  // as expected
+  absl::btree_map<std::string, Argument> kwargs = {};
+  int first_index = 99;  // operands from here on are i64
+};
+
+// The rule of a call, or the error instead.
+inline std::string RuleOf(const RuleCase& c) {
+  OpCall call{c.target, c.args, c.kwargs, {}, {}};
+  for (const Shape& shape : c.operands) {
+    const bool index = static_cast<int>(call.operands.size()) >= c.first_index;
+    call.operands.push_back({index ? DType::kInt64 : DType::kFloat64, shape});
+  }
+  const auto op = MakeOpInstance(call);
+  if (!op.ok()) return op.status().ToString();
+  return op->has_row ? ToString(*op) : "no row";
+}
+
+// "aten_sort_stable_5", for a parametrized test.
+inline std::string RuleName(const testing::TestParamInfo<RuleCase>& info) {
+  std::string name = info.param.target;
+  for (char& c : name) c = absl::ascii_isalnum(c) ? c : '_';
+  return absl::StrCat(name, "_", info.index);
 }
 
 }  // namespace shardplane

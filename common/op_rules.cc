@@ -17,13 +17,7 @@ absl::Status Refused(const OpCall& call, Rowless kind) {
                      absl::StrCat(why, "; got: ", call.target),
                      {std::string(reason), {{"op", call.target}}});
   };
-  if (kind == Rowless::kRandom) {
-    return error(
-        "RANDOM_OP",
-        "the op draws random numbers, which would differ by rank; of "
-        "random ops there is dropout, whose mask follows from the seed "
-        "whatever the mesh");
-  }
+  if (kind == Rowless::kRandom) return RandomOp(call);
   if (kind == Rowless::kDataDependent) {
     return error("DATA_DEPENDENT_SHAPE",
                  "the shape of the op's result depends on values, but a "

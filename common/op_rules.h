@@ -54,7 +54,9 @@ enum class Lowering {
   kAddTerm,  // with a reduced factor cut, the op of the terms that have it runs
              // as `partial_target`, and the other term is added after the
              // reduction
-  kMean,     // with a reduced factor cut: a sum, divided by the global count
+  kMean,     // with a reduced factor cut: the call of `partial_target` is a
+             // sum, which is then divided by the global count
+  kGroups,   // argument `groups_argument` becomes this rank's number of groups
   kEmbedding,  // args: weight, indices, padding_idx; rows are looked up where
                // they are
   kAttention,  // where a rank may have nothing of a cut dim, our own op
@@ -72,12 +74,19 @@ struct OpInstance {
   std::vector<ResultRule> results;
   Lowering lowering = Lowering::kPlain;
   int sizes_argument = -1;
-  std::string partial_target;  // kAddTerm; takes the other operands in order
-  int added_operand = -1;      // kAddTerm
-  int64_t mean_count = 1;      // kMean
-  int64_t flops = 0;           // of one forward, global; multiply-adds count 2
+  // kAddTerm: takes the other operands in order. kMean: with `partial_args` and
+  // `partial_kwargs`.
+  std::string partial_target;
+  std::vector<Argument> partial_args;
+  absl::btree_map<std::string, Argument> partial_kwargs;
+  int added_operand = -1;    // kAddTerm
+  int64_t mean_count = 1;    // kMean
+  int groups_argument = -1;  // kGroups
+  int groups_factor = -1;    // kGroups
+  int64_t flops = 0;         // of one forward, global; multiply-adds count 2
   bool differentiable = true;
-  bool has_row = true;  // false: replicated, from the safe list
+  bool has_row = true;         // false: replicated, from the safe list
+  bool refuses_empty = false;  // the op fails where a rank has nothing of a dim
 };
 
 struct OpCall {

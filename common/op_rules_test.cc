@@ -323,11 +323,14 @@ TEST(OpRulesTest, BiasIsAnotherTermThatLacksTheReducedFactor) {
 
 // Reduction 0 is none, 1 (the default) the mean, 2 the sum.
 TEST(OpRulesTest, ALossOverClassesSaysItsResultWhereNoneIsRecorded) {
-  const auto shape_of = [](Shape scores, std::vector<Argument> reduction) {
+  const auto shape_of = [](const Shape& scores,
+                           std::vector<Argument> reduction) {
+    Shape target = scores;
+    target.erase(target.begin() + (scores.size() > 1 ? 1 : 0));
     OpCall call{"aten.cross_entropy_loss.default",
                 {Tensor(), Tensor(), Argument{}},
                 {},
-                {{DType::kFloat32, scores}, {DType::kInt64, {}}},
+                {{DType::kFloat32, scores}, {DType::kInt64, target}},
                 {}};
     call.args.insert(call.args.end(), reduction.begin(), reduction.end());
     const auto op = MakeOpInstance(call);

@@ -45,9 +45,9 @@ class Chooser {
   OpSharding Choose() {
     for (int m = 0; m < mesh_.ndim(); ++m) choices_.push_back(Best(m));
     OpSharding result = Build();
-    // Nested cuts of a merged dim may not meet its factors' edges; the last
-    // one gives way until they do.
-    for (int m = mesh_.ndim() - 1; m >= 0 && !Aligned(result); --m) {
+    // Nested cuts of a merged dim may not meet its factors' edges, or leave a
+    // rank nothing where the op wants something; the last one gives way.
+    for (int m = mesh_.ndim() - 1; m >= 0 && !Allows(result.factor_cuts); --m) {
       if (choices_[m].factor == kNoFactor) continue;
       choices_[m] = {};
       result = Build();
@@ -100,9 +100,22 @@ class Chooser {
     return true;
   }
 
-  bool Aligned(const OpSharding& sharding) const {
-    return AllAligned(op_.operands, sharding.factor_cuts) &&
-           AllAligned(op_.results, sharding.factor_cuts);
+  bool LeavesNothing(const std::vector<std::vector<int>>& cuts) const {
+    for (int rank = 0; rank < mesh_.size(); ++rank) {
+      const std::vector<int> at = mesh_.Coordinate(rank);
+      for (size_t f = 0; f < cuts.size(); ++f) {
+        if (!cuts[f].empty() &&
+            LocalExtent(op_.factors[f].size, cuts[f], mesh_, at).size == 0) {
+          return true;
+        }
+      }
+    }
+    return false;
+  }
+
+  bool Allows(const std::vector<std::vector<int>>& cuts) const {
+    return AllAligned(op_.operands, cuts) && AllAligned(op_.results, cuts) &&
+           !(op_.refuses_empty && LeavesNothing(cuts));
   }
 
   bool CanCut(int factor, int m) const {
@@ -115,7 +128,7 @@ class Chooser {
     }
     std::vector<std::vector<int>> cuts(op_.factors.size());
     cuts[factor] = {m};
-    return AllAligned(op_.operands, cuts) && AllAligned(op_.results, cuts);
+    return Allows(cuts);
   }
 
   // Bytes to bring operand `i` from where it is to Shard(dim) or, dim < 0, to
