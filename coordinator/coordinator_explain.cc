@@ -3,6 +3,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/errors.h"
 #include "coordinator/coordinator.h"
 
 namespace shardplane {
