@@ -2,20 +2,10 @@
 
 import pytest
 
-import shardplane as sp
-from tests.paired import PairedCluster
-from tests.transports import groups
-
-
-def _transports(cluster):
-    return {name for worker in cluster.processes[1:] for name in groups(worker)}
+from tests.transports import both_transports
 
 
 @pytest.fixture(scope="session")
 def shared_cluster():
-    with sp.LocalCluster(workers=4, collectives="shm") as first, \
-            sp.LocalCluster(workers=4, collectives="gloo") as second, \
-            PairedCluster(first, second) as both:
+    with both_transports() as both:
         yield both
-        assert _transports(first) <= {"shm"}
-        assert _transports(second) <= {"gloo"}

@@ -1,0 +1,211 @@
+"""One case on a cluster, beside the same module unsharded, to 1e-10."""
+
+import re
+import traceback
+import warnings
+
+import torch
+
+from tests.differential.styles import (
+    assignments, collectives_of, coordinates, expected_cuts, placements_text,
+    plan_dim, wanted_otherwise)
+from tests.differential.traffic import bound
+from tests.parity import (
+    assert_close, check_gradients, check_parameters)
+
+STEPS = 2
+
+
+class Failure(AssertionError):
+    """`kind` says what failed, in a few words that stay when a case gets
+    smaller; `program` is the text of the program, if there was one."""
+
+    def __init__(self, case, stage, error, program=""):
+        self.case, self.stage, self.error = case, stage, error
+        self.program = program
+        super().__init__(self.text())
+
+    @property
+    def kind(self):
+        # Figures and names come and go with the sizes.
+        details = getattr(self.error, "details", {})
+        op = details.get("metadata", {}).get("op", "")
+        return " ".join(filter(None, [
+            f"{self.stage}:", type(self.error).__name__,
+            details.get("reason", ""), op]))
+
+    def text(self):
+        where = "".join(traceback.format_exception_only(self.error)).strip()
+        return "\n\n".join(filter(None, [
+            f"seed {self.case.seed} failed: {self.kind}", where,
+            repr(self.case), self.program]))
+
+
+class Check:
+    """`check.stage` is what is being compared."""
+
+    def __init__(self, cluster, case):
+        self.cluster, self.case = cluster, case
+        self.stage, self.program = "building", ""
+        self.m = None
+
+    def run(self):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)
+                self.compare()
+        except Exception as error:
+            raise Failure(self.case, self.stage, error,
+                          self.program) from error
+
+    def compare(self):
+        case = self.case
+        self.reference = case.module()
+        self.cuts = expected_cuts(self.reference, case.mesh, case.plan)
+        x, targets = case.input(), case.targets()
+        trains = case.loss_of(self.reference(x), targets).requires_grad
+        self.stage = "compiling"
+        loss = {"loss": case.loss_function(),
+                "example_targets": targets} if trains else {}
+        with self.cluster.parallelize_module(
+                case.module(), case.mesh, case.build_plan(),
+                example_inputs=(x,), src_data_rank=case.src_data_rank,
+                seed=case.seed, **loss) as self.m:
+            self.program = self.m.report.program_text
+            self.start()
+            self.stage = "forward"
+            assert_close(self.m(x.detach()), self.reference(x), "output")
+            if trains:
+                self.train(x, targets)
+
+    def start(self):
+        self.stage = "placements"
+        placements = self.m.report.placements
+        for name, _ in self.reference.named_parameters(
+                remove_duplicate=False):
+            expected = placements_text(self.cuts.get(name), self.case.mesh)
+            assert placements[name] == expected, (
+                f"{name} is {placements[name]}, expected {expected}")
+        self.stage = "start"
+        check_parameters(self.m, self.reference, "at the start:")
+        self.shards("shards")
+
+    def shards(self, stage):
+        """What lies on each rank is what the plan says, and no more."""
+        self.stage = stage
+        ranks = coordinates(self.case.mesh)
+        for name, value in self.reference.named_parameters():
+            shards = self.m.shards(name)
+            assert len(shards) == len(ranks)
+            cut = self.cuts.get(name)
+            for at, shard in zip(ranks, shards):
+                assert_close(shard, piece(value, cut, at, self.case.mesh),
+                             f"{name} at {at}")
+
+    def train(self, x, targets):
+        case = self.case
+        if not any(p.requires_grad for p in self.reference.parameters()):
+            self.input_alone(x, targets)
+            return
+        torch_optimizer = case.torch_optimizer(self.reference)
+        self.stage = "loss"
+        for step in range(STEPS):
+            twin = x.detach().clone().requires_grad_(x.requires_grad)
+            torch_optimizer.zero_grad()
+            expected = case.loss_of(self.reference(twin), targets)
+            expected.backward()
+            actual = self.m.step(
+                x, targets=targets, loss=case.loss_function(),
+                optimizer=case.own_optimizer(),
+                clip_norm=case.clip or None)
+            assert_close(actual, expected, "loss")
+            if not step:
+                self.first_step(twin)
+                self.stage = "loss of a later step"
+            if case.clip:
+                torch.nn.utils.clip_grad_norm_(
+                    self.reference.parameters(), case.clip)
+            torch_optimizer.step()
+        self.stage = "parameters after steps"
+        check_parameters(self.m, self.reference, "after the steps:")
+        self.shards("shards after steps")
+
+    def input_alone(self, x, targets):
+        """All parameters are frozen: nothing to update."""
+        self.stage = "loss"
+        twin = x.detach().clone().requires_grad_()
+        expected = self.case.loss_of(self.reference(twin), targets)
+        expected.backward()
+        assert_close(self.m.forward_backward(x, targets=targets), expected,
+                     "loss")
+        self.first_step(twin)
+
+    def first_step(self, twin):
+        self.stage = "gradients"
+        check_gradients(self.m, self.reference)
+        if twin.requires_grad:
+            self.stage = "input gradient"
+            (gradient,) = self.m.input_gradients()
+            assert (gradient is None) == (twin.grad is None)
+            if gradient is not None:
+                assert_close(gradient, twin.grad, "input gradient")
+        self.stage = "collectives"
+        self.collectives()
+        self.stage = "bytes"
+        check_bytes(self.m.comm_bytes(), bound(self.case))
+
+    def collectives(self):
+        """As predicted; along the mesh dims of styles alone; no weights, but
+        where two dims' styles ask for one factor in another order."""
+        counts, predicted = self.m.comm_counts(), self.m.report.collectives
+        for phase in ("forward", "backward"):
+            assert counts[phase] == predicted[phase], (
+                f"{phase}: predicted {predicted[phase]}, ran {counts[phase]}")
+        pairs = list(assignments(self.reference, self.case.plan))
+        default = plan_dim(self.case.mesh, [style for _, style in pairs])
+        active = {style.mesh_dim or default for _, style in pairs}
+        parameters = parameter_values(self.program)
+        # A bias of one element looks broadcast, as what has no dim there.
+        tied = wanted_otherwise(self.reference, self.case.mesh,
+                                self.case.plan)
+        may_travel = {name for name, p in self.reference.named_parameters(
+            remove_duplicate=False) if p.numel() == 1 or any(
+                p is other for other in tied)}
+        for kind, dim, inputs in collectives_of(self.program):
+            assert dim in active, f"{kind} along {dim}, where nothing is cut"
+            for value in inputs if len(active) == 1 else []:
+                name = parameters.get(value)
+                assert name is None or name in may_travel, (
+                    f"{name} travels: {kind} along {dim}")
+
+
+def piece(value, cut, at, mesh):
+    """What torch.chunk leaves to the rank at these coordinates."""
+    value = value.detach()
+    if cut is None:
+        return value
+    mesh_dim, dim = cut
+    pieces = torch.chunk(value, mesh[mesh_dim], dim)
+    return (pieces[at[mesh_dim]] if at[mesh_dim] < len(pieces)
+            else value.narrow(dim, 0, 0))
+
+
+def parameter_values(program):
+    """Id of a value -> FQN of the parameter that it is."""
+    part = program.partition("parameters\n")[2].partition("\ninputs")[0]
+    return {int(number): name for number, name in re.findall(
+        r"^\s+%(\d+): \S+\[[^\]]*\] \[[^\]]*\] ([\w.]+)", part, re.MULTILINE)}
+
+
+def check_bytes(moved, limit):
+    for phase in ("forward", "backward"):
+        total = sum(moved[phase].values())
+        most = getattr(limit, phase)
+        assert total <= most, (
+            f"{phase} moved {total} bytes, expected at most {most}: "
+            f"{dict(moved[phase])}")
+
+
+def check(cluster, case):
+    """Raises a Failure."""
+    Check(cluster, case).run()
