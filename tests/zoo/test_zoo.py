@@ -1,0 +1,97 @@
+"""Models of `transformers` and torch.nn under their usual plans, beside the same
+model unsharded: outputs, loss, every gradient, parameters after a step."""
+
+import fnmatch
+
+import pytest
+import torch
+from torch.distributed.tensor.parallel import ColwiseParallel
+
+import shardplane as sp
+from tests.parity import (
+    assert_close, assert_predicted, check_gradients,
+    check_parameters, parallelized)
+from tests.zoo.models import BATCH, VOCABULARY, WIDTH, ZOO, model
+
+# (style is colwise, type) -> parameter -> the dim that is cut.
+CUTS = {
+    (True, "Linear"): {"weight": 0, "bias": 0},
+    (False, "Linear"): {"weight": 1},
+    (True, "Conv1D"): {"weight": 1, "bias": 0},
+    (False, "Conv1D"): {"weight": 0},
+    (True, "Embedding"): {"weight": 1},
+    (False, "Embedding"): {"weight": 0},
+}
+
+
+def expected_cuts(module, plan):
+    """FQN -> tensor dim, of every name of a parameter."""
+    by_tensor = {}
+    for pattern, style in plan.items():
+        for fqn, child in module.named_modules():
+            if fqn.count(".") == pattern.count(".") and fnmatch.fnmatchcase(
+                    fqn, pattern):
+                row = CUTS[isinstance(style, ColwiseParallel),
+                           type(child).__name__]
+                for name, dim in row.items():
+                    if getattr(child, name, None) is not None:
+                        by_tensor.setdefault(
+                            id(getattr(child, name)), dim)
+    return {fqn: by_tensor[id(p)] for fqn, p in module.named_parameters(
+        remove_duplicate=False) if id(p) in by_tensor}
+
+
+def in_a_block(fqn):
+    """Inside an attention or an MLP, not between them."""
+    return any(part in fqn.lower() for part in (
+        "attn", "attention", "mlp", "dense", "intermediate", "expert",
+        "linear1", "linear2"))
+
+
+def check_nothing_gathers(report):
+    """No op inside a block runs alike on every rank for want of a row."""
+    for warning in report.warnings:
+        assert not (warning.reason == "REPLICATED_OP" and
+                    in_a_block(warning.fqn)), warning.message
+
+
+def bytes_at_most(zoo_model):
+    """Forward's: each sum is one activation; logits are gathered."""
+    length = max(v.shape[1] for v in zoo_model.inputs.values())
+    activation = BATCH * length * WIDTH * 8
+    return (zoo_model.sums * activation +
+            zoo_model.gathers * BATCH * length * VOCABULARY * 8)
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("name", ZOO)
+def test_zoo(cluster, name, ranks):
+    zoo = model(name)
+    cuts = expected_cuts(zoo.module, zoo.plan)
+    assert len({fqn.split(".")[-2] for fqn in cuts}) >= 2
+    with parallelized(cluster, zoo.module, {"tp": ranks}, zoo.plan, cuts=cuts,
+                      example_kwargs=zoo.inputs) as case:
+        case.check_start()
+        m, reference = case.m, case.reference
+        check_nothing_gathers(m.report)
+        expected = reference(**zoo.inputs)
+        actual = m(**zoo.inputs)
+        assert type(actual) is type(expected)
+        assert_close(zoo.output(actual), zoo.output(expected), "forward")
+        assert_predicted(m)
+        counts = m.comm_counts()["forward"]
+        assert counts == {kind: count for kind, count in (
+            ("all_reduce", zoo.sums), ("all_gather", zoo.gathers)) if count}
+        assert sum(m.comm_bytes()["forward"].values()) <= bytes_at_most(zoo)
+
+        optimizer = torch.optim.SGD(reference.parameters(), lr=0.1)
+        loss = zoo.loss(expected)
+        loss.backward()
+        optimizer.step()
+        assert_close(m.step(kwargs=zoo.inputs, loss=zoo.loss,
+                            optimizer=sp.SGD(lr=0.1)), loss, "loss")
+        assert_predicted(m)
+        check_gradients(m, reference)
+        check_parameters(m, reference, "after the step:")
+
+
