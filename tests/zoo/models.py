@@ -1,5 +1,5 @@
-"""Models that people have, small: of `transformers` and of torch.nn, with random
-weights in float64, each with the plan that is usual for it."""
+"""Models that people have, small: of `transformers` and of torch.nn, with
+random weights in float64, each with the plan that is usual for it."""
 
 import dataclasses
 
@@ -163,16 +163,21 @@ def _layer(cls):
     return cls(WIDTH, HEADS, HIDDEN, dropout=0.0, batch_first=True)
 
 
+def _mlp_plan():
+    return {**_colwise("layers.*", "linear1"),
+            **_rowwise("layers.*", "linear2")}
+
+
 def encoder():
     module = nn.TransformerEncoder(_layer(nn.TransformerEncoderLayer), LAYERS,
                                    enable_nested_tensor=False)
-    plan = {**_colwise("layers.*", "linear1"), **_rowwise("layers.*", "linear2")}
+    plan = _mlp_plan()
     return Model(module, plan, {"src": numbers()}, sums=LAYERS, gathers=0)
 
 
 def decoder():
     module = nn.TransformerDecoder(_layer(nn.TransformerDecoderLayer), LAYERS)
-    plan = {**_colwise("layers.*", "linear1"), **_rowwise("layers.*", "linear2")}
+    plan = _mlp_plan()
     return Model(module, plan,
                  {"tgt": numbers(6), "memory": numbers(seed=1)},
                  sums=LAYERS, gathers=0)

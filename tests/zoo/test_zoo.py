@@ -1,5 +1,5 @@
-"""Models of `transformers` and torch.nn under their usual plans, beside the same
-model unsharded: outputs, loss, every gradient, parameters after a step."""
+"""Models of `transformers` and torch.nn under their usual plans, beside the
+same model unsharded: outputs, loss, every gradient, parameters after a step."""
 
 import fnmatch
 
