@@ -267,6 +267,51 @@ TEST_F(CoordinatorServerTest, CreateProgramTwiceAndWhileItRuns) {
       IsOk());
 }
 
+TEST_F(CoordinatorServerTest, ExplainsADeployment) {
+  ASSERT_NO_FATAL_FAILURE(Deploy(2));
+  pb::ExplainDeploymentRequest request;
+  request.set_name(name_);
+  request.set_fqn("net2");
+  pb::Explanation response;
+  const auto explain = [&] {
+    return Call(stub_, &pb::ShardingCoordinator::Stub::ExplainDeployment,
+                request, &response);
+  };
+  ASSERT_THAT(explain(), IsOk());
+  EXPECT_EQ(response.matches(0).pattern(), "net2");
+  ASSERT_EQ(response.collectives_size(), 1);
+  EXPECT_EQ(response.collectives(0).program(), program_);
+  EXPECT_EQ(response.collectives(0).why(), "sum of a rowwise linear");
+  request.set_fqn("net3");
+  EXPECT_THAT(explain(), AllOf(StatusIs(absl::StatusCode::kNotFound,
+                                        HasSubstr("did you mean \"net1\"?")),
+                               HasReason("FQN_NOT_FOUND")));
+  request.set_name("deployments/none");
+  EXPECT_THAT(explain(), StatusIs(absl::StatusCode::kNotFound,
+                                  HasSubstr("deployments/none")));
+}
+
+TEST_F(CoordinatorServerTest, ExplainsWhatIsNotMade) {
+  pb::ExplainDeploymentRequest request;
+  *request.mutable_dry_run() = CreateRequest(64);
+  request.set_fqn("net1.weight");
+  pb::Explanation response;
+  const auto explain = [&] {
+    return Call(stub_, &pb::ShardingCoordinator::Stub::ExplainDeployment,
+                request, &response);
+  };
+  ASSERT_THAT(explain(), IsOk());
+  EXPECT_EQ(response.kind(), pb::Explanation::KIND_PARAMETER);
+  EXPECT_EQ(response.bytes_size(), 64);
+  request.set_name("deployments/d");
+  EXPECT_THAT(explain(), StatusIs(absl::StatusCode::kInvalidArgument,
+                                  HasSubstr("got: both")));
+  request.clear_dry_run();
+  request.clear_name();
+  EXPECT_THAT(explain(), StatusIs(absl::StatusCode::kInvalidArgument,
+                                  HasSubstr("got: neither")));
+}
+
 TEST_F(CoordinatorServerTest, StepTwiceAndWhileItRuns) {
   ASSERT_NO_FATAL_FAILURE(Deploy(1));
   const pb::StepRequest request = StepRequestOf(1);

@@ -72,5 +72,13 @@ TEST(RunOutcomesTest, TimesAreThoseOfTheSlowestRank) {
   EXPECT_EQ(answer.timing, (StepTiming{.run = 0.5, .collectives = 0.125}));
 }
 
+TEST(RunOutcomesTest, PeaksAreByRank) {
+  const std::vector<RunOutcome> outcomes{{.peak_bytes = 7}, {.peak_bytes = 5}};
+  StepAnswer answer;
+  ASSERT_THAT(Assemble({.mode = RunMode::kNorm}, nullptr, outcomes, &answer),
+              IsOk());
+  EXPECT_EQ(answer.peak_run_bytes, (std::vector<int64_t>{7, 5}));
+}
+
 }  // namespace
 }  // namespace shardplane

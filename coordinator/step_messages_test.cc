@@ -160,6 +160,13 @@ TEST(StepMessagesTest, ResultHasTheNormWhereThereIsOne) {
   EXPECT_EQ(result.gradient_norm(), 0);
 }
 
+TEST(StepMessagesTest, ResultHasThePeaksByRank) {
+  const pb::StepResult result = ToProto(
+      DeploymentId{"d"}, {.number = StepNumber{3}, .peak_run_bytes = {7, 5}});
+  ASSERT_EQ(result.peak_run_bytes_size(), 2);
+  EXPECT_EQ(result.peak_run_bytes(1), 5);
+}
+
 TEST(StepMessagesTest, ResultTellsWhereTheTimeWent) {
   const pb::StepResult result = ToProto(
       DeploymentId{"d"},

@@ -91,6 +91,21 @@ def assert_counts(m, **expected):
         assert dict(counts[phase]) == kinds, f"{phase}: {counts}"
 
 
+def assert_predicted(m):
+    """What the last call ran is what the report of its program says, kind by
+    kind, and what its modules cause adds up to that."""
+    report, ran = m.program_report(), m.comm_counts()
+    moved = m.comm_bytes()
+    for phase in ("forward", "backward"):
+        assert dict(ran[phase]) == dict(report.collectives[phase]), phase
+        assert dict(moved[phase]) == dict(report.collective_bytes[phase])
+        rows = [row for row in report.module_collectives
+                if row.phase == phase]
+        assert sum(row.count for row in rows) == sum(ran[phase].values())
+        assert sum(row.bytes for row in rows) == sum(moved[phase].values())
+        assert all(row.why for row in rows)
+
+
 def assert_at_most(m, **expected):
     """No kind runs more often than said; what is not named never runs."""
     counts = m.comm_counts()
@@ -130,6 +145,7 @@ class Case:
     def check_forward(self, x):
         expected = self.reference(x.detach())
         assert_close(self.m(x), expected, "forward")
+        assert_predicted(self.m)
         return expected
 
     def check_backward(self, x, loss="sum"):
@@ -139,6 +155,7 @@ class Case:
         expected = getattr(self.reference(twin), loss)()
         expected.backward()
         assert_close(self.m.forward_backward(x, loss=loss), expected, "loss")
+        assert_predicted(self.m)
         check_gradients(self.m, self.reference)
         if x.requires_grad:
             (gradient,) = self.m.input_gradients()
@@ -152,6 +169,7 @@ class Case:
         optimizer.step()
         actual = self.m.step(x.detach(), loss=loss, optimizer=sp.SGD(lr=LR))
         assert_close(actual, expected, "loss")
+        assert_predicted(self.m)
         assert actual.dim() == 0
         check_gradients(self.m, self.reference)
         check_parameters(self.m, self.reference, "after the step:")
@@ -170,6 +188,7 @@ class Case:
             actual = self.m.step(x, targets=(target,), loss=loss,
                                  optimizer=sp.Adam(lr=lr))
             assert_close(actual, expected, f"loss of step {step}")
+            assert_predicted(self.m)
             optimizer.step()
         check_gradients(self.m, self.reference)
         check_parameters(self.m, self.reference, f"after {steps} steps:")

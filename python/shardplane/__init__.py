@@ -23,6 +23,7 @@ from shardplane.errors import (
     InvalidArgumentError, NotFoundError, PermissionDeniedError, PlanTypeError,
     ResourceExhaustedError, ShardplaneError, UnauthenticatedError,
     UnavailableError, UnimplementedError)
+from shardplane.explanation import Explanation
 from shardplane.local_cluster import LocalCluster
 from shardplane.mesh import device_mesh
 from shardplane.optimizers import SGD, Adam, AdamW

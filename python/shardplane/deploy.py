@@ -7,6 +7,7 @@ from shardplane import mesh as meshes
 from shardplane import plan as plans
 from shardplane.description import is_description
 from shardplane.errors import PlanTypeError, invalid, unimplemented
+from shardplane.explanation import explainer
 from shardplane.handle import DeployedModule
 from shardplane.report import Report
 from shardplane.rpc import request_id
@@ -90,7 +91,7 @@ def deploy(rpc, module, mesh=None, plan=None, *, device_mesh=None,
     deployment = rpc.call("CreateDeployment", request, timeout=300)
     _warn(Report(deployment.report))
     if validate_only:
-        return Report(deployment.report)
+        return Report(deployment.report, explainer(rpc, dry_run=request))
     try:
         source.upload(rpc, deployment, programs.constants, src_data_rank)
         deployment = rpc.call("MaterializeDeployment",

@@ -2,6 +2,7 @@
 
 from shardplane.errors import (FailedPreconditionError, NotFoundError, invalid,
                                unimplemented)
+from shardplane.explanation import explainer
 from shardplane.optimizers import to_proto_optimizer
 from shardplane.report import Report, counts_by_phase
 from shardplane.rpc import request_id
@@ -28,11 +29,13 @@ class DeployedModule:
         self._step = deployment.last_step
         self._closed = False
         self._last = None       # the Call that outputs and gradients are of
-        self._report = Report(deployment.report)
+        self._report = Report(deployment.report,
+                              explainer(rpc, name=deployment.name))
         self._materialized = [
             c for c in deployment.report.collectives
             if c.phase == "materialize"]
         self._ran = []          # collectives of the last call
+        self._peaks = []        # bytes by rank, of the last call
         self._has_gradients = False
         self._gradient_norm = None
         self._timing = None     # of the last step
@@ -67,6 +70,22 @@ class DeployedModule:
     def comm_bytes(self):
         return counts_by_phase([*self._materialized, *self._ran], "bytes")
 
+    def program_report(self):
+        """The Report of the program that the last call ran: what was predicted
+        of it."""
+        if self._last is None:
+            raise _no_call("program_report")
+        program = self._rpc.call("GetProgram", pb.GetProgramRequest(
+            name=self._programs.name_of(self._last.program)))
+        return Report(program.report, self._report.explain)
+
+    @property
+    def peak_run_bytes(self):
+        """By rank, what tensors took at most in the last call beyond what was
+        there before it: what the report predicts under that name. 0 where the
+        device does not say."""
+        return list(self._peaks)
+
     @property
     def gradient_norm(self):
         """The global 2-norm of all gradients, before clipping, of the last
@@ -86,6 +105,7 @@ class DeployedModule:
         call = self._programs.call(args, kwargs)
         answer = self._with_program(call, self._forward)
         self._last, self._ran = call, list(answer.collectives)
+        self._peaks = answer.peak_run_bytes
         outputs = [self._output(i, output)
                    for i, output in enumerate(answer.outputs)]
         return call.program.exported.rebuild(outputs)
@@ -215,13 +235,14 @@ class DeployedModule:
         del path
         raise unimplemented("save")
 
+    def explain(self, fqn):
+        """Why a module, parameter or buffer lies as it does, and each
+        collective that it causes: an Explanation."""
+        return self._report.explain(fqn)
+
     def reshard(self, mesh=None, plan=None):
         del mesh, plan
         raise unimplemented("reshard")
-
-    def explain(self, fqn):
-        del fqn
-        raise unimplemented("explain")
 
     def close(self):
         """Ends the deployment; its workers are free again."""
@@ -341,6 +362,7 @@ class DeployedModule:
     def _note(self, answer):
         """What the last action that used gradients has left."""
         self._ran = list(answer.collectives)
+        self._peaks = answer.peak_run_bytes
         self._gradient_norm = (answer.gradient_norm if answer.HasField(
             "gradient_norm") else None)
 

@@ -310,7 +310,6 @@ def test_damaged_upload(deployed, cluster, code, damage):
 @pytest.mark.parametrize("call, name", [
     (lambda m: m.save("x"), "save"),
     (lambda m: m.reshard(mesh={"tp": 1}), "reshard"),
-    (lambda m: m.explain("net1"), "explain"),
     (lambda m: sp.make_input_shard_1d(None), "make_input_shard_1d"),
     (lambda m: sp.enable_2d_with_fsdp(), "enable_2d_with_fsdp"),
     (lambda m: sp.pre_dp_module_transform(None), "pre_dp_module_transform"),

@@ -1,0 +1,127 @@
+"""Why one module, parameter or buffer lies as it does."""
+
+import html
+import json
+
+from google.protobuf import json_format
+
+from shardplane.tables import Table, human_bytes, page
+from shardplane.v1 import coordinator_pb2 as coordinator_pb
+from shardplane.v1 import types_pb2 as pb
+
+def _word(enum, value):
+    """KIND_MODULE -> "module", OUTCOME_COUNTED_ONCE -> "counted once"."""
+    return enum.Name(value).split("_", 1)[1].replace("_", " ").lower()
+
+
+class Explanation:
+    """`fqn`, `kind` ("module", "parameter", "buffer"), `module_type`,
+    `matches` (entries of the plan, in its order), `tensors` (with their parts
+    by rank), `bytes` (by rank, children included), `collectives` (children
+    included, with why), `notes`. `str()` is a table, `to_json()` JSON, `proto`
+    the message. Notebooks show HTML."""
+
+    def __init__(self, proto):
+        self.proto = proto
+
+    @property
+    def fqn(self):
+        return self.proto.fqn
+
+    @property
+    def kind(self):
+        return _word(pb.Explanation.Kind, self.proto.kind)
+
+    @property
+    def module_type(self):
+        return self.proto.module_type
+
+    @property
+    def matches(self):
+        return list(self.proto.matches)
+
+    @property
+    def tensors(self):
+        return list(self.proto.tensors)
+
+    @property
+    def bytes(self):
+        return [line.bytes for line in self.proto.bytes]
+
+    @property
+    def collectives(self):
+        return list(self.proto.collectives)
+
+    @property
+    def notes(self):
+        return list(self.proto.diagnostics)
+
+    def to_dict(self):
+        return json_format.MessageToDict(self.proto,
+                                         preserving_proto_field_name=True)
+
+    def to_json(self, indent=2):
+        return json.dumps(self.to_dict(), indent=indent)
+
+    def _title(self):
+        of = "" if self.kind == "module" else " of a"
+        return (f'{self.fqn or "the root module"}: '
+                f"{self.kind}{of} {self.module_type}")
+
+    def _tables(self):
+        matches = [(f'"{m.pattern}"', m.style, m.mesh_dim,
+                    _word(pb.Explanation.Match.Outcome, m.outcome), "; ".join(m.contributed))
+                   for m in self.proto.matches]
+        parts = [(t.fqn, t.text, part.rank, _extents(part),
+                  human_bytes(part.bytes))
+                 for t in self.proto.tensors for part in t.parts]
+        totals = [(line.rank, human_bytes(line.bytes))
+                  for line in self.proto.bytes]
+        collectives = [(c.phase, f"{c.kind}[{c.mesh_dim}]", c.tensor,
+                        human_bytes(c.bytes), c.why, c.program)
+                       for c in self.proto.collectives]
+        return [
+            Table("Patterns that matched", (
+                "pattern", "style", "mesh dim", "", "contributed"), matches,
+                "No pattern of the plan matched."),
+            Table("Tensors by rank", (
+                "tensor", "placements", "rank", "part", "bytes"), parts),
+            Table("Parameters and buffers, children's included",
+                  ("rank", "bytes"), totals),
+            Table("Collectives, children's included", (
+                "phase", "collective", "tensor", "bytes", "why", "program"),
+                collectives, "No collectives.")]
+
+    def __str__(self):
+        parts = ["\n".join(lines) for table in self._tables()
+                 if (lines := table.lines())]
+        parts += [f"note: {d.message}" for d in self.proto.diagnostics]
+        return "\n\n".join([self._title(), *parts])
+
+    __repr__ = __str__
+
+    def _repr_html_(self):
+        notes = Table("Notes", ("",),
+                      [(d.message,) for d in self.proto.diagnostics])
+        return page([_heading(self._title()),
+                     *(table.html() for table in (*self._tables(), notes))])
+
+
+def _heading(text):
+    return f"<p><b>{html.escape(text)}</b></p>"
+
+
+def _extents(part):
+    """"[0:4, 0:10]": from and to, by dim."""
+    return "[" + ", ".join(
+        f"{offset}:{offset + size}"
+        for offset, size in zip(part.offsets, part.sizes)) + "]"
+
+
+def explainer(rpc, **target):
+    """explain(fqn) of a deployment's `name`, or of a `dry_run`."""
+    def explain(fqn):
+        return Explanation(rpc.call(
+            "ExplainDeployment", coordinator_pb.ExplainDeploymentRequest(
+                fqn=fqn, **target)))
+    return explain
