@@ -18,7 +18,7 @@ enum class ResultMemory {
 
 // Which tensors autograd keeps. kProduct: an operand, where another one asks
 // for a gradient.
-enum class Keeps {
+enum class Keep {
   kNothing,
   kFirst,
   kSecond,
@@ -33,7 +33,7 @@ enum class Keeps {
 struct OpMemory {
   absl::string_view name;  // without namespace and overload
   ResultMemory result = ResultMemory::kNew;
-  Keeps keeps = Keeps::kOperands;
+  Keep keeps = Keep::kOperands;
   // In tensors as large as the first operand: kept beside, for a while
   // forward, for a while backward.
   double extra_kept = 0;

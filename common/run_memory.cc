@@ -21,13 +21,16 @@ class Player {
         coordinate_(coordinate),
         held_(program.values.size()),
         is_gradient_(program.values.size()),
+        is_parameter_(program.values.size()),
         has_backward_(program.segments.size()) {
     for (const Value& value : program.values) {
       shapes_.push_back(
           LocalShape(value.type.shape, value.spec, program.mesh, coordinate));
     }
     for (const ParameterBinding& parameter : program.parameters) {
-      if (parameter.gradient >= 0) is_gradient_[parameter.gradient] = true;
+      if (parameter.gradient < 0) continue;
+      is_gradient_[parameter.gradient] = true;
+      is_parameter_[parameter.value] = true;
     }
     for (const Instruction& instruction : program.instructions) {
       if (const auto* run = std::get_if<RunSegmentBackward>(&instruction)) {
@@ -35,12 +38,16 @@ class Player {
       }
     }
     for (const Segment& segment : program.segments) {
-      segments_.emplace_back(program, segment, shapes_, &ledger_);
+      segments_.emplace_back(program, segment, shapes_, is_parameter_,
+                             &ledger_);
     }
   }
 
   RunPeak Play() {
-    for (const InputBinding& input : program_.inputs) Make(input.value);
+    for (const InputBinding& input : program_.inputs) {
+      Make(input.value);
+      ledger_.Hold(held_[input.value].block);  // who calls keeps them, too
+    }
     for (const Instruction& instruction : program_.instructions) {
       std::visit([this](const auto& i) { Run(i); }, instruction);
     }
@@ -158,6 +165,7 @@ class Player {
   std::vector<Shape> shapes_;
   std::vector<HeldValue> held_;     // by value
   std::vector<bool> is_gradient_;   // of a parameter
+  std::vector<bool> is_parameter_;  // that gets a gradient
   std::vector<bool> has_backward_;  // by segment
   std::vector<SegmentMemory> segments_;
 };

@@ -23,9 +23,10 @@ struct RunPeak {
   friend bool operator==(const RunPeak&, const RunPeak&) = default;
 };
 
-// A value lives from the instruction that makes it to the Free that names it;
-// views share their memory; what a recorded segment keeps lives until its
-// backward has run. Of collectives, what shared memory needs: no staging.
+// A value lives from the instruction that makes it to the Free that names it,
+// inputs to the end of the run; views share their memory; what a recorded
+// segment keeps lives until its backward has run. Of collectives, what shared
+// memory needs: no staging.
 RunPeak PeakOfRun(const ShardedProgram& program,
                   absl::Span<const int> coordinate);
 

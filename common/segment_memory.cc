@@ -28,7 +28,7 @@ std::vector<ValueId> OperandsOf(const Op& op) {
 bool Is(const Op& op, absl::string_view name) { return op.target == name; }
 
 bool IsProduct(const Op& op) {
-  return MemoryOf(op.target).keeps == Keeps::kProduct &&
+  return MemoryOf(op.target).keeps == Keep::kProduct &&
          !Is(op, "aten.mul.Tensor") && !Is(op, "aten.mul.Scalar");
 }
 
@@ -112,6 +112,10 @@ int64_t SegmentMemory::Bytes(ValueId id) const {
   return NumElements(shapes_[id]) * ByteSize(program_.values[id].type.dtype);
 }
 
+int64_t SegmentMemory::Scaled(double factor, ValueId id) const {
+  return static_cast<int64_t>(factor * static_cast<double>(Bytes(id)));
+}
+
 HeldValue SegmentMemory::ResultOf(const Op& op, const OpMemory& memory,
                                   absl::Span<const ValueId> operands,
                                   ValueId result) {
@@ -126,7 +130,7 @@ HeldValue SegmentMemory::ResultOf(const Op& op, const OpMemory& memory,
   if (!view) {
     HeldValue made{ledger_->Make(Bytes(result))};
     // The kernel writes [batch, sequence, head, width].
-    if (memory.keeps == Keeps::kOperandsAndResult && rank == 4) {
+    if (memory.keeps == Keep::kOperandsAndResult && rank == 4) {
       made.order = {0, 2, 1, 3};
     } else if (memory.result == ResultMemory::kNew && !IsProduct(op) &&
                shapes_[result] == shapes_[operands[0]]) {
@@ -162,63 +166,59 @@ MemoryLedger::Block SegmentMemory::KeptOperand(const Node& node, size_t index) {
   return ledger_->Hold(value.block);
 }
 
-void SegmentMemory::Keep(const OpMemory& memory, Node* node) {
-  const size_t count = node->operands.size();
-  const auto keep = [&](size_t i) {
-    if (i < count) node->kept.push_back(KeptOperand(*node, i));
-  };
-  // Whether an operand other than i asks; a term that is added does not count.
-  const auto other_asks = [&](size_t i) {
-    const bool first_is_added = Is(*node->op, "aten.addmm.default") ||
-                                Is(*node->op, "aten.baddbmm.default");
-    const size_t begin = first_is_added ? 1 : 0;
-    const size_t end =
-        IsProduct(*node->op) ? std::min(count, begin + 2) : count;
-    if (i < begin || i >= end) return false;
-    for (size_t k = begin; k < end; ++k) {
-      if (k != i && Asks(node->operands[k])) return true;
-    }
-    return false;
-  };
-  const bool result = memory.keeps == Keeps::kResult ||
-                      memory.keeps == Keeps::kFirstAndResult ||
-                      memory.keeps == Keeps::kOperandsAndResult;
-  for (size_t i = 0; i < count; ++i) {
-    bool kept = false;
-    switch (memory.keeps) {
-      case Keeps::kNothing:
-      case Keeps::kResult:
-        break;
-      case Keeps::kFirst:
-      case Keeps::kFirstAndResult:
-        kept = i == 0;
-        break;
-      case Keeps::kSecond:
-        kept = i == 1;
-        break;
-      case Keeps::kOperands:
-      case Keeps::kOperandsAndResult:
-        kept = true;
-        break;
-      case Keeps::kProduct:
-        kept = other_asks(i);
-        break;
-      case Keeps::kQuotient:
-        kept = i == 1 || (i == 0 && count > 1 && Asks(node->operands[1]));
-        break;
-    }
-    if (kept) keep(i);
+// Whether an operand of a product other than `index` asks for a gradient; a
+// term that is merely added is none.
+bool SegmentMemory::AnotherAsks(const Node& node, size_t index) const {
+  const bool first_is_added = Is(*node.op, "aten.addmm.default") ||
+                              Is(*node.op, "aten.baddbmm.default");
+  const size_t begin = first_is_added ? 1 : 0;
+  const size_t count = node.operands.size();
+  const size_t end = IsProduct(*node.op) ? std::min(count, begin + 2) : count;
+  if (index < begin || index >= end) return false;
+  for (size_t k = begin; k < end; ++k) {
+    if (k != index && Asks(node.operands[k])) return true;
   }
-  if (result) {
-    node->kept.push_back(ledger_->Hold(frame_[node->op->results[0]].block));
+  return false;
+}
+
+bool SegmentMemory::Keeps(const Node& node, size_t index) const {
+  switch (node.memory->keeps) {
+    case Keep::kNothing:
+    case Keep::kResult:
+      return false;
+    case Keep::kFirst:
+    case Keep::kFirstAndResult:
+      return index == 0;
+    case Keep::kSecond:
+      return index == 1;
+    case Keep::kOperands:
+    case Keep::kOperandsAndResult:
+      return true;
+    case Keep::kProduct:
+      return AnotherAsks(node, index);
+    case Keep::kQuotient:
+      return index == 1 || (node.operands.size() > 1 && Asks(node.operands[1]));
+  }
+  return false;
+}
+
+void SegmentMemory::KeepFor(Node* node) {
+  const OpMemory& memory = *node->memory;
+  for (size_t i = 0; i < node->operands.size(); ++i) {
+    if (Keeps(*node, i)) node->kept.push_back(KeptOperand(*node, i));
+  }
+  const ValueId result = node->op->results[0];
+  if (memory.keeps == Keep::kResult || memory.keeps == Keep::kFirstAndResult ||
+      memory.keeps == Keep::kOperandsAndResult) {
+    node->kept.push_back(ledger_->Hold(frame_[result].block));
   }
   if (memory.mask_bytes > 0) {
-    node->kept.push_back(ledger_->Make(
-        memory.mask_bytes * NumElements(shapes_[node->op->results[0]])));
+    node->kept.push_back(
+        ledger_->Make(memory.mask_bytes * NumElements(shapes_[result])));
   }
-  if (memory.extra_kept > 0 && count > 0) {
-    node->kept.push_back(ledger_->Make(static_cast<int64_t>(
-        memory.extra_kept * static_cast<double>(Bytes(node->operands[0])))));
+  if (memory.extra_kept > 0) {
+    node->kept.push_back(
+        ledger_->Make(Scaled(memory.extra_kept, node->operands[0])));
   }
 }
 
@@ -229,28 +229,19 @@ void SegmentMemory::Run(const Op& op, bool record) {
     HeldValue made = ResultOf(op, memory, operands, id);
     frame_[id] = std::move(made);
   }
-  if (memory.forward_scratch > 0 && !operands.empty()) {
-    ledger_->Touch(static_cast<int64_t>(
-        memory.forward_scratch * static_cast<double>(Bytes(operands[0]))));
+  if (!operands.empty()) {
+    ledger_->Touch(Scaled(memory.forward_scratch, operands[0]));
   }
   if (!record || !AsksForGradient(op, operands)) return;
   Node node{&op, &memory, operands, {}};
   for (const ValueId id : op.results) {
     if (IsFloatingPoint(program_.values[id].type.dtype)) asking_.insert(id);
   }
-  Keep(memory, &node);
+  KeepFor(&node);
   nodes_.push_back(std::move(node));
 }
 
-void SegmentMemory::Forward(bool record, std::vector<HeldValue>* held) {
-  for (const ValueId id : segment_.inputs) {
-    frame_[id] = (*held)[id];
-    ledger_->Hold(frame_[id].block);
-  }
-  if (record) {
-    asking_.insert(segment_.differentiable_inputs.begin(),
-                   segment_.differentiable_inputs.end());
-  }
+void SegmentMemory::RunOps(bool record) {
   absl::flat_hash_map<ValueId, const Op*> last_use;
   for (const Op& op : segment_.ops) {
     for (const ValueId id : OperandsOf(op)) last_use[id] = &op;
@@ -269,6 +260,18 @@ void SegmentMemory::Forward(bool record, std::vector<HeldValue>* held) {
       last_use.erase(last);
     }
   }
+}
+
+void SegmentMemory::Forward(bool record, std::vector<HeldValue>* held) {
+  for (const ValueId id : segment_.inputs) {
+    frame_[id] = (*held)[id];
+    ledger_->Hold(frame_[id].block);
+  }
+  if (record) {
+    asking_.insert(segment_.differentiable_inputs.begin(),
+                   segment_.differentiable_inputs.end());
+  }
+  RunOps(record);
   for (const ValueId id : segment_.outputs) {
     (*held)[id] = frame_[id];
     ledger_->Hold((*held)[id].block);
@@ -289,54 +292,56 @@ void SegmentMemory::AddGradient(ValueId id, Block block) {
   const auto [at, is_new] = gradients_.try_emplace(id, block);
   if (is_new) return;
   if (at->second == MemoryLedger::kNone || ledger_->IsShared(at->second)) {
-    const Block sum = ledger_->Make(Bytes(id));
+    const Block sum = MakeGradient(id);
     ledger_->Drop(at->second);
     at->second = sum;
   }
   ledger_->Drop(block);
 }
 
+MemoryLedger::Block SegmentMemory::MakeGradient(ValueId id) {
+  return ledger_->Make(Bytes(id), is_parameter_[id]
+                                      ? MemoryLedger::Kind::kParameterGradient
+                                      : MemoryLedger::Kind::kActivation);
+}
+
+MemoryLedger::Block SegmentMemory::GradientOf(const Node& node, ValueId id,
+                                              Block reached) {
+  const OpMemory& memory = *node.memory;
+  const ValueId result = node.op->results[0];
+  const bool same = shapes_[id] == shapes_[result];
+  // One number, expanded.
+  if (Is(*node.op, "aten.sum.default")) return MemoryLedger::kNone;
+  if (memory.result == ResultMemory::kView ||
+      memory.result == ResultMemory::kViewOrCopy ||
+      (memory.passes_gradient && same)) {
+    return ledger_->Hold(reached);
+  }
+  const Block made = MakeGradient(id);
+  // By element it is made as large as the result, and then summed.
+  if (!same && memory.keeps == Keep::kProduct && !IsProduct(*node.op)) {
+    ledger_->Touch(Bytes(result));
+  }
+  return made;
+}
+
 void SegmentMemory::RunBack(Node* node) {
   std::vector<Block> reached;
-  bool any = false;
   for (const ValueId id : node->op->results) {
     const auto at = gradients_.find(id);
     if (at == gradients_.end()) continue;
-    any = true;
     reached.push_back(at->second);
     gradients_.erase(at);
   }
-  if (any) {
-    const OpMemory& memory = *node->memory;
-    if (memory.backward_scratch > 0) {
-      ledger_->Touch(
-          static_cast<int64_t>(memory.backward_scratch *
-                               static_cast<double>(Bytes(node->operands[0]))));
-    }
+  if (!reached.empty()) {
+    ledger_->Touch(Scaled(node->memory->backward_scratch, node->operands[0]));
     // A product does not work on a gradient that is one number, expanded.
     if (IsProduct(*node->op) && reached[0] == MemoryLedger::kNone) {
       ledger_->Touch(Bytes(node->op->results[0]));
     }
     std::vector<std::pair<ValueId, Block>> made;
-    const Shape& shape = shapes_[node->op->results[0]];
     for (const ValueId id : node->operands) {
-      if (!Asks(id)) continue;
-      const bool same = shapes_[id] == shape;
-      const bool view = memory.result == ResultMemory::kView ||
-                        memory.result == ResultMemory::kViewOrCopy;
-      Block block = MemoryLedger::kNone;
-      if (Is(*node->op, "aten.sum.default")) {
-        block = MemoryLedger::kNone;  // one number, expanded
-      } else if (view || (memory.passes_gradient && same)) {
-        block = ledger_->Hold(reached[0]);
-      } else {
-        block = ledger_->Make(Bytes(id));
-        // It is made as large as the result, and then summed.
-        if (!same && memory.keeps == Keeps::kProduct && !IsProduct(*node->op)) {
-          ledger_->Touch(Bytes(node->op->results[0]));
-        }
-      }
-      made.emplace_back(id, block);
+      if (Asks(id)) made.emplace_back(id, GradientOf(*node, id, reached[0]));
     }
     for (const auto& [id, block] : made) AddGradient(id, block);
   }
@@ -359,7 +364,7 @@ std::vector<MemoryLedger::Block> SegmentMemory::Backward(
   for (const ValueId id : segment_.differentiable_inputs) {
     const auto at = gradients_.find(id);
     if (at == gradients_.end()) {
-      result.push_back(ledger_->Make(Bytes(id)));
+      result.push_back(MakeGradient(id));
     } else {
       result.push_back(at->second);
       gradients_.erase(at);

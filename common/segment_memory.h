@@ -24,12 +24,15 @@ struct HeldValue {
 // What a segment that was recorded keeps until its backward.
 class SegmentMemory {
  public:
-  // `sizes`: local shapes by value. All borrowed.
+  // By value: local shapes, and whether its gradient is a parameter's. All
+  // borrowed.
   SegmentMemory(const ShardedProgram& program, const Segment& segment,
-                const std::vector<Shape>& shapes, MemoryLedger* ledger)
+                const std::vector<Shape>& shapes,
+                const std::vector<bool>& is_parameter, MemoryLedger* ledger)
       : program_(program),
         segment_(segment),
         shapes_(shapes),
+        is_parameter_(is_parameter),
         ledger_(ledger) {}
 
   // Reads inputs from `held`, by value, and puts outputs there. With `record`
@@ -50,19 +53,26 @@ class SegmentMemory {
   };
 
   int64_t Bytes(ValueId id) const;
+  int64_t Scaled(double factor, ValueId id) const;
   bool Asks(ValueId id) const { return asking_.contains(id); }
   void Run(const Op& op, bool record);
   HeldValue ResultOf(const Op& op, const OpMemory& memory,
                      absl::Span<const ValueId> operands, ValueId result);
   bool AsksForGradient(const Op& op, absl::Span<const ValueId> operands);
-  void Keep(const OpMemory& memory, Node* node);
+  void RunOps(bool record);
+  bool AnotherAsks(const Node& node, size_t index) const;
+  bool Keeps(const Node& node, size_t index) const;
+  void KeepFor(Node* node);
   Block KeptOperand(const Node& node, size_t index);
+  Block MakeGradient(ValueId id);
+  Block GradientOf(const Node& node, ValueId id, Block reached);
   void RunBack(Node* node);
   void AddGradient(ValueId id, Block block);
 
   const ShardedProgram& program_;
   const Segment& segment_;
   const std::vector<Shape>& shapes_;
+  const std::vector<bool>& is_parameter_;
   MemoryLedger* ledger_;
   absl::flat_hash_map<ValueId, HeldValue> frame_;
   absl::flat_hash_set<ValueId> asking_;  // for a gradient
