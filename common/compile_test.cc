@@ -287,7 +287,7 @@ INSTANTIATE_TEST_SUITE_P(
     [](const auto& info) { return std::string(info.param.name); });
 
 TEST(CompileTest, OpWithoutARowRunsReplicatedAndSaysSo) {
-  Node call = Call("n", "aten.flip.default", {Ref("p")});
+  Node call = Call("n", "aten.renorm.default", {Ref("p")});
   call.results = {{DType::kFloat64, {8, 12}}};
   const GraphModule module = *GraphModule::Create(
       {Root({Placeholder("x"), Call("p", "proj", {Ref("x")}), call,
@@ -305,7 +305,7 @@ TEST(CompileTest, OpWithoutARowRunsReplicatedAndSaysSo) {
   compiled = Compile(request);
   EXPECT_EQ(compiled.status().code(), absl::StatusCode::kUnimplemented);
   EXPECT_THAT(std::string(compiled.status().message()),
-              HasSubstr("aten.flip.default"));
+              HasSubstr("aten.renorm.default"));
 }
 
 TEST(CompileTest, ClaimThatDiffersIsANoteAndNoWrongResult) {

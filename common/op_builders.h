@@ -49,6 +49,9 @@ absl::Status BuildMatmul(const OpRow& row, const OpCall& call, OpInstance* op);
 // its dtype is the first operand's.
 absl::Status BuildPointwise(const OpRow& row, const OpCall& call,
                             OpInstance* op);
+// Each operand as it broadcasts with the others.
+absl::Status BuildBroadcast(const OpRow& row, const OpCall& call,
+                            OpInstance* op);
 // A dtype conversion: linear where it changes nothing. spec: the number of the
 // argument that says the dtype.
 absl::Status BuildConvert(const OpRow& row, const OpCall& call, OpInstance* op);

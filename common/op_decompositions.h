@@ -29,6 +29,15 @@ absl::StatusOr<std::optional<std::vector<ValueId>>> EmitAttentionWithDropout(
 absl::StatusOr<std::optional<std::vector<ValueId>>> EmitCrossEntropy(
     const ValueCall& call, OpEmitter* emitter);
 
+// aten.nll_loss_nd, its mean, where rows are cut: their sum over that of the
+// weights that count, each Partial. nullopt: anything else, which is one op.
+absl::StatusOr<std::optional<std::vector<ValueId>>> EmitNllLoss(
+    const ValueCall& call, OpEmitter* emitter);
+
+// aten.copy: its second tensor, with the first one's shape and dtype.
+absl::StatusOr<std::optional<std::vector<ValueId>>> EmitCopy(
+    const ValueCall& call, OpEmitter* emitter);
+
 }  // namespace shardplane
 
 #endif  // SHARDPLANE_COMMON_OP_DECOMPOSITIONS_H_

@@ -63,11 +63,20 @@ Op ToOp(const std::string& target, const std::vector<Argument>& args,
 ProgramArgument LocalSizes(const ResultRule& result, const OpInstance& op,
                            const OpSharding& sharding) {
   ProgramArgumentList sizes;
-  for (const std::vector<int>& factors : result.dims) {
+  for (size_t d = 0; d < result.dims.size(); ++d) {
     LocalSize size;
-    for (const int f : factors) {
+    // A whole factor may span several dims, and has something of each.
+    int64_t rest = result.type.shape[d];
+    bool whole = false;
+    for (const int f : result.dims[d]) {
+      if (op.factors[f].kind == FactorKind::kWhole) {
+        whole = true;
+        continue;
+      }
       size.factors.push_back({op.factors[f].size, sharding.factor_cuts[f]});
+      if (op.factors[f].size > 0) rest /= op.factors[f].size;
     }
+    if (whole) size.factors.push_back({rest, {}});
     sizes.push_back({std::move(size)});
   }
   return {std::move(sizes)};
@@ -82,7 +91,9 @@ struct Decomposition {
       const ValueCall& call, OpEmitter* emitter);
 };
 constexpr Decomposition kDecompositions[] = {
+    {"aten.copy.default", EmitCopy},
     {"aten.cross_entropy_loss.default", EmitCrossEntropy},
+    {"aten.nll_loss_nd.default", EmitNllLoss},
     {"aten.scaled_dot_product_attention.default", EmitAttentionWithDropout},
 };
 

@@ -174,14 +174,14 @@ INSTANTIATE_TEST_SUITE_P(
                              {k468},
                              {T(), Ints({3})},
                              "[4, 6, 8] -> [3]"},
+                    RuleCase{"aten.broadcast_tensors.default",
+                             {{6, 1}, {8}},
+                             {{ArgumentList{T(), T()}}},
+                             "[6, ], [8] -> [6, 8], [6, 8]"},
                     RuleCase{"aten.empty_like.default",
                              {k468},
                              {T()},
-                             "[4, 6, 8] -> [4, 6, 8]"},
-                    RuleCase{"aten.copy.default",
-                             {k468, {8}},
-                             {T(), T()},
-                             "[4, 6, 8], [8] -> [4, 6, 8]"}),
+                             "[4, 6, 8] -> [4, 6, 8]"}),
     RuleName);
 
 TEST(OpLayers, NothingIsLeftUnset) {

@@ -31,6 +31,16 @@ void ResizeTo(absl::string_view target, OpInstance* op) {
 
 }  // namespace
 
+absl::Status BuildBroadcast(const OpRow& row, const OpCall& call,
+                            OpInstance* op) {
+  SP_RETURN_IF_ERROR(BuildPointwise(row, call, op));
+  op->results.resize(call.operands.size(), op->results[0]);
+  for (size_t i = 0; i < call.operands.size(); ++i) {
+    op->results[i].type.dtype = call.operands[i].dtype;
+  }
+  return absl::OkStatus();
+}
+
 absl::Status BuildRepeat(const OpRow&, const OpCall& call, OpInstance* op) {
   SP_RETURN_IF_ERROR(OneTensor(call));
   const TensorType& in = call.operands[0];
