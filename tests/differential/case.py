@@ -27,14 +27,19 @@ def smoothed(y, target):
                            label_smoothing=0.1, ignore_index=1) / 4
 
 
+def mse(y, target):
+    return F.mse_loss(y, target)
+
+
 def bce(y, target):
     return F.binary_cross_entropy_with_logits(y, torch.sigmoid(target))
 
 
 # The plainest first. What the target is: nothing, like the output, or classes.
-LOSSES = {"mean": "", "sum": "", "square": "like",
+LOSSES = {"mean": "", "sum": "", "square": "like", "mse": "like",
           "bce": "like", "cross_entropy": "classes", "smoothed": "classes"}
-_CALLABLES = {f.__name__: f for f in (square, cross_entropy, smoothed, bce)}
+_CALLABLES = {f.__name__: f for f in (square, cross_entropy, smoothed, mse,
+                                      bce)}
 OPTIMIZERS = {
     "sgd": ("SGD", {}),
     "momentum": ("SGD", {"momentum": 0.9, "weight_decay": 0.1}),

@@ -84,7 +84,8 @@ class Follower(TorchFunctionMode):
                                       *self.module.buffers()]}
         self.of_input = of_input
         self.claimed = False
-        self.states, self.kept, self.roots = {}, [], set()
+        self.states = dict.fromkeys(self.cut, "C")
+        self.kept, self.roots = [], set()
         self.moved = Bound()
         self.quiet = 0
 
@@ -214,7 +215,8 @@ class Follower(TorchFunctionMode):
             return kept
         activations = [t for t in operands if id(t) not in self.fixed]
         if name not in FREE:
-            self.note(forward=self.bytes(*cut))
+            self.note(forward=self.bytes(*(
+                t for t in cut if id(t) not in self.fixed)))
         if name in SOFTMAX:
             rows = cut[0].numel() // max(cut[0].shape[-1], 1)
             self.note(forward=4 * 8 * rows)  # maxima and sums of its rows
