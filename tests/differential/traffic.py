@@ -22,13 +22,13 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from tests.differential.styles import (
-    assignments, expected_cuts, plan_dim, wanted_otherwise)
+    PLACING, assignments, expected_cuts, plan_dim, wanted_otherwise)
 
 POINTWISE = {
     "abs", "add", "and", "clamp", "clone", "contiguous", "cos", "div",
-    "double", "dropout", "exp", "gelu", "gt", "lt", "masked_fill", "mul", "neg", "pow", "relu", "rsqrt", "rsub", "sigmoid",
-    "silu", "sin", "softplus", "sqrt", "sub", "tanh", "to", "truediv",
-    "where"}
+    "double", "dropout", "exp", "gelu", "gt", "lt", "masked_fill", "mul",
+    "neg", "pow", "relu", "rsqrt", "rsub", "sigmoid", "silu", "sin",
+    "softplus", "sqrt", "sub", "tanh", "to", "truediv", "where"}
 # They need no other rank's part: a sum over a cut dim is a partial sum.
 FREE = {"sum", "mean"}
 SOFTMAX = {"softmax", "log_softmax", "cross_entropy"}
@@ -83,7 +83,7 @@ class Follower(TorchFunctionMode):
         self.fixed = {id(t) for t in [*self.module.parameters(),
                                       *self.module.buffers()]}
         self.of_input = of_input
-        self.claimed = False
+        self.claimed = self.moved_back = False
         self.states = dict.fromkeys(self.cut, "C")
         self.kept, self.roots = [], set()
         self.moved = Bound()
@@ -167,10 +167,17 @@ class Follower(TorchFunctionMode):
         elif style.kind == "SequenceParallel":
             x = self.moved_to(x, f"S({style.get('sequence_dim', 1)})")
         elif "Input" in style.kind:
+            # After a placing style of the same module: it is moved back.
+            self.moved_back = bool(self.quiet)
+            if self.moved_back:
+                self.note(self.bytes(x), self.bytes(x))
             x = self.moved_to(x, style.get("desired_input_layouts", "R"))
         return (x,)
 
     def leave(self, module, style, output):
+        if self.moved_back and style.kind in PLACING:
+            self.note(self.bytes(output), self.bytes(output))
+            self.moved_back = False
         if style.kind == "ColwiseParallel":
             self.quiet -= 1
             self.states[id(output)] = f"S({output.dim() - 1})"
