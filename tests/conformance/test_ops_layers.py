@@ -4,10 +4,13 @@ channels, losses with their reductions; shapes, factories, activations.
 
 import pytest
 import torch
+from torch.distributed.tensor import Replicate, Shard
+from torch.distributed.tensor.parallel import PrepareModuleInput
 from torch.nn import functional as F
 
-from tests.conformance.operators import A, B, C, check, check_cut_alike
-from torch.distributed.tensor import Replicate, Shard
+from tests.conformance.operators import (
+    A, B, C, Several, check, check_cut_alike, inputs)
+from tests.parity import assert_counts
 
 
 def equations(x, y, w, v):
@@ -152,3 +155,20 @@ def test_inputs_cut_alike(cluster, function, dim):
 @pytest.mark.parametrize("function", GROUPS, ids=lambda f: f.__name__)
 def test_inputs_cut_each_in_its_way(cluster, function):
     check(cluster, function, 3, (Shard(1), Shard(2), Shard(0), Replicate()))
+
+
+@pytest.mark.parametrize("function, dim, gathers", [
+    (activations, 0, 0), (activations, 1, 0), (pools, 0, 0),
+    (channels, 0, 1),      # of a batch_norm's own statistics
+    (convolutions, 0, 1),  # of x[0]
+    (equations, 0, 1),     # of x[0]
+], ids=lambda value: getattr(value, "__name__", str(value)))
+def test_what_passes_is_not_gathered(cluster, function, dim, gathers):
+    layouts = (Shard(dim), Replicate(), Replicate(), Replicate())
+    style = PrepareModuleInput(input_layouts=layouts,
+                               desired_input_layouts=layouts)
+    values = inputs()
+    with cluster.parallelize_module(Several(function), {"tp": 4}, style,
+                                    example_inputs=tuple(values)) as m:
+        m(*values)
+        assert_counts(m, forward={"all_gather": gathers} if gathers else {})
