@@ -13,6 +13,7 @@
 #include "common/op_emitter.h"
 #include "common/program_builder.h"
 #include "common/style_layouts.h"
+#include "common/written_graphs.h"
 
 namespace shardplane {
 namespace {
@@ -25,6 +26,7 @@ class Compiler {
       : module_(module),
         plan_(plan),
         signature_(signature),
+        graphs_(module),
         builder_(mesh),
         emitter_(&builder_, options, &compiled_),
         layouts_(module, plan, &builder_, &compiled_.diagnostics) {}
@@ -82,8 +84,8 @@ class Compiler {
     }
     Flow result;
     if (const auto* graph = std::get_if<Graph>(&*signature_.loss)) {
-      SP_ASSIGN_OR_RETURN(result,
-                          RunGraph(*graph, "loss", std::move(inputs), {}));
+      SP_ASSIGN_OR_RETURN(
+          result, RunGraph({graph, "loss"}, "loss", std::move(inputs), {}));
     } else {
       if (outputs.size() != 1 || !signature_.targets.empty()) {
         return InvalidModule(
@@ -124,23 +126,19 @@ class Compiler {
                                  KeywordFlows kwargs) {
     const std::string& fqn = module_.modules()[index].fqn;
     SP_RETURN_IF_ERROR(layouts_.ApplyInputs(index, &args, &kwargs));
-    const std::optional<Graph>& own = module_.modules()[index].graph;
-    Graph written;
-    if (!own.has_value()) {
-      SP_ASSIGN_OR_RETURN(written, GraphOf(module_, index));
-    }
-    SP_ASSIGN_OR_RETURN(Flow output,
-                        RunGraph(own.has_value() ? *own : written, fqn,
-                                 std::move(args), std::move(kwargs)));
+    SP_ASSIGN_OR_RETURN(const WrittenGraph graph, graphs_.Of(index));
+    SP_ASSIGN_OR_RETURN(
+        Flow output, RunGraph(graph, fqn, std::move(args), std::move(kwargs)));
     SP_RETURN_IF_ERROR(layouts_.ApplyOutputs(index, &output));
     return output;
   }
 
-  absl::StatusOr<Flow> RunGraph(const Graph& graph, const std::string& fqn,
-                                std::vector<Flow> args, KeywordFlows kwargs) {
+  absl::StatusOr<Flow> RunGraph(const WrittenGraph& graph,
+                                const std::string& fqn, std::vector<Flow> args,
+                                KeywordFlows kwargs) {
     Env env;
     size_t next = 0;
-    for (const Node& node : graph.nodes) {
+    for (const Node& node : graph.graph->nodes) {
       switch (node.op) {
         case NodeOp::kPlaceholder: {
           SP_ASSIGN_OR_RETURN(env[node.name],
@@ -148,7 +146,8 @@ class Compiler {
           break;
         }
         case NodeOp::kGetAttr: {
-          SP_ASSIGN_OR_RETURN(env[node.name], GetAttr(node, fqn));
+          SP_ASSIGN_OR_RETURN(env[node.name],
+                              GetAttr(graph.TargetIn(fqn, node.target), fqn));
           break;
         }
         case NodeOp::kCallModule: {
@@ -198,12 +197,12 @@ class Compiler {
     return flow;
   }
 
-  absl::StatusOr<Flow> GetAttr(const Node& node, const std::string& fqn) {
-    const Parameter* parameter = module_.FindParameter(node.target);
+  absl::StatusOr<Flow> GetAttr(const std::string& target,
+                               const std::string& fqn) {
+    const Parameter* parameter = module_.FindParameter(target);
     if (parameter == nullptr) {
       return InvalidModule(
-          absl::StrCat("no parameter or buffer has the name ", node.target),
-          fqn);
+          absl::StrCat("no parameter or buffer has the name ", target), fqn);
     }
     const Parameter& canonical = module_.Canonical(*parameter);
     const auto index_of = [this](const Parameter& p) {
@@ -316,6 +315,7 @@ class Compiler {
   const GraphModule& module_;
   const ResolvedPlan& plan_;
   const Signature& signature_;
+  WrittenGraphs graphs_;
   CompiledProgram compiled_;
   ProgramBuilder builder_;
   OpEmitter emitter_;

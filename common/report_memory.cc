@@ -20,7 +20,7 @@ namespace {
 
 int64_t LocalBytes(const TensorType& type, const DTensorSpec& spec,
                    const DeviceMesh& mesh, absl::Span<const int> coordinate) {
-  return NumElements(LocalShape(type.shape, spec, mesh, coordinate)) *
+  return LocalElements(type.shape, spec, mesh, coordinate) *
          ByteSize(type.dtype);
 }
 
