@@ -98,10 +98,7 @@ def export(tree, args, kwargs, *, call_signatures=False):
     for entry in program.module_call_graph:
         if entry.fqn:
             entry.signature = None  # unflatten must keep plain graphs
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        unflattened = torch.export.unflatten(program)
-    writer = GraphWriter(tree, unflattened, signatures)
+    writer = GraphWriter(tree, _unflatten(module, program), signatures)
     root = writer.write_root(
         names, [isinstance(leaf, torch.Tensor) for leaf in leaves])
     return Exported(
@@ -168,6 +165,35 @@ def _export_program(tree, args, kwargs, call_signatures):
         hook.remove()
     _refuse_mutations(program.graph_signature)
     return program
+
+
+def _unflatten(module, program):
+    """The tree of the export; names its own limits in an error."""
+    _complete_module_stacks(program)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.export.unflatten(program)
+    except Exception as error:
+        raise invalid(
+            f"module {type(module).__name__}: torch.export.unflatten cannot "
+            "find its modules again. A module that is called both inside and "
+            "outside of torch.no_grad() is one cause: call it outside and "
+            f"detach() the result; got: {type(error).__name__}: {error}",
+            reason="EXPORT_FAILED") from error
+
+
+def _complete_module_stacks(program):
+    """Where decompositions leave a node with an empty stack of modules, which
+    unflatten trips over, it is the root's."""
+    stacks = [node.meta["nn_module_stack"] for node in program.graph.nodes
+              if "nn_module_stack" in node.meta]
+    roots = [stack for stack in stacks if stack and
+             next(iter(stack.values()))[0] == ""]
+    for node in program.graph.nodes:
+        if roots and node.meta.get("nn_module_stack") == {}:
+            key, value = next(iter(roots[0].items()))
+            node.meta["nn_module_stack"] = {key: value}
 
 
 def _refuse_mutations(signature):
