@@ -149,8 +149,9 @@ class EinsumReader {
         return BadCall(call_, ToString(result.type),
                        ToString(call_.operands[i]));
       }
-      op_->operands[i].dims.push_back(shape[d] == 1 ? std::vector<int>{}
-                                                    : result.dims[skip + d]);
+      const bool broadcasts = shape[d] == 1 && result.type.shape[skip + d] != 1;
+      op_->operands[i].dims.push_back(broadcasts ? std::vector<int>{}
+                                                 : result.dims[skip + d]);
     }
     return absl::OkStatus();
   }

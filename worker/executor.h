@@ -15,11 +15,11 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "common/collective_count.h"
 #include "common/device_mesh.h"
 #include "common/graph_module.h"
 #include "common/host_tensor.h"
 #include "common/optimizer.h"
-#include "common/collective_count.h"
 #include "common/sharded_program.h"
 #include "common/tensor_spec.h"
 
