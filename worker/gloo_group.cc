@@ -16,7 +16,8 @@ constexpr int64_t kOneShotBytes = 64 * 1024;
 // Bytes travel, whatever the element type: Gloo knows no bool or int16.
 at::Tensor Bytes(const at::Tensor& buffer) {
   TORCH_INTERNAL_ASSERT(buffer.is_contiguous());
-  return buffer.view({-1}).view(at::kByte);
+  // Of one element: contiguous whatever its strides, which view would keep.
+  return buffer.as_strided({buffer.numel()}, {1}).view(at::kByte);
 }
 
 std::vector<at::Tensor> Split(const at::Tensor& bytes,

@@ -28,7 +28,8 @@ constexpr std::chrono::microseconds kLook{20};
 // Bytes travel, whatever the element type: NCCL knows no int16.
 at::Tensor Bytes(const at::Tensor& buffer) {
   TORCH_INTERNAL_ASSERT(buffer.is_contiguous());
-  return buffer.view({-1}).view(at::kByte);
+  // Of one element: contiguous whatever its strides, which view would keep.
+  return buffer.as_strided({buffer.numel()}, {1}).view(at::kByte);
 }
 
 std::vector<int64_t> InBytes(absl::Span<const int64_t> counts,
