@@ -87,9 +87,9 @@ def test_last_timing_tells_where_the_time_of_a_step_went(cluster):
         case.m.step(rand(6, 10), optimizer=sp.SGD(lr=0.1))
         timing = case.m.last_timing()
         assert 0 < timing.collective_seconds < timing.run_seconds
-        assert 0 < timing.commit_call_seconds
-        assert (timing.run_seconds + timing.commit_call_seconds
-                < timing.seconds)
+        # Each on its slowest rank, which need not be one: no sum of them.
+        assert timing.run_seconds < timing.seconds
+        assert 0 < timing.commit_call_seconds < timing.seconds
         case.m.update(sp.SGD(lr=0.1))
         assert case.m.last_timing().run_seconds == 0
         assert case.m.last_timing().commit_call_seconds > 0
