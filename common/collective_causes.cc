@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "common/style_edges.h"
 #include "common/value_flow.h"
 
 namespace shardplane {
@@ -87,41 +88,24 @@ std::vector<std::string> ModulesOf(const std::vector<const Op*>& ops) {
 // What the styles of a module ask of the values at its edges.
 enum class Edge { kInput, kOutput };
 
-struct Wishes {
-  const ModuleNode& module;
-  Edge edge;
+std::vector<Placement> WantedAt(Edge edge, const StyleEdges& edges) {
+  std::vector<LayoutChange> changes;
+  if (edge == Edge::kOutput) {
+    changes = edges.outputs.outputs;
+  } else {
+    if (edges.first_input) changes.push_back(*edges.first_input);
+    changes.insert(changes.end(), edges.inputs.inputs.begin(),
+                   edges.inputs.inputs.end());
+    for (const auto& [name, change] : edges.inputs.kwargs) {
+      changes.push_back(change);
+    }
+  }
   std::vector<Placement> wanted;
-
-  void Add(const std::optional<Placement>& placement) {
-    if (placement) wanted.push_back(*placement);
+  for (const LayoutChange& change : changes) {
+    if (change.desired) wanted.push_back(*change.desired);
   }
-  void operator()(const ColwiseParallel& style) {
-    Add(edge == Edge::kInput ? Replicate{} : style.output_layouts);
-  }
-  void operator()(const RowwiseParallel& style) {
-    Add(edge == Edge::kOutput      ? style.output_layouts
-        : IsA(module, "Embedding") ? Placement(Replicate{})
-                                   : Placement(Shard{-1}));
-  }
-  void operator()(const SequenceParallel& style) {
-    if (edge == Edge::kInput) Add(Shard{style.sequence_dim});
-  }
-  void operator()(const PrepareModuleInput& style) {
-    if (edge != Edge::kInput) return;
-    for (const LayoutChange& change : style.inputs) Add(change.desired);
-    for (const auto& [name, change] : style.kwargs) Add(change.desired);
-  }
-  void operator()(const PrepareModuleOutput& style) {
-    if (edge != Edge::kOutput) return;
-    for (const LayoutChange& change : style.outputs) Add(change.desired);
-  }
-  void operator()(const PrepareModuleInputOutput& style) {
-    (*this)(style.input);
-    (*this)(style.output);
-  }
-  template <typename Other>
-  void operator()(const Other&) {}
-};
+  return wanted;
+}
 
 class Explainer {
  public:
@@ -194,9 +178,8 @@ class Explainer {
       if (index >= 0) {
         for (const Assignment* a : styles_[index]) {
           if (a->mesh_dim != step.mesh_dim) continue;
-          Wishes wishes{module_.modules()[index], edge, {}};
-          std::visit(wishes, a->style.kind);
-          for (const Placement& wish : wishes.wanted) {
+          const StyleEdges edges = EdgesOf(a->style, module_.modules()[index]);
+          for (const Placement& wish : WantedAt(edge, edges)) {
             const absl::StatusOr<Placement> p = Normalize(wish, rank);
             if (p.ok() && *p == value.spec.placements[step.mesh_dim]) found = a;
           }

@@ -14,6 +14,7 @@
 #include "common/errors.h"
 #include "common/plan_matching.h"
 #include "common/report.h"
+#include "common/style_edges.h"
 
 namespace shardplane {
 namespace {

@@ -7,15 +7,12 @@
 
 #include "common/call_arguments.h"
 #include "common/errors.h"
+#include "common/loss_reduction.h"
 #include "common/op_decompositions.h"
 #include "common/redistribute.h"
 
 namespace shardplane {
 namespace {
-
-constexpr int kReductionArgument = 3;
-constexpr int64_t kMeanReduction = 1;
-constexpr int64_t kSumReduction = 2;
 
 absl::StatusOr<ValueId> Call(const ValueCall& like, OpEmitter* emitter,
                              const std::string& target,
@@ -42,8 +39,9 @@ absl::StatusOr<std::optional<std::vector<ValueId>>> EmitNllLoss(
     const ValueCall& call, OpEmitter* emitter) {
   const OpCall plain{call.target, call.args, call.kwargs, {}, {}};
   SP_ASSIGN_OR_RETURN(const std::vector<ValueId> tensors, ValuesOf(call));
-  const int64_t reduction = IntArgument(plain, kReductionArgument, "reduction")
-                                .value_or(kMeanReduction);
+  const int64_t reduction =
+      IntArgument(plain, kNllReductionArgument, "reduction")
+          .value_or(kMeanReduction);
   if (reduction != kMeanReduction || tensors.size() < 2) return std::nullopt;
   emitter->builder().Settle(tensors[0]);
   if (!CutsRows(emitter->builder().value(tensors[0]))) return std::nullopt;

@@ -101,6 +101,24 @@ absl::Status OneTensor(const OpCall& call) {
   return BadCall(call, "one tensor", absl::StrCat(call.operands.size()));
 }
 
+absl::Status Tensors(const OpCall& call, size_t fewest, size_t most) {
+  const size_t got = call.operands.size();
+  if (got >= fewest && got <= most) return absl::OkStatus();
+  return BadCall(call,
+                 fewest == most
+                     ? absl::StrCat(fewest, " tensors")
+                     : absl::StrCat(fewest, " to ", most, " tensors"),
+                 absl::StrCat(got));
+}
+
+void ResizeTo(absl::string_view target, OpInstance* op) {
+  op->target = std::string(target);
+  op->args = {op->args[0], Argument{}};
+  op->kwargs.clear();
+  op->lowering = Lowering::kResize;
+  op->sizes_argument = 1;
+}
+
 absl::Status RandomOp(const OpCall& call) {
   return MakeError(
       absl::StatusCode::kUnimplemented,

@@ -211,6 +211,10 @@ absl::StatusOr<int> DimArgument(const OpCall& call, int index, int rank,
 DimFactors FactorsAround(const Shape& shape, int dim, OpInstance* op);
 // InvalidArgument: none, or several.
 absl::Status OneTensor(const OpCall& call);
+// InvalidArgument: another number of tensors.
+absl::Status Tensors(const OpCall& call, size_t fewest, size_t most);
+// Its first argument in the sizes of the result: lowered by the rank's part.
+void ResizeTo(absl::string_view target, OpInstance* op);
 
 absl::Status BadCall(const OpCall& call, absl::string_view expected,
                      absl::string_view got);

@@ -174,10 +174,7 @@ class EquationReader {
     const std::string bare = absl::StrReplaceAll(equation, {{" ", ""}});
     const std::vector<std::string> sides = absl::StrSplit(bare, "->");
     operands_ = absl::StrSplit(sides[0], ',');
-    if (sides.size() > 1)
-      result_ = sides[1];
-    else
-      result_ = Implied();
+    result_ = sides.size() > 1 ? sides[1] : Implied();
   }
 
   absl::Status Read() {
@@ -196,8 +193,8 @@ class EquationReader {
       }
     }
     for (const auto& [label, size] : sizes_) {
-      if (size != 1)
-        factors_[label] = AddFactor(op_, size, FactorKind::kReduced);
+      if (size == 1) continue;
+      factors_[label] = AddFactor(op_, size, FactorKind::kReduced);
     }
     WriteResult();
     for (size_t i = 0; i < operands_.size(); ++i) WriteOperand(i, labels[i]);

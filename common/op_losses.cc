@@ -6,15 +6,12 @@
 
 #include "absl/strings/numbers.h"
 #include "common/errors.h"
+#include "common/loss_reduction.h"
 #include "common/op_builders.h"
 #include "common/op_rules.h"
 
 namespace shardplane {
 namespace {
-
-constexpr int64_t kNoReduction = 0;
-constexpr int64_t kMeanReduction = 1;
-constexpr int64_t kSumReduction = 2;
 
 int64_t Reduction(const OpCall& call, int index) {
   return IntArgument(call, index, "reduction").value_or(kMeanReduction);
@@ -57,7 +54,6 @@ absl::Status BuildElementLoss(const OpRow& row, const OpCall& call,
 }
 
 absl::Status BuildClassLoss(const OpRow&, const OpCall& call, OpInstance* op) {
-  constexpr int kReductionArgument = 3;
   if (call.operands.size() < 2) return BadCall(call, "two tensors", "others");
   const TensorType& scores = call.operands[0];
   const TensorType& target = call.operands[1];
@@ -76,10 +72,10 @@ absl::Status BuildClassLoss(const OpRow&, const OpCall& call, OpInstance* op) {
   for (size_t i = 2; i < call.operands.size(); ++i) {
     op->operands.push_back({{dims[dim]}});
   }
-  const int64_t reduction = Reduction(call, kReductionArgument);
+  const int64_t reduction = Reduction(call, kNllReductionArgument);
   op->results.push_back(std::move(rows));
   if (reduction == kNoReduction) return absl::OkStatus();
-  Reduce(kSumReduction, kReductionArgument, op);
+  Reduce(kSumReduction, kNllReductionArgument, op);
   // The mean counts rows by their classes' weights, and not those ignored.
   for (Factor& factor : op->factors) {
     if (reduction == kMeanReduction) factor.kind = FactorKind::kWhole;

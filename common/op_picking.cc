@@ -36,6 +36,17 @@ class IndexReader {
   int indices() const { return static_cast<int>(dims_.size()); }
   const ResultRule& picked() const { return picked_; }
 
+  // `type` broadcasts to `rule`.
+  static OperandRule OnRight(const TensorType& type, const ResultRule& rule) {
+    OperandRule operand;
+    const size_t skip = rule.dims.size() - type.shape.size();
+    for (size_t d = 0; d < type.shape.size(); ++d) {
+      operand.dims.push_back(type.shape[d] == 1 ? std::vector<int>{}
+                                                : rule.dims[skip + d]);
+    }
+    return operand;
+  }
+
  private:
   absl::Status FindIndexed() {
     indexed_.assign(Rank(self_), false);
@@ -114,19 +125,6 @@ class IndexReader {
     pass_until(Rank(self_));
   }
 
- public:
-  // `type` broadcasts to `rule`.
-  static OperandRule OnRight(const TensorType& type, const ResultRule& rule) {
-    OperandRule operand;
-    const size_t skip = rule.dims.size() - type.shape.size();
-    for (size_t d = 0; d < type.shape.size(); ++d) {
-      operand.dims.push_back(type.shape[d] == 1 ? std::vector<int>{}
-                                                : rule.dims[skip + d]);
-    }
-    return operand;
-  }
-
- private:
   const OpCall& call_;
   OpInstance* op_;
   const TensorType& self_;
@@ -135,14 +133,6 @@ class IndexReader {
   ResultRule broadcast_;       // of the indices
   ResultRule picked_;
 };
-
-absl::Status Expect(const OpCall& call, size_t fewest, size_t most) {
-  if (call.operands.size() >= fewest && call.operands.size() <= most) {
-    return absl::OkStatus();
-  }
-  return BadCall(call, absl::StrCat(fewest, " to ", most, " tensors"),
-                 absl::StrCat(call.operands.size()));
-}
 
 // Another size along `dim`, which is whole.
 DimFactors WithDim(DimFactors dims, int dim, int64_t size, OpInstance* op) {
@@ -189,7 +179,7 @@ absl::Status BuildIndexPut(const OpRow&, const OpCall& call, OpInstance* op) {
   if (call.operands.empty()) return BadCall(call, "a tensor", "none");
   IndexReader reader(call, op);
   SP_RETURN_IF_ERROR(reader.Read(FactorKind::kWhole));
-  SP_RETURN_IF_ERROR(Expect(call, reader.indices() + 2, reader.indices() + 2));
+  SP_RETURN_IF_ERROR(Tensors(call, reader.indices() + 2, reader.indices() + 2));
   const TensorType& values = call.operands.back();
   const Shape& places = reader.picked().type.shape;
   const int skip = static_cast<int>(places.size()) - Rank(values);
@@ -211,7 +201,7 @@ absl::Status BuildIndexPut(const OpRow&, const OpCall& call, OpInstance* op) {
 
 absl::Status BuildTakeAlong(const OpRow& row, const OpCall& call,
                             OpInstance* op) {
-  SP_RETURN_IF_ERROR(Expect(call, 2, 2));
+  SP_RETURN_IF_ERROR(Tensors(call, 2, 2));
   const TensorType& self = call.operands[0];
   const TensorType& index = call.operands[1];
   bool gathers =
@@ -228,7 +218,7 @@ absl::Status BuildTakeAlong(const OpRow& row, const OpCall& call,
 }
 
 absl::Status BuildGather(const OpRow&, const OpCall& call, OpInstance* op) {
-  SP_RETURN_IF_ERROR(Expect(call, 2, 2));
+  SP_RETURN_IF_ERROR(Tensors(call, 2, 2));
   SP_ASSIGN_OR_RETURN(const int dim,
                       DimArgument(call, 1, Rank(call.operands[0]), 0));
   return GatherAlong(call, dim, op);
@@ -236,7 +226,7 @@ absl::Status BuildGather(const OpRow&, const OpCall& call, OpInstance* op) {
 
 absl::Status BuildScatter(const OpRow& row, const OpCall& call,
                           OpInstance* op) {
-  SP_RETURN_IF_ERROR(Expect(call, 2, 3));
+  SP_RETURN_IF_ERROR(Tensors(call, 2, 3));
   const TensorType& self = call.operands[0];
   SP_ASSIGN_OR_RETURN(const int dim, DimArgument(call, 1, Rank(self), 0));
   std::vector<bool> alike(Rank(self), true);
@@ -267,7 +257,7 @@ absl::Status BuildScatter(const OpRow& row, const OpCall& call,
 
 absl::Status BuildIndexSelect(const OpRow&, const OpCall& call,
                               OpInstance* op) {
-  SP_RETURN_IF_ERROR(Expect(call, 2, 2));
+  SP_RETURN_IF_ERROR(Tensors(call, 2, 2));
   const TensorType& self = call.operands[0];
   SP_ASSIGN_OR_RETURN(const int dim, DimArgument(call, 1, Rank(self), 0));
   const Shape& index = call.operands[1].shape;
@@ -285,7 +275,7 @@ absl::Status BuildIndexSelect(const OpRow&, const OpCall& call,
 
 absl::Status BuildIndexWrite(const OpRow& row, const OpCall& call,
                              OpInstance* op) {
-  SP_RETURN_IF_ERROR(Expect(call, 2, 3));
+  SP_RETURN_IF_ERROR(Tensors(call, 2, 3));
   const TensorType& self = call.operands[0];
   SP_ASSIGN_OR_RETURN(const int dim, DimArgument(call, 1, Rank(self), 0));
   op->operands.push_back({FactorsAround(self.shape, dim, op)});
@@ -313,7 +303,7 @@ absl::Status BuildIndexWrite(const OpRow& row, const OpCall& call,
 
 absl::Status BuildWritePart(const OpRow& row, const OpCall& call,
                             OpInstance* op) {
-  SP_RETURN_IF_ERROR(Expect(call, 2, 2));
+  SP_RETURN_IF_ERROR(Tensors(call, 2, 2));
   const TensorType& self = call.operands[0];
   const TensorType& part = call.operands[1];
   const bool select = row.spec == "select";
@@ -338,7 +328,7 @@ absl::Status BuildWritePart(const OpRow& row, const OpCall& call,
 }
 
 absl::Status BuildLookup(const OpRow& row, const OpCall& call, OpInstance* op) {
-  SP_RETURN_IF_ERROR(Expect(call, 2, 2));
+  SP_RETURN_IF_ERROR(Tensors(call, 2, 2));
   op->operands.push_back({FactorsAround(call.operands[0].shape, -1, op)});
   OperandRule set;
   for (const int64_t size : call.operands[1].shape) {

@@ -13,23 +13,7 @@
 #include "common/op_rules.h"
 
 namespace shardplane {
-namespace {
-
-absl::Status TwoTensors(const OpCall& call) {
-  if (call.operands.size() == 2) return absl::OkStatus();
-  return BadCall(call, "two tensors", absl::StrCat(call.operands.size()));
-}
-
-// Argument 1 becomes the sizes of the result.
-void ResizeTo(absl::string_view target, OpInstance* op) {
-  op->target = std::string(target);
-  op->args = {op->args[0], Argument{}};
-  op->kwargs.clear();
-  op->lowering = Lowering::kResize;
-  op->sizes_argument = 1;
-}
-
-}  // namespace
+namespace {}  // namespace
 
 absl::Status BuildBroadcast(const OpRow& row, const OpCall& call,
                             OpInstance* op) {
@@ -75,7 +59,7 @@ absl::Status BuildRepeat(const OpRow&, const OpCall& call, OpInstance* op) {
 
 absl::Status BuildShapeOf(const OpRow& row, const OpCall& call,
                           OpInstance* op) {
-  SP_RETURN_IF_ERROR(TwoTensors(call));
+  SP_RETURN_IF_ERROR(Tensors(call, 2, 2));
   // The same with the other's sizes written out, and the other beside it.
   OpCall sized = call;
   sized.operands.pop_back();
@@ -88,9 +72,6 @@ absl::Status BuildShapeOf(const OpRow& row, const OpCall& call,
     SP_RETURN_IF_ERROR(BuildView({row.target, nullptr, "sizes"}, sized, op));
   }
   op->operands.push_back({op->results[0].dims});
-  ResizeTo(
-      row.spec == "expand" ? "aten.expand.default" : "aten.reshape.default",
-      op);
   return absl::OkStatus();
 }
 

@@ -150,11 +150,7 @@ absl::Status BuildView(const OpRow& row, const OpCall& call, OpInstance* op) {
   op->factors = std::move(view.factors);
   op->operands.push_back({std::move(view.from), 0, /*linear=*/true});
   op->results.push_back({{in.dtype, shape}, std::move(view.to)});
-  op->target = "aten.reshape.default";
-  op->args = {op->args[0], Argument{}};
-  op->kwargs.clear();
-  op->lowering = Lowering::kResize;
-  op->sizes_argument = 1;
+  ResizeTo("aten.reshape.default", op);
   return absl::OkStatus();
 }
 
@@ -188,10 +184,7 @@ absl::Status BuildExpand(const OpRow&, const OpCall& call, OpInstance* op) {
   result.type = {in.dtype, shape};
   op->operands.push_back(std::move(operand));
   op->results.push_back(std::move(result));
-  op->args = {op->args[0], Argument{}};
-  op->kwargs.clear();
-  op->lowering = Lowering::kResize;
-  op->sizes_argument = 1;
+  ResizeTo("aten.expand.default", op);
   return absl::OkStatus();
 }
 

@@ -9,32 +9,17 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "common/errors.h"
+#include "common/op_values.h"
 
 namespace shardplane {
 namespace {
-
-void CollectValues(const ProgramArgument& argument, std::vector<ValueId>* out) {
-  if (const auto* ref = std::get_if<ValueRef>(&argument.value)) {
-    out->push_back(ref->id);
-  } else if (const auto* list =
-                 std::get_if<ProgramArgumentList>(&argument.value)) {
-    for (const ProgramArgument& item : *list) CollectValues(item, out);
-  }
-}
-
-std::vector<ValueId> ValuesOf(const Op& op) {
-  std::vector<ValueId> ids;
-  for (const ProgramArgument& arg : op.args) CollectValues(arg, &ids);
-  for (const auto& [name, arg] : op.kwargs) CollectValues(arg, &ids);
-  return ids;
-}
 
 // Distinct values that ops use and do not make, in order of first use.
 std::vector<ValueId> InputsOf(const std::vector<Op>& ops) {
   absl::flat_hash_set<ValueId> known;
   std::vector<ValueId> inputs;
   for (const Op& op : ops) {
-    for (const ValueId id : ValuesOf(op)) {
+    for (const ValueId id : ValuesReadBy(op)) {
       if (known.insert(id).second) inputs.push_back(id);
     }
     known.insert(op.results.begin(), op.results.end());

@@ -15,6 +15,7 @@
 #include "absl/types/span.h"
 #include "common/collective_causes.h"
 #include "common/report_memory.h"
+#include "common/style_edges.h"
 
 namespace shardplane {
 namespace {
@@ -26,42 +27,16 @@ std::string ChangeText(const Placement& from, const Placement& to) {
 }
 
 // Fills in a row's layouts as its style has them.
-class LayoutWriter {
- public:
-  LayoutWriter(const ModuleNode& module, AssignmentRow* row)
-      : module_(module), row_(row) {}
-
-  void operator()(const ColwiseParallel& style) const {
-    row_->input_layouts = ChangeText(style.input_layouts, Replicate{});
-    row_->output_layouts = ChangeText(Shard{-1}, style.output_layouts);
-  }
-  void operator()(const RowwiseParallel& style) const {
-    // An embedding's rows are looked up by indices that each rank has whole.
-    const Placement wanted = IsA(module_, "Embedding") ? Placement(Replicate{})
-                                                       : Placement(Shard{-1});
-    row_->input_layouts = ChangeText(style.input_layouts, wanted);
-    row_->output_layouts =
-        ChangeText(Partial{ReduceOp::kSum}, style.output_layouts);
-  }
-  void operator()(const SequenceParallel& style) const {
-    row_->input_layouts = ToString(Placement(Shard{style.sequence_dim}));
-  }
-  void operator()(const PrepareModuleInput& style) const {
-    row_->input_layouts = ToString(style);
-  }
-  void operator()(const PrepareModuleOutput& style) const {
-    row_->output_layouts = ToString(style);
-  }
-  void operator()(const PrepareModuleInputOutput& style) const {
-    (*this)(style.input);
-    (*this)(style.output);
-  }
-  void operator()(const UnknownStyle&) const {}
-
- private:
-  const ModuleNode& module_;
-  AssignmentRow* row_;
-};
+void WriteLayouts(const StyleEdges& edges, AssignmentRow* row) {
+  row->input_layouts =
+      edges.first_input
+          ? ChangeText(*edges.first_input->claimed, *edges.first_input->desired)
+          : ToString(edges.inputs);
+  row->output_layouts =
+      edges.made
+          ? ChangeText(*edges.made, *edges.outputs.outputs.front().desired)
+          : ToString(edges.outputs);
+}
 
 // How a parameter is stored: as the first of its names.
 const DTensorSpec& StoredSpec(const GraphModule& module,
@@ -151,12 +126,6 @@ void AddFlops(const CompiledProgram& compiled, const DeviceMesh& mesh,
 
 }  // namespace
 
-bool PlacesParameters(const ParallelStyle& style) {
-  return std::holds_alternative<ColwiseParallel>(style.kind) ||
-         std::holds_alternative<RowwiseParallel>(style.kind) ||
-         std::holds_alternative<SequenceParallel>(style.kind);
-}
-
 AssignmentRow MakeAssignmentRow(const GraphModule& module,
                                 const ResolvedPlan& plan,
                                 const Assignment& assignment) {
@@ -165,7 +134,7 @@ AssignmentRow MakeAssignmentRow(const GraphModule& module,
                     .module_type = node.type,
                     .style = StyleName(assignment.style),
                     .pattern = assignment.pattern};
-  std::visit(LayoutWriter(node, &row), assignment.style.kind);
+  WriteLayouts(EdgesOf(assignment.style, node), &row);
   if (!PlacesParameters(assignment.style)) return row;
   for (const int index : module.ParametersOf(assignment.module)) {
     const Parameter& parameter = module.parameters()[index];

@@ -93,9 +93,6 @@ struct Report {
   std::vector<RankFlops> flops;  // by rank; none without a program
 };
 
-// Whether a style says where a module's own parameters lie.
-bool PlacesParameters(const ParallelStyle& style);
-
 // What one assignment of the plan does; parameters as they are stored.
 AssignmentRow MakeAssignmentRow(const GraphModule& module,
                                 const ResolvedPlan& plan,

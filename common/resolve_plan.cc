@@ -15,6 +15,7 @@
 #include "common/errors.h"
 #include "common/parallelize_plan.h"
 #include "common/plan_matching.h"
+#include "common/style_edges.h"
 
 namespace shardplane {
 namespace {
@@ -40,13 +41,6 @@ constexpr CutRow kCuts[] = {
     {"RowwiseParallel", kConv1D, "weight", 0, 2},
     {"RowwiseParallel", "Embedding", "weight", 0, 2},
 };
-
-// Styles that say where a module's own parameters lie: one a module.
-bool PlacesParameters(const ParallelStyle& style) {
-  return std::holds_alternative<ColwiseParallel>(style.kind) ||
-         std::holds_alternative<RowwiseParallel>(style.kind) ||
-         std::holds_alternative<SequenceParallel>(style.kind);
-}
 
 // What is wrong with a plan; each is found before anything is applied.
 struct Fault {

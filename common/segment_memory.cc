@@ -6,24 +6,10 @@
 #include <variant>
 #include <vector>
 
+#include "common/op_values.h"
+
 namespace shardplane {
 namespace {
-
-void Collect(const ProgramArgument& argument, std::vector<ValueId>* out) {
-  if (const auto* ref = std::get_if<ValueRef>(&argument.value)) {
-    out->push_back(ref->id);
-  } else if (const auto* list =
-                 std::get_if<ProgramArgumentList>(&argument.value)) {
-    for (const ProgramArgument& item : *list) Collect(item, out);
-  }
-}
-
-std::vector<ValueId> OperandsOf(const Op& op) {
-  std::vector<ValueId> ids;
-  for (const ProgramArgument& arg : op.args) Collect(arg, &ids);
-  for (const auto& [name, arg] : op.kwargs) Collect(arg, &ids);
-  return ids;
-}
 
 bool Is(const Op& op, absl::string_view name) { return op.target == name; }
 
@@ -224,7 +210,7 @@ void SegmentMemory::KeepFor(Node* node) {
 
 void SegmentMemory::Run(const Op& op, bool record) {
   const OpMemory& memory = MemoryOf(op.target);
-  const std::vector<ValueId> operands = OperandsOf(op);
+  const std::vector<ValueId> operands = ValuesReadBy(op);
   for (const ValueId id : op.results) {
     HeldValue made = ResultOf(op, memory, operands, id);
     frame_[id] = std::move(made);
@@ -244,13 +230,13 @@ void SegmentMemory::Run(const Op& op, bool record) {
 void SegmentMemory::RunOps(bool record) {
   absl::flat_hash_map<ValueId, const Op*> last_use;
   for (const Op& op : segment_.ops) {
-    for (const ValueId id : OperandsOf(op)) last_use[id] = &op;
+    for (const ValueId id : ValuesReadBy(op)) last_use[id] = &op;
     for (const ValueId id : op.results) last_use[id] = &op;
   }
   for (const ValueId id : segment_.outputs) last_use.erase(id);
   for (const Op& op : segment_.ops) {
     Run(op, record);
-    std::vector<ValueId> done = OperandsOf(op);
+    std::vector<ValueId> done = ValuesReadBy(op);
     done.insert(done.end(), op.results.begin(), op.results.end());
     for (const ValueId id : done) {
       const auto last = last_use.find(id);

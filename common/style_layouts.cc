@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/errors.h"
+#include "common/style_edges.h"
 
 namespace shardplane {
 namespace {
@@ -65,10 +66,8 @@ absl::Status StyleLayouts::ApplyInputs(int index, std::vector<Flow>* args,
 
 bool StyleLayouts::NamesInput(int index, const std::string& name) const {
   for (const Assignment* a : styles_[index]) {
-    const auto* in = std::get_if<PrepareModuleInput>(&a->style.kind);
-    const auto* both = std::get_if<PrepareModuleInputOutput>(&a->style.kind);
-    if (both != nullptr) in = &both->input;
-    if (in != nullptr && in->kwargs.contains(name)) return true;
+    const StyleEdges edges = EdgesOf(a->style, module_.modules()[index]);
+    if (edges.inputs.kwargs.contains(name)) return true;
   }
   return false;
 }
@@ -165,27 +164,9 @@ absl::Status StyleLayouts::Prepare(const Assignment& a,
 
 absl::Status StyleLayouts::Inputs(const Assignment& a, std::vector<Flow>* args,
                                   KeywordFlows* kwargs) {
-  const auto& kind = a.style.kind;
-  if (const auto* col = std::get_if<ColwiseParallel>(&kind)) {
-    return First(a, {col->input_layouts, Replicate{}}, args, kwargs);
-  }
-  if (const auto* row = std::get_if<RowwiseParallel>(&kind)) {
-    const bool embedding = IsA(module_.modules()[a.module], "Embedding");
-    const Placement desired =
-        embedding ? Placement(Replicate{}) : Placement(Shard{-1});
-    return First(a, {row->input_layouts, desired}, args, kwargs);
-  }
-  if (const auto* sequence = std::get_if<SequenceParallel>(&kind)) {
-    const Placement cut = Shard{sequence->sequence_dim};
-    return First(a, {cut, cut}, args, kwargs);
-  }
-  if (const auto* in = std::get_if<PrepareModuleInput>(&kind)) {
-    return Prepare(a, *in, args, kwargs);
-  }
-  if (const auto* both = std::get_if<PrepareModuleInputOutput>(&kind)) {
-    return Prepare(a, both->input, args, kwargs);
-  }
-  return absl::OkStatus();
+  const StyleEdges edges = EdgesOf(a.style, module_.modules()[a.module]);
+  if (edges.first_input) return First(a, *edges.first_input, args, kwargs);
+  return Prepare(a, edges.inputs, args, kwargs);
 }
 
 absl::Status StyleLayouts::Changes(const Assignment& a,
@@ -208,20 +189,11 @@ absl::Status StyleLayouts::Changes(const Assignment& a,
 }
 
 absl::Status StyleLayouts::Outputs(const Assignment& a, Flow* output) {
-  const auto& kind = a.style.kind;
-  if (const auto* col = std::get_if<ColwiseParallel>(&kind)) {
-    return Change(a, {std::nullopt, col->output_layouts}, "output 0", output);
+  const StyleEdges edges = EdgesOf(a.style, module_.modules()[a.module]);
+  if (edges.made) {
+    return Change(a, edges.outputs.outputs[0], "output 0", output);
   }
-  if (const auto* row = std::get_if<RowwiseParallel>(&kind)) {
-    return Change(a, {std::nullopt, row->output_layouts}, "output 0", output);
-  }
-  if (const auto* out = std::get_if<PrepareModuleOutput>(&kind)) {
-    return Changes(a, *out, output);
-  }
-  if (const auto* both = std::get_if<PrepareModuleInputOutput>(&kind)) {
-    return Changes(a, both->output, output);
-  }
-  return absl::OkStatus();
+  return Changes(a, edges.outputs, output);
 }
 
 }  // namespace shardplane

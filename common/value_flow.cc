@@ -3,6 +3,8 @@
 #include <variant>
 #include <vector>
 
+#include "common/op_values.h"
+
 namespace shardplane {
 namespace {
 
@@ -43,15 +45,6 @@ ValueFlow::ValueFlow(const ShardedProgram& program)
   }
 }
 
-void ValueFlow::AddUsers(const ProgramArgument& argument, const Op& op) {
-  if (const auto* ref = std::get_if<ValueRef>(&argument.value)) {
-    values_[ref->id].users.push_back(&op);
-  } else if (const auto* list =
-                 std::get_if<ProgramArgumentList>(&argument.value)) {
-    for (const ProgramArgument& item : *list) AddUsers(item, op);
-  }
-}
-
 void ValueFlow::ReadForward(const Instruction& instruction) {
   if (const auto* move = std::get_if<Redistribute>(&instruction)) {
     values_[move->output].move = move;
@@ -61,8 +54,7 @@ void ValueFlow::ReadForward(const Instruction& instruction) {
   const auto* run = std::get_if<RunSegment>(&instruction);
   if (run == nullptr) return;
   for (const Op& op : program_.segments[run->segment].ops) {
-    for (const ProgramArgument& arg : op.args) AddUsers(arg, op);
-    for (const auto& [name, arg] : op.kwargs) AddUsers(arg, op);
+    for (const ValueId id : ValuesReadBy(op)) values_[id].users.push_back(&op);
     for (const ValueId id : op.results) values_[id].op = &op;
   }
 }

@@ -47,7 +47,6 @@ class ValueFlow {
 
   void ReadForward(const Instruction& instruction);
   void ReadBackward(const Instruction& instruction);
-  void AddUsers(const ProgramArgument& argument, const Op& op);
   ValueId GradientTarget(const Redistribute& step) const;
 
   const ShardedProgram& program_;

@@ -1,28 +1,24 @@
 """Why one module, parameter or buffer lies as it does."""
 
 import html
-import json
 
-from google.protobuf import json_format
-
+from shardplane.shown_proto import ShownProto
 from shardplane.tables import Table, human_bytes, page
 from shardplane.v1 import coordinator_pb2 as coordinator_pb
 from shardplane.v1 import types_pb2 as pb
+
 
 def _word(enum, value):
     """KIND_MODULE -> "module", OUTCOME_COUNTED_ONCE -> "counted once"."""
     return enum.Name(value).split("_", 1)[1].replace("_", " ").lower()
 
 
-class Explanation:
+class Explanation(ShownProto):
     """`fqn`, `kind` ("module", "parameter", "buffer"), `module_type`,
     `matches` (entries of the plan, in its order), `tensors` (with their parts
     by rank), `bytes` (by rank, children included), `collectives` (children
     included, with why), `notes`. `str()` is a table, `to_json()` JSON, `proto`
     the message. Notebooks show HTML."""
-
-    def __init__(self, proto):
-        self.proto = proto
 
     @property
     def fqn(self):
@@ -56,13 +52,6 @@ class Explanation:
     def notes(self):
         return list(self.proto.diagnostics)
 
-    def to_dict(self):
-        return json_format.MessageToDict(self.proto,
-                                         preserving_proto_field_name=True)
-
-    def to_json(self, indent=2):
-        return json.dumps(self.to_dict(), indent=indent)
-
     def _title(self):
         of = "" if self.kind == "module" else " of a"
         return (f'{self.fqn or "the root module"}: '
@@ -70,7 +59,8 @@ class Explanation:
 
     def _tables(self):
         matches = [(f'"{m.pattern}"', m.style, m.mesh_dim,
-                    _word(pb.Explanation.Match.Outcome, m.outcome), "; ".join(m.contributed))
+                    _word(pb.Explanation.Match.Outcome, m.outcome),
+                    "; ".join(m.contributed))
                    for m in self.proto.matches]
         parts = [(t.fqn, t.text, part.rank, _extents(part),
                   human_bytes(part.bytes))

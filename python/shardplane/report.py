@@ -1,10 +1,7 @@
 """What planning found out, as fields, a table, JSON and HTML."""
 
-import json
-
-from google.protobuf import json_format
-
 from shardplane import placements
+from shardplane.shown_proto import ShownProto
 from shardplane.tables import Row, Table, fold, human_bytes, page, ranges
 from shardplane.v1 import types_pb2 as pb
 
@@ -30,7 +27,7 @@ def counts_by_phase(collectives, field="count"):
     return phases
 
 
-class Report:
+class Report(ShownProto):
     """What a plan does, known before it runs.
 
     `assignments`, `warnings`, `notes`, `module_collectives`, `memory` and
@@ -44,7 +41,7 @@ class Report:
     """
 
     def __init__(self, proto, explain=None):
-        self.proto = proto
+        super().__init__(proto)
         self._explain = explain
 
     @property
@@ -130,13 +127,6 @@ class Report:
             raise ValueError("explain: expected a report of parallelize_module"
                              ", got: one that was made by hand")
         return self._explain(fqn)
-
-    def to_dict(self):
-        return json_format.MessageToDict(self.proto,
-                                         preserving_proto_field_name=True)
-
-    def to_json(self, indent=2):
-        return json.dumps(self.to_dict(), indent=indent)
 
     # -------------------------------------------------------------- tables
 

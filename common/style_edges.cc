@@ -1,0 +1,59 @@
+#include "common/style_edges.h"
+
+#include <optional>
+#include <variant>
+
+namespace shardplane {
+namespace {
+
+class EdgeReader {
+ public:
+  explicit EdgeReader(const ModuleNode& module) : module_(module) {}
+
+  StyleEdges operator()(const ColwiseParallel& style) const {
+    return {LayoutChange{style.input_layouts, Replicate{}},
+            {},
+            {{{std::nullopt, style.output_layouts}}},
+            Shard{-1}};
+  }
+  StyleEdges operator()(const RowwiseParallel& style) const {
+    // An embedding's rows are looked up by indices that each rank has whole.
+    const Placement wanted = IsA(module_, "Embedding") ? Placement(Replicate{})
+                                                       : Placement(Shard{-1});
+    return {LayoutChange{style.input_layouts, wanted},
+            {},
+            {{{std::nullopt, style.output_layouts}}},
+            Partial{ReduceOp::kSum}};
+  }
+  StyleEdges operator()(const SequenceParallel& style) const {
+    const Placement cut = Shard{style.sequence_dim};
+    return {LayoutChange{cut, cut}, {}, {}, {}};
+  }
+  StyleEdges operator()(const PrepareModuleInput& style) const {
+    return {{}, style, {}, {}};
+  }
+  StyleEdges operator()(const PrepareModuleOutput& style) const {
+    return {{}, {}, style, {}};
+  }
+  StyleEdges operator()(const PrepareModuleInputOutput& style) const {
+    return {{}, style.input, style.output, {}};
+  }
+  StyleEdges operator()(const UnknownStyle&) const { return {}; }
+
+ private:
+  const ModuleNode& module_;
+};
+
+}  // namespace
+
+StyleEdges EdgesOf(const ParallelStyle& style, const ModuleNode& module) {
+  return std::visit(EdgeReader(module), style.kind);
+}
+
+bool PlacesParameters(const ParallelStyle& style) {
+  return std::holds_alternative<ColwiseParallel>(style.kind) ||
+         std::holds_alternative<RowwiseParallel>(style.kind) ||
+         std::holds_alternative<SequenceParallel>(style.kind);
+}
+
+}  // namespace shardplane
