@@ -59,7 +59,7 @@ absl::Status CheckParameter(const Parameter& parameter) {
     }
   }
   if (parameter.requires_grad && !parameter.buffer &&
-      !IsFloatingPoint(parameter.type.dtype)) {
+      !CarriesGradient(parameter.type.dtype)) {
     return Bad(absl::StrCat("only a floating-point parameter can require a "
                             "gradient, not ",
                             ToString(parameter.type)),

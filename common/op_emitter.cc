@@ -305,7 +305,7 @@ absl::StatusOr<std::vector<ValueId>> OpEmitter::EmitChosen(
     const TensorType& type = op.results[i].type;
     results.push_back(
         {JoinFqn(call.fqn, call.name), type, sharding.results[i],
-         requires_grad && op.differentiable && IsFloatingPoint(type.dtype)});
+         requires_grad && op.differentiable && CarriesGradient(type.dtype)});
   }
   Op emitted = op.lowering == Lowering::kEmbedding
                    ? ToEmbedding(op, sharding, ids)

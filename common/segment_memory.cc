@@ -221,7 +221,7 @@ void SegmentMemory::Run(const Op& op, bool record) {
   if (!record || !AsksForGradient(op, operands)) return;
   Node node{&op, &memory, operands, {}};
   for (const ValueId id : op.results) {
-    if (IsFloatingPoint(program_.values[id].type.dtype)) asking_.insert(id);
+    if (CarriesGradient(program_.values[id].type.dtype)) asking_.insert(id);
   }
   KeepFor(&node);
   nodes_.push_back(std::move(node));

@@ -21,11 +21,21 @@ enum class DType : uint8_t {
   kInt8,
   kUInt8,
   kBool,
+  kComplex64,   // two f32: real part, imaginary part
+  kComplex128,  // two f64
 };
 
 int64_t ByteSize(DType dtype);      // of one element
-bool IsFloatingPoint(DType dtype);  // can carry a gradient
-std::string ToString(DType dtype);  // "f32", "i64", "bool"
+bool IsFloatingPoint(DType dtype);  // of real numbers
+bool IsComplex(DType dtype);        // of complex ones
+bool CarriesGradient(DType dtype);  // either: such a value can have one
+std::string ToString(DType dtype);  // "f32", "i64", "bool", "c64"
+
+// Of the parts of a complex number: c64 -> f32; others as they are.
+DType RealOf(DType dtype);
+// Of numbers with such parts, as torch.complex has it: f64 -> c128; all other
+// dtypes of real numbers -> c64; complex ones as they are.
+DType ComplexOf(DType dtype);
 
 using Shape = std::vector<int64_t>;  // in elements, every extent >= 0
 

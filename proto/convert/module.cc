@@ -101,7 +101,7 @@ absl::StatusOr<ListedParameter> ParameterFromProto(const pb::Parameter& message,
 // What depends on the type.
 absl::Status CheckParameter(const Parameter& parameter,
                             const FieldPath& field) {
-  if (parameter.requires_grad && !IsFloatingPoint(parameter.type.dtype)) {
+  if (parameter.requires_grad && !CarriesGradient(parameter.type.dtype)) {
     return InvalidField(
         field.Member("requires_grad"),
         absl::StrCat("'", parameter.fqn,

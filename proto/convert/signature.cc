@@ -80,7 +80,7 @@ absl::StatusOr<InputSpec> FromProto(const v1::InputSpec& message,
   InputSpec spec;
   SP_ASSIGN_OR_RETURN(spec.type,
                       FromProto(message.type(), field.Member("type")));
-  if (message.requires_grad() && !IsFloatingPoint(spec.type.dtype)) {
+  if (message.requires_grad() && !CarriesGradient(spec.type.dtype)) {
     return InvalidField(
         field.Member("requires_grad"),
         absl::StrCat("an input can carry a gradient only with a floating "

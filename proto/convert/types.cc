@@ -27,6 +27,8 @@ constexpr std::pair<pb::DType, DType> kDTypes[] = {
     {pb::DTYPE_INT8, DType::kInt8},
     {pb::DTYPE_UINT8, DType::kUInt8},
     {pb::DTYPE_BOOL, DType::kBool},
+    {pb::DTYPE_COMPLEX64, DType::kComplex64},
+    {pb::DTYPE_COMPLEX128, DType::kComplex128},
 };
 
 constexpr std::pair<pb::ReduceOp, ReduceOp> kReduceOps[] = {
