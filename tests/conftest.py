@@ -1,5 +1,6 @@
 """One cluster of four workers for all tests; each frees what it took."""
 
+import logging
 import os
 import warnings
 
@@ -24,6 +25,15 @@ def pytest_terminal_summary(terminalreporter):
     """`./shardplane test` deselects them where there is no GPU."""
     if _left_out:
         terminalreporter.write_line(f"{len(_left_out)} GPU tests are left out")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_trace():
+    """pytest listens to each logger that does not propagate: torch.export
+    would write down every graph and every stack for it."""
+    trace = logging.getLogger("torch.__trace")
+    trace.handlers.clear()
+    trace.propagate = True
 
 
 @pytest.fixture(scope="session", autouse=True)

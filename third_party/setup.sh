@@ -61,6 +61,15 @@ install_python() {
   touch "$VENV/.complete"
 }
 
+# For the tests: they start Python often, and it must not write beside the
+# sources that it reads, so each would compile torch anew.
+compile_python() {
+  [[ ! -e "$VENV/.compiled" ]] || return 0
+  say "compiling Python packages (half a minute)"
+  logged "$VENV/bin/python3" -m compileall -q -j 0 "$VENV/lib"
+  touch "$VENV/.compiled"
+}
+
 # Cheap when all is there. One process at a time installs, the others wait.
 setup() {
   mkdir -p "$CACHE"
