@@ -165,12 +165,10 @@ class Check:
         default = plan_dim(self.case.mesh, [style for _, style in pairs])
         active = {style.mesh_dim or default for _, style in pairs}
         parameters = parameter_values(self.program)
-        # A bias of one element looks broadcast, as what has no dim there.
         tied = wanted_otherwise(self.reference, self.case.mesh,
                                 self.case.plan)
         may_travel = {name for name, p in self.reference.named_parameters(
-            remove_duplicate=False) if p.numel() == 1 or any(
-                p is other for other in tied)}
+            remove_duplicate=False) if any(p is other for other in tied)}
         for kind, dim, inputs in collectives_of(self.program):
             assert dim in active, f"{kind} along {dim}, where nothing is cut"
             for value in inputs if len(active) == 1 else []:
