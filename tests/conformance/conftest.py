@@ -2,7 +2,14 @@
 
 import pytest
 
+from tests.exports import exported_once
 from tests.transports import both_transports
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _exported_once():
+    with exported_once():
+        yield
 
 
 @pytest.fixture(scope="session")
