@@ -23,7 +23,11 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LAUNCHER = os.path.join(ROOT, "shardplane")
 # Everything together takes minutes: what takes this long hangs.
 PYTEST_MINUTES = 45
-CONFORMANCE = os.path.join("tests", "conformance", "")
+# Folders of Python tests; the rest start processes and Bazel more than they
+# compute.
+PARTS = (("tests/conformance/",),
+         ("tests/client/", "tests/differential/", "tests/faults/",
+          "tests/zoo/"))
 
 
 @dataclasses.dataclass
@@ -258,10 +262,14 @@ def SelectPytests(options, files):
 
 
 def Parts(tests):
-    """Two, about equally long, that run at the same time: each waits often,
-    for processes that start or end, or has one core's work."""
-    conformance = [test for test in tests if CONFORMANCE in test]
-    return conformance, [test for test in tests if CONFORMANCE not in test]
+    """Three, about equally long, that run at the same time: two would leave
+    cores idle, as each waits often, for processes that start or end."""
+    parts = [[] for _ in (*PARTS, "the rest")]
+    for test in tests:
+        path = os.path.relpath(os.path.join(ROOT, test), ROOT)
+        parts[next((i for i, folders in enumerate(PARTS)
+                    if path.startswith(folders)), -1)].append(test)
+    return parts
 
 
 @contextlib.contextmanager
