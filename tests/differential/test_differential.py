@@ -16,7 +16,7 @@ from tests.differential.generate import MESHES, random_case
 from tests.differential.results import mesh_text, record
 from tests.differential.run import Workers, explained, failure_of
 
-SEEDS = range(40)
+SEEDS = range(30)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
