@@ -60,8 +60,8 @@ absl::Status CheckParameter(const Parameter& parameter) {
   }
   if (parameter.requires_grad && !parameter.buffer &&
       !CarriesGradient(parameter.type.dtype)) {
-    return Bad(absl::StrCat("only a floating-point parameter can require a "
-                            "gradient, not ",
+    return Bad(absl::StrCat("only a floating-point or complex parameter can "
+                            "require a gradient, not ",
                             ToString(parameter.type)),
                parameter.fqn);
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <complex>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -97,6 +98,11 @@ struct Bool {  // a sum is "any", as torch's sum of bools in bools
 };
 
 template <typename T>
+struct IsComplexNumber : std::false_type {};
+template <typename T>
+struct IsComplexNumber<std::complex<T>> : std::true_type {};
+
+template <typename T>
 T Add(T a, T b) {
   if constexpr (std::is_same_v<T, bool>) {
     return a || b;
@@ -110,11 +116,15 @@ T Add(T a, T b) {
 
 template <typename T>
 T Reduce(ReduceOp op, T a, T b) {
-  if (op == ReduceOp::kSum) return Add(a, b);
-  if constexpr (std::is_floating_point_v<T>) {
-    if (std::isnan(a) || std::isnan(b)) return a + b;
+  if constexpr (IsComplexNumber<T>::value) {
+    return a + b;  // they have no order: AssembleGlobal refuses what is no sum
+  } else {
+    if (op == ReduceOp::kSum) return Add(a, b);
+    if constexpr (std::is_floating_point_v<T>) {
+      if (std::isnan(a) || std::isnan(b)) return a + b;
+    }
+    return op == ReduceOp::kMax ? std::max(a, b) : std::min(a, b);
   }
-  return op == ReduceOp::kMax ? std::max(a, b) : std::min(a, b);
 }
 
 template <typename Format>
@@ -154,6 +164,8 @@ ReduceFunction ReduceFunctionOf(DType dtype) {
       ReduceAll<Plain<int8_t>>,
       ReduceAll<Plain<uint8_t>>,
       ReduceAll<Bool>,
+      ReduceAll<Plain<std::complex<float>>>,
+      ReduceAll<Plain<std::complex<double>>>,
   };
   return kFunctions[static_cast<size_t>(dtype)];
 }
@@ -163,7 +175,7 @@ absl::Status Bad(absl::StatusCode code, absl::string_view message) {
 }
 
 // The op of the spec's Partials; sum if it has none.
-absl::StatusOr<ReduceOp> PartialOp(const DTensorSpec& spec) {
+absl::StatusOr<ReduceOp> PartialOp(DType dtype, const DTensorSpec& spec) {
   ReduceOp op = ReduceOp::kSum;
   bool found = false;
   for (const Placement& placement : spec.placements) {
@@ -177,6 +189,12 @@ absl::StatusOr<ReduceOp> PartialOp(const DTensorSpec& spec) {
     }
     op = partial->op;
     found = true;
+  }
+  if (IsComplex(dtype) && op != ReduceOp::kSum) {
+    return Bad(absl::StatusCode::kInvalidArgument,
+               absl::StrCat("complex numbers have no order, so that a Partial "
+                            "of them must be a sum; got: ",
+                            ToString(spec)));
   }
   return op;
 }
@@ -236,7 +254,7 @@ absl::StatusOr<HostTensor> AssembleGlobal(const TensorType& type,
                             mesh.ToString(), " is made of ", ranks.size(),
                             " shards; got: ", shards.size()));
   }
-  SP_ASSIGN_OR_RETURN(const ReduceOp op, PartialOp(spec));
+  SP_ASSIGN_OR_RETURN(const ReduceOp op, PartialOp(type.dtype, spec));
   absl::btree_map<std::vector<int>, std::vector<const HostTensor*>> parts;
   for (size_t i = 0; i < shards.size(); ++i) {
     SP_RETURN_IF_ERROR(CheckShard(type, spec, mesh, ranks[i], shards[i]));

@@ -27,7 +27,8 @@ std::vector<int> RanksToAssemble(const DTensorSpec& spec,
 
 // The global tensor from the shards of RanksToAssemble, in that order. Partial
 // shards are summed (max, min) in rank order; f16 and bf16 by way of f32.
-// Internal if a shard has not the local shape of its rank.
+// InvalidArgument: Partials of several ops, or complex numbers whose Partials
+// are no sums. Internal if a shard has not the local shape of its rank.
 absl::StatusOr<HostTensor> AssembleGlobal(const TensorType& type,
                                           const DTensorSpec& spec,
                                           const DeviceMesh& mesh,

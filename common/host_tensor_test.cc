@@ -1,6 +1,7 @@
 #include "common/host_tensor.h"
 
 #include <cmath>
+#include <complex>
 #include <cstdint>
 #include <cstring>
 #include <limits>
@@ -222,6 +223,11 @@ INSTANTIATE_TEST_SUITE_P(
         Row<int8_t>("i8 min", DType::kInt8, kMin, {-7, 3}, -7),
         Row<uint8_t>("u8 sum wraps", DType::kUInt8, kSum, {255, 2}, 1),
         Row<uint8_t>("u8 max is unsigned", DType::kUInt8, kMax, {255, 2}, 255),
+        Row<std::complex<float>>("c64 sum", DType::kComplex64, kSum,
+                                 {{1, -2}, {3, 5}, {-8, 1}}, {-4, 4}),
+        // In another order the one would not be lost.
+        Row<std::complex<double>>("c128 sum in order", DType::kComplex128, kSum,
+                                  {{2, 1e16}, {3, 1}, {4, -1e16}}, {9, 0}),
         Row<uint8_t>("bool sum is any", DType::kBool, kSum, {1, 0, 1}, 1),
         Row<uint8_t>("bool max", DType::kBool, kMax, {0, 0}, 0),
         Row<uint8_t>("bool min is all", DType::kBool, kMin, {1, 0}, 0)),
@@ -270,6 +276,18 @@ TEST(AssembleGlobal, RefusesWrongShards) {
       StatusIs(absl::StatusCode::kInternal,
                HasSubstr("rank 1's shard of a i16[3] [S(0)] on mesh [tp=2] "
                          "must be i16[1]; got: i16[2] in 4 bytes")));
+}
+
+TEST(AssembleGlobal, RefusesTheLargestComplexNumber) {
+  const HostTensor one =
+      Tensor<std::complex<float>>(DType::kComplex64, {1}, {{1, 0}});
+
+  EXPECT_THAT(AssembleGlobal(one.type, {{Partial{kMax}}, {}}, Mesh({{"tp", 2}}),
+                             {one, one}),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("complex numbers have no order, so that a "
+                                 "Partial of them must be a sum; got: "
+                                 "[P(max)]")));
 }
 
 TEST(AssembleGlobal, RefusesTwoOps) {

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cmath>
+#include <complex>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -94,7 +95,7 @@ void Append(T value, std::string* out) {
 
 template <typename T>
 void AppendAs(double value, std::string* out) {
-  Append(static_cast<T>(value), out);
+  Append(static_cast<T>(value), out);  // complex: without imaginary part
 }
 void AppendHalf(double value, std::string* out) {
   Append(FloatToHalf(static_cast<float>(value)), out);
@@ -108,9 +109,19 @@ using AppendFunction = void (*)(double, std::string*);
 AppendFunction AppendFunctionOf(DType dtype) {
   // By the enum's number; row 0 is no dtype.
   static constexpr AppendFunction kFunctions[] = {
-      nullptr,          AppendAs<float>,   AppendAs<double>,  AppendHalf,
-      AppendBFloat16,   AppendAs<int64_t>, AppendAs<int32_t>, AppendAs<int16_t>,
-      AppendAs<int8_t>, AppendAs<uint8_t>, AppendAs<uint8_t>,
+      nullptr,
+      AppendAs<float>,
+      AppendAs<double>,
+      AppendHalf,
+      AppendBFloat16,
+      AppendAs<int64_t>,
+      AppendAs<int32_t>,
+      AppendAs<int16_t>,
+      AppendAs<int8_t>,
+      AppendAs<uint8_t>,
+      AppendAs<uint8_t>,
+      AppendAs<std::complex<float>>,
+      AppendAs<std::complex<double>>,
   };
   return kFunctions[static_cast<size_t>(dtype)];
 }

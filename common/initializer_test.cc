@@ -198,7 +198,11 @@ INSTANTIATE_TEST_SUITE_P(
         DTypeCase{"i16", DType::kInt16, Raw({1, 0})},
         DTypeCase{"i8", DType::kInt8, Raw({1})},
         DTypeCase{"u8", DType::kUInt8, Raw({1})},
-        DTypeCase{"bool", DType::kBool, Raw({1})}),
+        DTypeCase{"bool", DType::kBool, Raw({1})},
+        DTypeCase{"c64", DType::kComplex64,
+                  Raw({0, 0, 0x80, 0x3f, 0, 0, 0, 0})},
+        DTypeCase{"c128", DType::kComplex128,
+                  Raw({0, 0, 0, 0, 0, 0, 0xf0, 0x3f, 0, 0, 0, 0, 0, 0, 0, 0})}),
     CaseName<DTypeCase>);
 
 // Narrow types have the wide values, rounded.
@@ -221,6 +225,14 @@ TEST(InitialValues, RefusesRandomIntegers) {
                      HasSubstr("\"steps\": random initial values need "
                                "a floating-point type; got: i64[2]")),
             HasMetadata("fqn", Eq("steps"))));
+}
+
+TEST(InitialValues, RefusesRandomComplexNumbers) {
+  EXPECT_THAT(
+      InitialValues(kNormal, 0, "turns", {DType::kComplex64, {2}}, Whole({2})),
+      StatusIs(absl::StatusCode::kInvalidArgument,
+               HasSubstr("\"turns\": random initial values need a "
+                         "floating-point type; got: c64[2]")));
 }
 
 TEST(InitialValues, RefusesPartsOutside) {

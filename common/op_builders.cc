@@ -1,6 +1,7 @@
 #include "common/op_builders.h"
 
 #include <algorithm>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -22,9 +23,8 @@ absl::Status Broadcast(const OpCall& call, OpInstance* op) {
     rank = std::max(rank, t.shape.size());
   }
   result.type.shape.assign(rank, 1);
-  result.type.dtype = call.operands[0].dtype;
+  result.type.dtype = Promote(call.operands);
   for (const TensorType& t : call.operands) {
-    result.type.dtype = Promote(result.type.dtype, t.dtype);
     for (size_t d = 0; d < t.shape.size(); ++d) {
       int64_t& size = result.type.shape[rank - t.shape.size() + d];
       if (t.shape[d] == 1 || t.shape[d] == size) continue;
@@ -58,6 +58,9 @@ absl::Status Broadcast(const OpCall& call, OpInstance* op) {
 
 DType Promote(DType a, DType b) {
   if (a == b) return a;
+  if (IsComplex(a) || IsComplex(b)) {
+    return ComplexOf(Promote(RealOf(a), RealOf(b)));
+  }
   const bool fa = IsFloatingPoint(a);
   const bool fb = IsFloatingPoint(b);
   if (fa != fb) return fa ? a : b;
@@ -67,6 +70,22 @@ DType Promote(DType a, DType b) {
     return fa ? DType::kFloat32 : DType::kInt16;  // f16 with bf16, i8 with u8
   }
   return ByteSize(a) > ByteSize(b) ? a : b;
+}
+
+DType Promote(absl::Span<const TensorType> operands) {
+  std::optional<DType> with_dims;
+  std::optional<DType> without;
+  for (const TensorType& type : operands) {
+    std::optional<DType>& all = type.shape.empty() ? without : with_dims;
+    all = Promote(all.value_or(type.dtype), type.dtype);
+  }
+  if (!without || !with_dims) return with_dims ? *with_dims : *without;
+  if (IsComplex(*with_dims)) return *with_dims;
+  if (IsFloatingPoint(*with_dims)) {
+    return IsComplex(*without) ? ComplexOf(*with_dims) : *with_dims;
+  }
+  const bool counts = *with_dims == DType::kBool || CarriesGradient(*without);
+  return counts ? Promote(*with_dims, *without) : *with_dims;
 }
 
 absl::Status BadCall(const OpCall& call, absl::string_view expected,
@@ -146,9 +165,10 @@ absl::Status BuildPointwise(const OpRow& row, const OpCall& call,
     op->results[0].type.dtype = DType::kBool;
     op->differentiable = false;
   }
-  if (row.spec == "first") {
-    op->results[0].type.dtype = call.operands[0].dtype;
-  }
+  DType& dtype = op->results[0].type.dtype;
+  if (row.spec == "first") dtype = call.operands[0].dtype;
+  if (row.spec == "real") dtype = RealOf(dtype);
+  if (row.spec == "complex") dtype = ComplexOf(dtype);
   const bool alone = op->operands.size() == 1;
   for (size_t i = 0; i < op->operands.size(); ++i) {
     OperandRule& operand = op->operands[i];

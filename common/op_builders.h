@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "common/call_arguments.h"
 #include "common/op_rules.h"
 
@@ -46,7 +47,8 @@ absl::Status BuildTensordot(const OpRow& row, const OpCall& call,
 // Einsum whose spec follows from the operands' ranks.
 absl::Status BuildMatmul(const OpRow& row, const OpCall& call, OpInstance* op);
 // Operands broadcast from the right. spec "bool": so is the result; "first":
-// its dtype is the first operand's.
+// its dtype is the first operand's; "real": that of its parts; "complex": that
+// of numbers with such parts.
 absl::Status BuildPointwise(const OpRow& row, const OpCall& call,
                             OpInstance* op);
 // Each operand as it broadcasts with the others.
@@ -63,6 +65,12 @@ absl::Status BuildNoise(const OpRow& row, const OpCall& call, OpInstance* op);
 // Another shape, the same elements in order. spec: how the shape is given
 // ("sizes", "flatten", "unsqueeze", "squeeze", "unflatten").
 absl::Status BuildView(const OpRow& row, const OpCall& call, OpInstance* op);
+// The last dim, of 2 and whole, becomes the parts of complex numbers.
+absl::Status BuildViewAsComplex(const OpRow& row, const OpCall& call,
+                                OpInstance* op);
+// The way back.
+absl::Status BuildViewAsReal(const OpRow& row, const OpCall& call,
+                             OpInstance* op);
 absl::Status BuildExpand(const OpRow& row, const OpCall& call, OpInstance* op);
 // spec: "dims" (argument 1 is the permutation), "swap" (arguments 1 and 2),
 // "t" (the last two).
@@ -75,7 +83,8 @@ absl::Status BuildReduce(const OpRow& row, const OpCall& call, OpInstance* op);
 //   reduced     the dims are not in the result, but for a keepdim, which is
 //   keep=3      another argument than the one behind the dims
 //   gives=xi    dtypes of the results: x the operand's or the one asked for,
-//               s the same but i64 of integers, i i64, b bool
+//               s the same but i64 of integers, r the same but f32 of c64,
+//               i i64, b bool
 absl::Status BuildAlongDim(const OpRow& row, const OpCall& call,
                            OpInstance* op);
 // The k largest along a dim: values and indices.
@@ -192,8 +201,11 @@ absl::Status BuildFactory(const OpRow& row, const OpCall& call, OpInstance* op);
 // Of the operand's shape; its values do not matter. spec: the target instead.
 absl::Status BuildLike(const OpRow& row, const OpCall& call, OpInstance* op);
 
-// The dtype of what comes of both.
+// The dtype of what comes of both: f64 and c64 give c128.
 DType Promote(DType a, DType b);
+// That of what comes of all: one of 0 dims counts only where the others have
+// another kind of number. f32[4] and c128[] give c64.
+DType Promote(absl::Span<const TensorType> operands);
 
 inline int Rank(const TensorType& type) {
   return static_cast<int>(type.shape.size());

@@ -3,6 +3,8 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
 #include "common/op_rows_fixture.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -209,6 +211,157 @@ TEST(OpRefusals, SayWhatIsLacking) {
   EXPECT_THAT(message({"mine.op.default", {T()}}, {x}),
               HasSubstr("has no sharding rule and is not known to be safe"));
 }
+
+// ------------------------------------------------------- complex numbers
+
+struct TypeCase {
+  const char* target;
+  std::vector<TensorType> operands;
+  const char* rule;  // "c64[4, 6] = [4, 6] -> [4, 6]"
+  std::vector<Argument> args = {};
+  bool linear = true;  // in each operand: it lets Partials through
+};
+
+// What a call gives and its rule, or the error instead.
+std::string TypedRuleOf(const TypeCase& c) {
+  OpCall call{c.target, c.args, {}, c.operands, {}};
+  if (call.args.empty()) call.args.assign(c.operands.size(), T());
+  const auto op = MakeOpInstance(call);
+  if (!op.ok()) return std::string(op.status().message());
+  for (const OperandRule& operand : op->operands) {
+    if (operand.linear != c.linear) return "linear in others";
+  }
+  return absl::StrCat(ToString(op->results[0].type), " = ", ToString(*op));
+}
+
+std::string TypeName(const testing::TestParamInfo<TypeCase>& info) {
+  std::string name = info.param.target;
+  for (char& c : name) c = absl::ascii_isalnum(c) ? c : '_';
+  return absl::StrCat(name, "_", info.index);
+}
+
+class OpTypes : public testing::TestWithParam<TypeCase> {};
+
+TEST_P(OpTypes, AreWhatComesOfTheOperands) {
+  EXPECT_EQ(TypedRuleOf(GetParam()), GetParam().rule);
+}
+
+constexpr DType kF32 = DType::kFloat32;
+constexpr DType kF64 = DType::kFloat64;
+constexpr DType kC64 = DType::kComplex64;
+constexpr DType kC128 = DType::kComplex128;
+constexpr bool kNotLinear = false;
+
+INSTANTIATE_TEST_SUITE_P(
+    PartsOfComplexNumbers, OpTypes,
+    testing::Values(
+        TypeCase{"aten.view_as_complex.default",
+                 {{kF32, {4, 6, 2}}},
+                 "c64[4, 6] = [4, 6, 2!] -> [4, 6]"},
+        TypeCase{"aten.view_as_complex.default",
+                 {{kF64, {2}}},
+                 "c128[] = [2!] -> []"},
+        TypeCase{"aten.view_as_complex.default",
+                 {{kF32, {4, 6}}},
+                 "aten.view_as_complex.default expects floating-point numbers "
+                 "in a last dim of 2; got: f32[4, 6]"},
+        TypeCase{"aten.view_as_complex.default",
+                 {{kI64, {4, 2}}},
+                 "aten.view_as_complex.default expects floating-point numbers "
+                 "in a last dim of 2; got: i64[4, 2]"},
+        TypeCase{"aten.view_as_real.default",
+                 {{kC64, {4, 6}}},
+                 "f32[4, 6, 2] = [4, 6] -> [4, 6, 2!]"},
+        TypeCase{"aten.view_as_real.default",
+                 {{kF32, {4, 6}}},
+                 "aten.view_as_real.default expects complex numbers; got: "
+                 "f32[4, 6]"},
+        TypeCase{"aten.complex.default",
+                 {{kF32, {4, 1}}, {kF32, {4, 6}}},
+                 "c64[4, 6] = [4, ], [4, 6] -> [4, 6]"},
+        TypeCase{"aten.polar.default",
+                 {{kF64, {4}}, {kF64, {4}}},
+                 "c128[4] = [4], [4] -> [4]",
+                 {},
+                 kNotLinear},
+        TypeCase{"aten.real.default", {{kC64, {4}}}, "f32[4] = [4] -> [4]"},
+        TypeCase{"aten.imag.default", {{kC128, {4}}}, "f64[4] = [4] -> [4]"},
+        TypeCase{"aten.abs.default",
+                 {{kC64, {4}}},
+                 "f32[4] = [4] -> [4]",
+                 {},
+                 kNotLinear},
+        TypeCase{"aten.abs.default",
+                 {{kI64, {4}}},
+                 "i64[4] = [4] -> [4]",
+                 {},
+                 kNotLinear},
+        TypeCase{"aten.angle.default",
+                 {{kC64, {4}}},
+                 "f32[4] = [4] -> [4]",
+                 {},
+                 kNotLinear},
+        TypeCase{"aten._conj.default", {{kC64, {4}}}, "c64[4] = [4] -> [4]"},
+        TypeCase{"aten.conj_physical.default",
+                 {{kC128, {4}}},
+                 "c128[4] = [4] -> [4]"},
+        TypeCase{"aten.isreal.default",
+                 {{kC64, {4}}},
+                 "bool[4] = [4] -> [4]",
+                 {},
+                 kNotLinear},
+        TypeCase{"aten.var.correction",
+                 {{kC64, {4}}},
+                 "f32[] = [4!] -> []",
+                 {},
+                 kNotLinear},
+        TypeCase{"aten.sum.default", {{kC64, {4}}}, "c64[] = [4+] -> []"},
+        TypeCase{"aten.cumsum.default",
+                 {{kC64, {4}}},
+                 "c64[4] = [4!] -> [4!]",
+                 {T(), Int(0)}}),
+    TypeName);
+
+INSTANTIATE_TEST_SUITE_P(
+    Promotion, OpTypes,
+    testing::Values(TypeCase{"aten.mul.Tensor",
+                             {{kF32, {4}}, {kC64, {4}}},
+                             "c64[4] = [4], [4] -> [4]"},
+                    TypeCase{"aten.mul.Tensor",
+                             {{kF64, {4}}, {kC64, {4}}},
+                             "c128[4] = [4], [4] -> [4]"},
+                    TypeCase{"aten.mul.Tensor",
+                             {{kC64, {4}}, {kC128, {1}}},
+                             "c128[4] = [4], [] -> [4]"},
+                    TypeCase{"aten.add.Tensor",
+                             {{kI64, {4}}, {kC64, {4}}},
+                             "c64[4] = [4], [4] -> [4]"},
+                    TypeCase{"aten.add.Tensor",
+                             {{DType::kBFloat16, {4}}, {kC64, {4}}},
+                             "c64[4] = [4], [4] -> [4]"},
+                    // A tensor of 0 dims counts by its kind of number alone.
+                    TypeCase{"aten.mul.Tensor",
+                             {{kF32, {4}}, {kC128, {}}},
+                             "c64[4] = [4], [] -> [4]"},
+                    TypeCase{"aten.mul.Tensor",
+                             {{kC64, {4}}, {kF64, {}}},
+                             "c64[4] = [4], [] -> [4]"},
+                    TypeCase{"aten.mul.Tensor",
+                             {{kF32, {4}}, {kF64, {}}},
+                             "f32[4] = [4], [] -> [4]"},
+                    TypeCase{"aten.mul.Tensor",
+                             {{kI64, {4}}, {kF64, {}}},
+                             "f64[4] = [4], [] -> [4]"},
+                    TypeCase{"aten.mul.Tensor",
+                             {{kI64, {}}, {DType::kInt8, {4}}},
+                             "i8[4] = [], [4] -> [4]"},
+                    TypeCase{"aten.mul.Tensor",
+                             {{DType::kBool, {4}}, {kI64, {}}},
+                             "i64[4] = [4], [] -> [4]"},
+                    TypeCase{"aten.mul.Tensor",
+                             {{kF32, {}}, {kF64, {}}},
+                             "f64[] = [], [] -> []"}),
+    TypeName);
 
 }  // namespace
 }  // namespace shardplane

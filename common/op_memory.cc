@@ -17,6 +17,7 @@ constexpr OpMemory kRows[] = {
     {.name = "mean", .keeps = Keep::kNothing},
     {.name = "cumsum", .keeps = Keep::kNothing},
     {.name = "neg", .keeps = Keep::kNothing},
+    {.name = "complex", .keeps = Keep::kNothing},
     // Products.
     {.name = "linear", .keeps = Keep::kProduct},
     {.name = "mm", .keeps = Keep::kProduct},
@@ -35,6 +36,7 @@ constexpr OpMemory kRows[] = {
     // By element, from the result.
     {.name = "relu", .keeps = Keep::kResult},
     {.name = "sigmoid", .keeps = Keep::kResult},
+    {.name = "polar", .keeps = Keep::kResult},
     {.name = "tanh", .keeps = Keep::kResult},
     {.name = "exp", .keeps = Keep::kResult},
     {.name = "exp2", .keeps = Keep::kResult, .backward_scratch = 1},
@@ -115,6 +117,15 @@ constexpr OpMemory kRows[] = {
      .result = ResultMemory::kViewOrCopy,
      .keeps = Keep::kNothing},
     // Views.
+    {.name = "view_as_complex",
+     .result = ResultMemory::kView,
+     .keeps = Keep::kNothing},
+    {.name = "view_as_real",
+     .result = ResultMemory::kView,
+     .keeps = Keep::kNothing},
+    {.name = "_conj", .result = ResultMemory::kView, .keeps = Keep::kNothing},
+    {.name = "real", .result = ResultMemory::kPart, .keeps = Keep::kNothing},
+    {.name = "imag", .result = ResultMemory::kPart, .keeps = Keep::kNothing},
     {.name = "view", .result = ResultMemory::kView, .keeps = Keep::kNothing},
     {.name = "_unsafe_view",
      .result = ResultMemory::kView,

@@ -55,7 +55,8 @@ DType Given(char gives, DType operand, const OpCall& call) {
   for (const Argument& argument : arguments) {
     if (const auto* asked = std::get_if<DType>(&argument.value)) return *asked;
   }
-  return gives == 's' && !IsFloatingPoint(operand) ? DType::kInt64 : operand;
+  if (gives == 'r') return RealOf(operand);
+  return gives == 's' && !CarriesGradient(operand) ? DType::kInt64 : operand;
 }
 
 // Which dims of `type` the op works along.

@@ -154,6 +154,38 @@ absl::Status BuildView(const OpRow& row, const OpCall& call, OpInstance* op) {
   return absl::OkStatus();
 }
 
+absl::Status BuildViewAsComplex(const OpRow&, const OpCall& call,
+                                OpInstance* op) {
+  SP_RETURN_IF_ERROR(OneTensor(call));
+  const TensorType& in = call.operands[0];
+  if (in.shape.empty() || in.shape.back() != 2 || !IsFloatingPoint(in.dtype)) {
+    return BadCall(call, "floating-point numbers in a last dim of 2",
+                   ToString(in));
+  }
+  op->operands.push_back(
+      {FactorsAround(in.shape, Rank(in) - 1, op), 0, /*linear=*/true});
+  ResultRule result{{ComplexOf(in.dtype), in.shape}, op->operands[0].dims};
+  result.type.shape.pop_back();
+  result.dims.pop_back();
+  op->results.push_back(std::move(result));
+  op->target = "shardplane.view_as_complex.default";
+  return absl::OkStatus();
+}
+
+absl::Status BuildViewAsReal(const OpRow&, const OpCall& call, OpInstance* op) {
+  SP_RETURN_IF_ERROR(OneTensor(call));
+  const TensorType& in = call.operands[0];
+  if (!IsComplex(in.dtype)) {
+    return BadCall(call, "complex numbers", ToString(in));
+  }
+  op->operands.push_back({FactorsAround(in.shape, -1, op), 0, /*linear=*/true});
+  ResultRule result{{RealOf(in.dtype), in.shape}, op->operands[0].dims};
+  result.type.shape.push_back(2);
+  result.dims.push_back({AddFactor(op, 2, FactorKind::kWhole)});
+  op->results.push_back(std::move(result));
+  return absl::OkStatus();
+}
+
 absl::Status BuildExpand(const OpRow&, const OpCall& call, OpInstance* op) {
   if (call.operands.size() != 1) return BadCall(call, "one tensor", "others");
   const TensorType& in = call.operands[0];

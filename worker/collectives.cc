@@ -21,6 +21,12 @@ int64_t ElementsWith(const at::Tensor& tensor, int dim, int64_t extent) {
   return NumElements(shape);
 }
 
+// Transports add real numbers. Complex ones have no order: that max and min
+// fail is the transport's to say.
+bool GoesAsReal(const at::Tensor& tensor, ReduceOp op) {
+  return tensor.is_complex() && op == ReduceOp::kSum;
+}
+
 // Adds the time of its life.
 class Stopwatch {
  public:
@@ -94,10 +100,13 @@ absl::StatusOr<at::Tensor> Communicator::AllReduce(const at::Tensor& tensor,
   const int ranks = mesh_.dim_size(mesh_dim);
   if (ranks == 1) return tensor;
   const Stopwatch stopwatch(&seconds_);
-  const at::Tensor sent = tensor.contiguous();
+  const at::Tensor sent = Resolved(tensor).contiguous();
   at::Tensor result;
   SP_RETURN_IF_ERROR(Guard("all_reduce", mesh_dim, [&](ProcessGroup* group) {
-    result = group->AllReduce(sent, op);
+    result =
+        GoesAsReal(sent, op)
+            ? at::view_as_complex(group->AllReduce(at::view_as_real(sent), op))
+            : group->AllReduce(sent, op);
   }));
   Record(RedistributeKind::kAllReduce, mesh_dim, sent,
          {.sent = sent.numel(), .received = result.numel()});
@@ -113,7 +122,7 @@ absl::StatusOr<at::Tensor> Communicator::AllGather(const at::Tensor& tensor,
   SP_RETURN_IF_ERROR(CheckShard("all_gather", tensor, mesh_dim, dim, extent));
   at::Tensor all;
   SP_RETURN_IF_ERROR(Guard("all_gather", mesh_dim, [&](ProcessGroup* group) {
-    all = group->AllGatherAlong(tensor, dim, extent);
+    all = group->AllGatherAlong(Resolved(tensor), dim, extent);
   }));
   const int64_t padded =
       ElementsWith(tensor, dim, Chunk(extent, ranks, 0).size);
@@ -131,7 +140,11 @@ absl::StatusOr<at::Tensor> Communicator::ReduceScatter(const at::Tensor& tensor,
   at::Tensor sum;
   SP_RETURN_IF_ERROR(
       Guard("reduce_scatter", mesh_dim, [&](ProcessGroup* group) {
-        sum = group->ReduceScatterAlong(tensor, dim, op);
+        const at::Tensor sent = Resolved(tensor);
+        sum = GoesAsReal(sent, op)
+                  ? at::view_as_complex(group->ReduceScatterAlong(
+                        at::view_as_real(sent), dim, op))
+                  : group->ReduceScatterAlong(sent, dim, op);
       }));
   const int64_t padded =
       ElementsWith(tensor, dim, Chunk(tensor.size(dim), ranks, 0).size);
@@ -150,7 +163,7 @@ absl::StatusOr<at::Tensor> Communicator::AllToAll(const at::Tensor& tensor,
       CheckShard("all_to_all", tensor, mesh_dim, from_dim, extent));
   at::Tensor result;
   SP_RETURN_IF_ERROR(Guard("all_to_all", mesh_dim, [&](ProcessGroup* group) {
-    result = group->AllToAllAlong(tensor, from_dim, to_dim, extent);
+    result = group->AllToAllAlong(Resolved(tensor), from_dim, to_dim, extent);
   }));
   Record(RedistributeKind::kAllToAll, mesh_dim, tensor,
          {.sent = tensor.numel(), .received = result.numel()});
@@ -167,7 +180,7 @@ absl::StatusOr<at::Tensor> Communicator::Scatter(const at::Tensor& full,
   const int64_t chunk = Chunk(extent, ranks, 0).size;
   at::Tensor sent;
   if (coordinate_[mesh_dim] == root) {
-    sent = DimFirst(PadTo(full, dim, chunk * ranks), dim);
+    sent = DimFirst(PadTo(Resolved(full), dim, chunk * ranks), dim);
   }
   Shape shape = type.shape;
   shape.erase(shape.begin() + dim);
@@ -189,7 +202,7 @@ absl::StatusOr<at::Tensor> Communicator::Broadcast(const at::Tensor& full,
   if (mesh_.dim_size(mesh_dim) == 1) return full;
   at::Tensor buffer =
       coordinate_[mesh_dim] == root
-          ? full.contiguous()
+          ? Resolved(full).contiguous()
           : at::empty(type.shape,
                       at::dtype(ToScalarType(type.dtype)).device(device_));
   SP_RETURN_IF_ERROR(Guard("broadcast", mesh_dim, [&](ProcessGroup* group) {

@@ -244,7 +244,7 @@ TEST_P(CollectivesTest, MovesEveryElementType) {
   gang_.Run([&](int rank, Communicator& communicator) {
     for (const at::ScalarType type :
          {at::kBool, at::kByte, at::kChar, at::kShort, at::kInt, at::kLong,
-          at::kHalf, at::kBFloat16}) {
+          at::kHalf, at::kBFloat16, at::kComplexFloat, at::kComplexDouble}) {
       const at::Tensor full = at::arange(10).remainder(3).to(type);
       const at::Tensor mine = On(communicator, ChunkOf(full, 0, ranks(), rank));
       ExpectIs(communicator, communicator.AllGather(mine, 0, 0, full.size(0)),
@@ -278,6 +278,60 @@ TEST_P(CollectivesTest, ReducesEveryElementType) {
       expect(ReduceOp::kMax, ranks());
       expect(ReduceOp::kMin, 1);
     }
+  });
+}
+
+// [rows, 3, 7], no two alike, and neither part zero.
+at::Tensor ComplexValues(const std::vector<int64_t>& shape, int seed) {
+  return at::complex(Values(shape, seed, at::kDouble),
+                     Values(shape, seed + 100, at::kDouble));
+}
+
+// Conjugates too, which LibTorch keeps as numbers that are to be read so.
+TEST_P(CollectivesTest, ComplexNumbersAlongEveryDim) {
+  std::vector<at::Tensor> pieces;
+  for (int rank = 0; rank < ranks(); ++rank) {
+    pieces.push_back(ComplexValues(shape(), rank).conj());
+  }
+  gang_.Run([&](int rank, Communicator& communicator) {
+    const at::Tensor mine = On(communicator, pieces[rank]);
+    ExpectIsSum(communicator, communicator.AllReduce(mine, 0, ReduceOp::kSum),
+                SumOf(pieces));
+    for (int dim = 0; dim < 3; ++dim) {
+      const std::string where = absl::StrCat("dim ", dim);
+      const at::Tensor& full = pieces[0];
+      const at::Tensor chunk =
+          On(communicator, ChunkOf(full, dim, ranks(), rank));
+      ExpectIs(communicator,
+               communicator.AllGather(chunk, 0, dim, full.size(dim)), full,
+               where);
+      ExpectIs(
+          communicator,
+          communicator.AllToAll(chunk, 0, dim, (dim + 1) % 3, full.size(dim)),
+          ChunkOf(full, (dim + 1) % 3, ranks(), rank), where);
+      ExpectIsSum(communicator,
+                  communicator.ReduceScatter(mine, 0, dim, ReduceOp::kSum),
+                  ChunkOf(SumOf(pieces), dim, ranks(), rank));
+      ExpectIs(communicator,
+               communicator.Scatter(On(communicator, full),
+                                    {DType::kComplex128, shape()}, 0, dim, 0),
+               ChunkOf(full, dim, ranks(), rank), where);
+    }
+    ExpectIs(communicator,
+             communicator.Broadcast(On(communicator, pieces[0]),
+                                    {DType::kComplex128, shape()}, 0, 0),
+             pieces[0]);
+    for (const CollectiveRecord& record : communicator.TakeRecords()) {
+      EXPECT_EQ(record.dtype, DType::kComplex128);
+    }
+  });
+}
+
+TEST_P(CollectivesTest, ComplexNumbersHaveNoLargest) {
+  if (ranks() == 1) return;  // nothing runs
+  gang_.Run([&](int, Communicator& communicator) {
+    const at::Tensor mine = On(communicator, at::ones({4}, at::kComplexDouble));
+    EXPECT_FALSE(communicator.AllReduce(mine, 0, ReduceOp::kMax).ok());
   });
 }
 

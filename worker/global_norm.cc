@@ -19,7 +19,9 @@ at::Tensor OwnSquares(const Parameters& parameters,
     const auto parameter = parameters.find(fqn);
     if (parameter == parameters.end() || gradient.numel() == 0) continue;
     if (CountsInNorm(parameter->second.spec, coordinate)) {
-      counted.push_back(gradient);
+      counted.push_back(gradient.is_complex()
+                            ? at::view_as_real(gradient.resolve_conj())
+                            : gradient);
     }
   }
   if (counted.empty()) {

@@ -13,6 +13,12 @@
 namespace shardplane {
 namespace {
 
+// Of complex numbers their parts, each of which torch's optimizers update as a
+// number of its own. Else `tensor`.
+at::Tensor AsReal(const at::Tensor& tensor) {
+  return tensor.is_complex() ? at::view_as_real(tensor.resolve_conj()) : tensor;
+}
+
 // Tensors that one call of a kernel updates together.
 struct SgdBatch {
   std::vector<at::Tensor> parameters;
@@ -129,7 +135,7 @@ std::vector<Optimizers::UpdateSet> Optimizers::Collect(
     const auto gradient = gradients.find(fqn);
     if (gradient == gradients.end() || parameter.numel() == 0) continue;
     sets[group < 0 ? 0 : set_of_group[group]].updates.push_back(
-        {fqn, parameter, gradient->second.contiguous()});
+        {fqn, AsReal(parameter), AsReal(gradient->second).contiguous()});
   }
   return sets;
 }

@@ -10,11 +10,18 @@ namespace shardplane {
 namespace {
 
 constexpr std::pair<DType, at::ScalarType> kTypes[] = {
-    {DType::kFloat32, at::kFloat}, {DType::kFloat64, at::kDouble},
-    {DType::kFloat16, at::kHalf},  {DType::kBFloat16, at::kBFloat16},
-    {DType::kInt64, at::kLong},    {DType::kInt32, at::kInt},
-    {DType::kInt16, at::kShort},   {DType::kInt8, at::kChar},
-    {DType::kUInt8, at::kByte},    {DType::kBool, at::kBool},
+    {DType::kFloat32, at::kFloat},
+    {DType::kFloat64, at::kDouble},
+    {DType::kFloat16, at::kHalf},
+    {DType::kBFloat16, at::kBFloat16},
+    {DType::kInt64, at::kLong},
+    {DType::kInt32, at::kInt},
+    {DType::kInt16, at::kShort},
+    {DType::kInt8, at::kChar},
+    {DType::kUInt8, at::kByte},
+    {DType::kBool, at::kBool},
+    {DType::kComplex64, at::kComplexFloat},
+    {DType::kComplex128, at::kComplexDouble},
 };
 
 // Borrows the bytes of `tensor`; only read from.
@@ -60,6 +67,10 @@ TensorType TypeOf(const at::Tensor& tensor) {
   return {FromScalarType(tensor.scalar_type()), tensor.sizes().vec()};
 }
 
+at::Tensor Resolved(const at::Tensor& tensor) {
+  return tensor.resolve_conj().resolve_neg();
+}
+
 at::Tensor ToTorch(const HostTensor& tensor, c10::Device device) {
   return CopyTo(View(tensor), device);
 }
@@ -89,7 +100,7 @@ at::Tensor SliceToTorch(const HostTensor& global,
 }
 
 HostTensor FromTorch(const at::Tensor& tensor) {
-  const at::Tensor local = tensor.detach().cpu().contiguous();
+  const at::Tensor local = Resolved(tensor.detach()).cpu().contiguous();
   HostTensor host{TypeOf(local), std::string()};
   host.bytes.resize(local.nbytes());
   if (!host.bytes.empty()) {

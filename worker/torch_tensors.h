@@ -26,6 +26,9 @@ at::Tensor ToTorch(const HostTensor& tensor, c10::Device device);
 // copy: f32[8, 4] with {{2, 2}, {0, 4}} -> rows 2 and 3.
 at::Tensor SliceToTorch(const HostTensor& global,
                         absl::Span<const Extent> extents, c10::Device device);
+// The same values as bytes say them: LibTorch keeps conjugates and negatives of
+// parts of complex numbers as views, marked to be read so. Else `tensor`.
+at::Tensor Resolved(const at::Tensor& tensor);
 HostTensor FromTorch(const at::Tensor& tensor);
 
 // The part of `tensor` that the extents name; a view.

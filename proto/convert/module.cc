@@ -105,8 +105,8 @@ absl::Status CheckParameter(const Parameter& parameter,
     return InvalidField(
         field.Member("requires_grad"),
         absl::StrCat("'", parameter.fqn,
-                     "' can carry a gradient only with a floating dtype, "
-                     "got: ",
+                     "' can carry a gradient only with a floating or "
+                     "complex dtype, got: ",
                      ToString(parameter.type.dtype)));
   }
   if (!parameter.initializer.has_value()) return absl::OkStatus();

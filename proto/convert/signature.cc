@@ -84,7 +84,7 @@ absl::StatusOr<InputSpec> FromProto(const v1::InputSpec& message,
     return InvalidField(
         field.Member("requires_grad"),
         absl::StrCat("an input can carry a gradient only with a floating "
-                     "dtype, got: ",
+                     "or complex dtype, got: ",
                      ToString(spec.type.dtype)));
   }
   spec.requires_grad = message.requires_grad();

@@ -22,6 +22,8 @@ _DTYPES = {
     "int8": pb.DTYPE_INT8,
     "uint8": pb.DTYPE_UINT8,
     "bool": pb.DTYPE_BOOL,
+    "complex64": pb.DTYPE_COMPLEX64,
+    "complex128": pb.DTYPE_COMPLEX128,
 }
 _NUMPY_DTYPES = {number: np.dtype(name).newbyteorder("<")
                  for name, number in _DTYPES.items()}

@@ -19,7 +19,9 @@ _KEYS = ("type", "children", "graph", "parameters", "training", "dtype",
          "bases")
 _PARAMETER_KEYS = ("shape", "dtype", "requires_grad", "buffer", "alias_of",
                    "init")
-_FLOATING = ("float32", "float64", "float16", "bfloat16")
+# Of parameters with a gradient, where nobody says it.
+_FLOATING = ("float32", "float64", "float16", "bfloat16", "complex64",
+             "complex128")
 
 
 def expand(source):

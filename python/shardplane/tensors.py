@@ -18,6 +18,8 @@ _DTYPES = {
     torch.int8: pb.DTYPE_INT8,
     torch.uint8: pb.DTYPE_UINT8,
     torch.bool: pb.DTYPE_BOOL,
+    torch.complex64: pb.DTYPE_COMPLEX64,
+    torch.complex128: pb.DTYPE_COMPLEX128,
 }
 _TORCH_DTYPES = {number: dtype for dtype, number in _DTYPES.items()}
 
@@ -77,7 +79,7 @@ def empty_of(type_):
     """A tensor of that type whose memory is never touched."""
     dtype = _TORCH_DTYPES[type_.dtype]
     return torch.empty(tuple(type_.shape), dtype=dtype).requires_grad_(
-        dtype.is_floating_point)
+        dtype.is_floating_point or dtype.is_complex)
 
 
 def inline(tensor, where):

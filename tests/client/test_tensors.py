@@ -7,7 +7,7 @@ from shardplane import tensors
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16,
           torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8,
-          torch.bool]
+          torch.bool, torch.complex64, torch.complex128]
 
 
 def there_and_back(tensor):
@@ -33,9 +33,11 @@ def numbers():
     lambda: numbers().expand(4, 2, 3), lambda: numbers().requires_grad_(),
     # Negative, or conjugate, by a bit beside their memory.
     lambda: torch._neg_view(numbers()),
-    lambda: torch.complex(numbers(), numbers()).conj().imag],
+    lambda: torch.complex(numbers(), numbers()).conj().imag,
+    lambda: torch.complex(numbers(), numbers()).conj(),
+    lambda: torch.complex(numbers(), numbers()).mH],
     ids=["transposed", "part", "expanded", "requires_grad", "negative",
-         "imaginary"])
+         "imaginary", "conjugate", "adjoint"])
 def test_every_way_to_lie_in_memory(make):
     assert torch.equal(there_and_back(make()), make())
 
