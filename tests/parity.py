@@ -17,8 +17,8 @@ EXACT = 1e-10  # float64: equal but for the order of sums
 
 def assert_close(actual, expected, what=""):
     """To rounding, in the dtype at hand."""
-    tolerance = ({"rtol": EXACT, "atol": EXACT}
-                 if expected.dtype == torch.float64 else {})
+    wide = expected.dtype in (torch.float64, torch.complex128)
+    tolerance = {"rtol": EXACT, "atol": EXACT} if wide else {}
     torch.testing.assert_close(
         actual, expected.detach(), **tolerance,
         msg=lambda text: f"{what}: {text}")

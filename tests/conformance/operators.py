@@ -30,11 +30,17 @@ def inputs():
 
 def loss(outputs):
     """Of all that there are: those without a gradient do no harm."""
-    return sum((y.double() * y.double()).sum() for y in outputs)
+    return sum(square_sum(part) for y in outputs
+               for part in ((y.real, y.imag) if y.is_complex() else (y,)))
 
 
-def check(cluster, function, ranks, layouts):
-    """`layouts`: of x, y [A, B, C], w [C, 5] and v [C]."""
+def square_sum(y):
+    return (y.double() * y.double()).sum()
+
+
+def check(cluster, function, ranks, layouts, inputs=inputs):
+    """`layouts`: of x, y [A, B, C], w [C, 5] and v [C], which `inputs`
+    gives."""
     module = Several(function)
     style = PrepareModuleInput(input_layouts=layouts,
                                desired_input_layouts=layouts)
@@ -58,7 +64,8 @@ def check(cluster, function, ranks, layouts):
                      backward=len(expected) * 3 * largest)
 
 
-def check_cut_alike(cluster, function, dim, ranks=4):
+def check_cut_alike(cluster, function, dim, ranks=4, inputs=inputs):
     """x and y are cut along `dim`; None: not at all."""
     cut = Replicate() if dim is None else Shard(dim)
-    check(cluster, function, ranks, (cut, cut, Replicate(), Replicate()))
+    check(cluster, function, ranks, (cut, cut, Replicate(), Replicate()),
+          inputs)
