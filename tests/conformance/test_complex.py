@@ -30,7 +30,8 @@ def turn(*shape, seed=0, requires_grad=False):
 
 
 def precompute_freqs_cis(dim, end, theta=10000.0):
-    freqs = 1.0 / (theta ** (torch.arange(0, dim, 2)[:dim // 2].double() / dim))
+    steps = torch.arange(0, dim, 2)[:dim // 2].double() / dim
+    freqs = 1.0 / theta ** steps
     freqs = torch.outer(torch.arange(end).double(), freqs)
     return torch.polar(torch.ones_like(freqs), freqs)
 
