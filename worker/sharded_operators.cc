@@ -1,6 +1,5 @@
 #include "worker/sharded_operators.h"
 
-#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -122,15 +121,6 @@ at::Tensor ShardedAttention(const at::Tensor& query, const at::Tensor& key,
   return result.add(query.sum()).add(key.sum()).add(value.sum());
 }
 
-at::Tensor ViewAsComplex(const at::Tensor& x) {
-  // A dim of one element may have any stride; view_as_complex wants all even.
-  const at::IntArrayRef strides = x.strides();
-  const bool odd =
-      std::any_of(strides.begin(), strides.end() - (strides.empty() ? 0 : 1),
-                  [](int64_t stride) { return stride % 2 != 0; });
-  return at::view_as_complex(odd ? x.clone(at::MemoryFormat::Contiguous) : x);
-}
-
 void RegisterShardedOperators() {
   static const torch::Library* const library = [] {
     // Lives as long as the process: calls may come from its last destructors.
@@ -149,7 +139,6 @@ void RegisterShardedOperators() {
         "Tensor? attn_mask=None, float dropout_p=0., bool is_causal=False, *, "
         "float? scale=None, bool enable_gqa=False) -> Tensor",
         &ShardedAttention);
-    made->def("view_as_complex(Tensor x) -> Tensor", &ViewAsComplex);
     made->def("class_max(Tensor logits, int dim) -> Tensor", &ClassMax);
     made->def(
         "cross_entropy_terms(Tensor logits, Tensor max, Tensor target, "

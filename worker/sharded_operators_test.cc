@@ -298,32 +298,5 @@ TEST(CounterDropoutTest, RefusesWhatDoesNotFit) {
   EXPECT_THAT(error(at::ones({2}), 0.5, {2, 3}, {0, 0}), invalid("i64[2]"));
 }
 
-// A rank's part of x[2, 2, n] transposed: contiguous by its dims of several
-// elements, and of an odd stride in the one that has one.
-TEST(ViewAsComplexTest, TakesAnyStrideOfOneElement) {
-  static const auto op =
-      Operator("shardplane::view_as_complex", &ViewAsComplex);
-  at::Tensor x = at::arange(4, at::kDouble).view({2, 2, 1});
-  x.requires_grad_(true);
-  const at::Tensor part = x.transpose(1, 2).contiguous();
-  ASSERT_EQ(part.strides(), at::IntArrayRef({2, 1, 1}));
-  EXPECT_THROW(at::view_as_complex(part), c10::Error);
-
-  const at::Tensor y = op.call(part);
-
-  EXPECT_TRUE(at::real(y).equal(at::tensor({0., 2.}).view({2, 1})));
-  EXPECT_TRUE(at::imag(y).equal(at::tensor({1., 3.}).view({2, 1})));
-  const at::Tensor loss = at::real(y.mul(y.conj())).sum();
-  EXPECT_TRUE(torch::autograd::grad({loss}, {x})[0].equal(x.detach().mul(2)));
-}
-
-TEST(ViewAsComplexTest, IsAViewWhereItCanBe) {
-  const at::Tensor x = at::arange(8, at::kDouble).view({4, 2});
-  EXPECT_TRUE(ViewAsComplex(x).is_alias_of(x));
-  EXPECT_EQ(ViewAsComplex(at::ones({2})).dim(), 0);
-  EXPECT_EQ(ViewAsComplex(at::ones({0, 3, 2})).sizes(),
-            at::IntArrayRef({0, 3}));
-}
-
 }  // namespace
 }  // namespace shardplane
