@@ -168,6 +168,7 @@ absl::Status BuildViewAsComplex(const OpRow&, const OpCall& call,
   result.type.shape.pop_back();
   result.dims.pop_back();
   op->results.push_back(std::move(result));
+  op->target = "shardplane.view_as_complex.default";
   return absl::OkStatus();
 }
 

@@ -121,6 +121,13 @@ at::Tensor ShardedAttention(const at::Tensor& query, const at::Tensor& key,
   return result.add(query.sum()).add(key.sum()).add(value.sum());
 }
 
+at::Tensor ViewAsComplex(const at::Tensor& x) {
+  // To contiguous() it lies in order whatever its strides, of which
+  // view_as_complex asks some even so.
+  const bool empty = x.numel() == 0;
+  return at::view_as_complex(empty ? x.clone(at::MemoryFormat::Contiguous) : x);
+}
+
 void RegisterShardedOperators() {
   static const torch::Library* const library = [] {
     // Lives as long as the process: calls may come from its last destructors.
@@ -139,6 +146,7 @@ void RegisterShardedOperators() {
         "Tensor? attn_mask=None, float dropout_p=0., bool is_causal=False, *, "
         "float? scale=None, bool enable_gqa=False) -> Tensor",
         &ShardedAttention);
+    made->def("view_as_complex(Tensor x) -> Tensor", &ViewAsComplex);
     made->def("class_max(Tensor logits, int dim) -> Tensor", &ClassMax);
     made->def(
         "cross_entropy_terms(Tensor logits, Tensor max, Tensor target, "

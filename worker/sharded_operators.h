@@ -1,9 +1,9 @@
 // Operators of our own, for what a rank computes on its part of a tensor and
 // ATen has no operator for. Programs name them "shardplane.embedding.default".
 // All are made of at:: calls, so that autograd sees through them, and take
-// f64, f32, bf16 and f16 on any device, embedding and dropout c64 and c128 too.
-// They throw c10::Errors: IndexError for an id out of range, ValueError for
-// shapes that do not fit.
+// f64, f32, bf16 and f16 on any device (embedding and dropout c64 and c128
+// too, view_as_complex f64 and f32 alone). They throw c10::Errors: IndexError
+// for an id out of range, ValueError for shapes that do not fit.
 #ifndef SHARDPLANE_WORKER_SHARDED_OPERATORS_H_
 #define SHARDPLANE_WORKER_SHARDED_OPERATORS_H_
 
@@ -40,6 +40,10 @@ at::Tensor ShardedAttention(const at::Tensor& query, const at::Tensor& key,
                             const std::optional<at::Tensor>& mask,
                             double dropout_p, bool is_causal,
                             std::optional<double> scale, bool enable_gqa);
+
+// aten.view_as_complex of x [..., 2], also where the rank's part is empty and
+// has strides that it refuses.
+at::Tensor ViewAsComplex(const at::Tensor& x);
 
 // Cross-entropy of logits whose classes are cut over ranks takes three steps:
 //   max   = class_max(logits, dim)           its max over ranks

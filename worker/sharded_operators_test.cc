@@ -298,5 +298,29 @@ TEST(CounterDropoutTest, RefusesWhatDoesNotFit) {
   EXPECT_THAT(error(at::ones({2}), 0.5, {2, 3}, {0, 0}), invalid("i64[2]"));
 }
 
+// A rank's part of x[2, n, 2, 3] transposed, where n is too few for it.
+TEST(ViewAsComplexTest, TakesAnEmptyPartWhateverItsStrides) {
+  static const auto op =
+      Operator("shardplane::view_as_complex", &ViewAsComplex);
+  at::Tensor x = at::ones({2, 0, 2, 3}, at::kDouble);
+  x.requires_grad_(true);
+  const at::Tensor part = x.transpose(2, 3).contiguous();
+  EXPECT_THROW(at::view_as_complex(part), c10::Error);
+
+  const at::Tensor y = op.call(part);
+
+  EXPECT_EQ(y.sizes(), at::IntArrayRef({2, 0, 3}));
+  const at::Tensor loss = at::real(y.mul(y.conj())).sum();
+  EXPECT_EQ(torch::autograd::grad({loss}, {x})[0].sizes(), x.sizes());
+}
+
+TEST(ViewAsComplexTest, IsAViewWhereItCanBe) {
+  const at::Tensor x = at::arange(8, at::kDouble).view({4, 2});
+  EXPECT_TRUE(ViewAsComplex(x).is_alias_of(x));
+  EXPECT_EQ(ViewAsComplex(at::ones({2})).dim(), 0);
+  EXPECT_EQ(ViewAsComplex(at::ones({0, 3, 2})).sizes(),
+            at::IntArrayRef({0, 3}));
+}
+
 }  // namespace
 }  // namespace shardplane
