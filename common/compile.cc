@@ -9,6 +9,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "common/buffer_writes.h"
 #include "common/errors.h"
 #include "common/op_emitter.h"
 #include "common/program_builder.h"
@@ -29,6 +30,7 @@ class Compiler {
         graphs_(module),
         builder_(mesh),
         emitter_(&builder_, options, &compiled_),
+        writes_(&emitter_),
         layouts_(module, plan, &builder_, &compiled_.diagnostics) {}
 
   absl::StatusOr<CompiledProgram> Run() {
@@ -50,6 +52,7 @@ class Compiler {
     for (ValueId& id : outputs) {
       SP_ASSIGN_OR_RETURN(id, Settled(id));
     }
+    writes_.Finish();
     if (signature_.loss) {
       SP_ASSIGN_OR_RETURN(const ValueId loss, RunLoss(outputs));
       SP_RETURN_IF_ERROR(builder_.Backward(loss));
@@ -166,7 +169,8 @@ class Compiler {
                 fqn);
           }
           if (node.args.empty()) return Flow{};
-          return Evaluate(node.args[0], env, fqn);
+          SP_ASSIGN_OR_RETURN(Flow flow, Evaluate(node.args[0], env, fqn));
+          return writes_.Newest(std::move(flow));
         }
       }
     }
@@ -219,6 +223,7 @@ class Compiler {
         const ValueId id,
         builder_.Demand(it->second, plan_.wanted_specs[index_of(*parameter)],
                         {}));
+    if (canonical.buffer && id == it->second) writes_.AddBuffer(id);
     return Flow{id};
   }
 
@@ -231,11 +236,12 @@ class Compiler {
     std::vector<Flow> args;
     for (const Argument& arg : node.args) {
       SP_ASSIGN_OR_RETURN(Flow flow, Evaluate(arg, env, node.target));
-      args.push_back(std::move(flow));
+      args.push_back(writes_.Newest(std::move(flow)));
     }
     KeywordFlows kwargs;
     for (const auto& [name, arg] : node.kwargs) {
-      SP_ASSIGN_OR_RETURN(kwargs[name], Evaluate(arg, env, node.target));
+      SP_ASSIGN_OR_RETURN(Flow flow, Evaluate(arg, env, node.target));
+      kwargs[name] = writes_.Newest(std::move(flow));
     }
     return RunModule(index, std::move(args), std::move(kwargs));
   }
@@ -252,7 +258,8 @@ class Compiler {
       SP_ASSIGN_OR_RETURN(Flow flow, Evaluate(arg, env, fqn));
       call.kwargs[name] = ToArgument(flow);
     }
-    SP_ASSIGN_OR_RETURN(const std::vector<ValueId> ids, emitter_.Emit(call));
+    SP_ASSIGN_OR_RETURN(const std::vector<ValueId> ids,
+                        writes_.Emit(std::move(call)));
     if (ids.size() == 1) return Flow{ids[0]};
     std::vector<Flow> tuple;
     for (const ValueId id : ids) tuple.push_back({id});
@@ -319,6 +326,7 @@ class Compiler {
   CompiledProgram compiled_;
   ProgramBuilder builder_;
   OpEmitter emitter_;
+  BufferWrites writes_;
   StyleLayouts layouts_;
   absl::flat_hash_map<std::string, ValueId> parameters_;
 };

@@ -66,6 +66,13 @@ ValueId ProgramBuilder::AddParameter(const std::string& fqn,
   return id;
 }
 
+void ProgramBuilder::Update(ValueId buffer, ValueId value) {
+  const auto binding = std::find_if(
+      program_.parameters.begin(), program_.parameters.end(),
+      [&](const ParameterBinding& p) { return p.value == buffer; });
+  binding->update = value;
+}
+
 ValueId ProgramBuilder::AddInput(const std::string& name,
                                  const TensorType& type, bool requires_grad) {
   const ValueId id = NewValue(
@@ -301,7 +308,9 @@ void ProgramBuilder::FillOutputs(const std::vector<ValueId>& outputs) {
   ValueSet used(program_.values.size());
   used.Add(outputs);
   used.Add(program_.loss);
-  for (const ParameterBinding& p : program_.parameters) used.Add(p.gradient);
+  for (const ParameterBinding& p : program_.parameters) {
+    used.Add({p.gradient, p.update});
+  }
   for (const InputBinding& input : program_.inputs) used.Add(input.gradient);
   for (const Instruction& instruction : program_.instructions) {
     if (const auto* move = std::get_if<Redistribute>(&instruction)) {
@@ -367,7 +376,7 @@ void ProgramBuilder::InsertFrees(const std::vector<ValueId>& outputs) {
   kept.Add(outputs);
   kept.Add(program_.loss);
   for (const ParameterBinding& p : program_.parameters) {
-    kept.Add({p.value, p.gradient});
+    kept.Add({p.value, p.gradient, p.update});
   }
   for (const InputBinding& input : program_.inputs) kept.Add(input.gradient);
   std::vector<int64_t> last_use(program_.values.size(), -1);

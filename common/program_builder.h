@@ -29,6 +29,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
+#include "absl/container/inlined_vector.h"
 #include "absl/status/statusor.h"
 #include "common/redistribute.h"
 #include "common/sharded_program.h"
@@ -84,6 +85,10 @@ class ProgramBuilder {
   // Whether the value is an AddAfterReduction that no demand has made yet.
   bool IsPendingSum(ValueId id) const { return info_[id].base >= 0; }
 
+  // A stored buffer becomes `value`, which lies as it does, when the step is
+  // accepted. The last update counts.
+  void Update(ValueId buffer, ValueId value);
+
   // Appends the backward pass of a 0-dim loss. InvalidArgument if nothing that
   // it depends on requires a gradient.
   absl::Status Backward(ValueId loss);
@@ -92,12 +97,13 @@ class ProgramBuilder {
   ShardedProgram Finish(std::vector<ValueId> outputs);
 
  private:
+  using Flags = absl::InlinedVector<bool, 4>;
   struct Info {
     bool requires_grad = false;
     bool parameter = false;  // or made of one by redistributions
     bool stored = false;     // a parameter as it is stored, or a vary of it
-    std::vector<bool> vary;  // by mesh dim
-    std::vector<bool> open;  // by mesh dim; of inputs
+    Flags vary;              // by mesh dim
+    Flags open;              // by mesh dim; of inputs
     // Set for the result of an all-gather: what was gathered, along which dim.
     ValueId gathered_from = -1;
     int gathered_along = -1;

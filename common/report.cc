@@ -14,11 +14,15 @@
 #include "absl/strings/str_join.h"
 #include "absl/types/span.h"
 #include "common/collective_causes.h"
+#include "common/program_text.h"
 #include "common/report_memory.h"
 #include "common/style_edges.h"
 
 namespace shardplane {
 namespace {
+
+// A report travels in one message, with the rest of its resource.
+constexpr size_t kMaxProgramText = size_t{1} << 20;
 
 // "R" where nothing changes, else "S(0) -> R".
 std::string ChangeText(const Placement& from, const Placement& to) {
@@ -184,7 +188,7 @@ Report BuildReport(const GraphModule& module, const DeviceMesh& mesh,
   report.module_collectives =
       ByModule(CausesOfCollectives(module, plan, program->program), mesh);
   AddFlops(*program, mesh, &report);
-  report.program_text = ToString(program->program);
+  report.program_text = ProgramText(program->program, kMaxProgramText);
   return report;
 }
 

@@ -98,6 +98,11 @@ std::string ToString(RedistributeKind kind) {
   return kNames[static_cast<int>(kind)];
 }
 
+bool ChangesBuffers(const ShardedProgram& program) {
+  return std::any_of(program.parameters.begin(), program.parameters.end(),
+                     [](const ParameterBinding& p) { return p.update >= 0; });
+}
+
 bool IsCollective(RedistributeKind kind) {
   return kind <= RedistributeKind::kAllToAll;
 }

@@ -172,6 +172,9 @@ struct ParameterBinding {
   std::string fqn;  // canonical
   ValueId value = 0;
   ValueId gradient = -1;  // placed as the parameter; -1: gets none
+  // What a buffer becomes when the step is accepted; made by the forward pass,
+  // placed as the buffer. -1: it stays.
+  ValueId update = -1;
   friend bool operator==(const ParameterBinding&,
                          const ParameterBinding&) = default;
 };
@@ -201,6 +204,9 @@ struct ShardedProgram {
   friend bool operator==(const ShardedProgram&,
                          const ShardedProgram&) = default;
 };
+
+// Whether a run changes buffers: then it is a step and takes a number.
+bool ChangesBuffers(const ShardedProgram& program);
 
 // InvalidArgument: an id out of range, a value used before it is made or after
 // it was freed, a step whose specs do not fit its kind. A worker checks this

@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "common/program_text.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -56,6 +57,28 @@ values
   %2: f32[4, 3] [P(sum)] product
   %3: f32[4, 3] [R] y
 )");
+}
+
+TEST(ShardedProgramTest, LongTextIsItsBeginning) {
+  const std::string whole = ToString(Rowwise());
+  EXPECT_EQ(ProgramText(Rowwise(), whole.size()), whole);
+  const std::string part = ProgramText(Rowwise(), 60);
+  const size_t end = part.find("... (2 instructions and 4 values in all)\n");
+  ASSERT_NE(end, std::string::npos) << part;
+  EXPECT_GT(end, 60u);
+  EXPECT_LT(end, 110u);
+  EXPECT_EQ(part.substr(0, end), whole.substr(0, end));
+}
+
+TEST(ShardedProgramTest, UpdatesAreInTheTextAndTheDigest) {
+  ShardedProgram p = Rowwise();
+  EXPECT_FALSE(ChangesBuffers(p));
+  const std::string digest = Digest(p);
+  p.parameters[0].update = 1;
+  EXPECT_TRUE(ChangesBuffers(p));
+  EXPECT_TRUE(Validate(p).ok()) << Validate(p);
+  EXPECT_THAT(ToString(p), HasSubstr("%1: f32[3, 5] [S(1)] w, update %1\n"));
+  EXPECT_NE(Digest(p), digest);
 }
 
 TEST(ShardedProgramTest, EqualProgramsHaveEqualDigests) {
@@ -237,7 +260,16 @@ INSTANTIATE_TEST_SUITE_P(
               [](ShardedProgram* p) { p->backward_begin = 7; }, "got: 7"},
         Fault{"gradient_of_another_shape",
               [](ShardedProgram* p) { p->parameters[0].gradient = 3; },
-              "got: f32[4, 3]"}),
+              "got: f32[4, 3]"},
+        Fault{"update_of_another_shape",
+              [](ShardedProgram* p) { p->parameters[0].update = 3; },
+              "the update of w is f32[3, 5] [S(1)]; got: f32[4, 3] [R]"},
+        Fault{"update_never_made",
+              [](ShardedProgram* p) {
+                p->values.push_back(p->values[1]);
+                p->parameters[0].update = 4;
+              },
+              "got: %4 before"}),
     [](const auto& info) { return std::string(info.param.name); });
 
 }  // namespace

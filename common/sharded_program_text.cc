@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/program_text.h"
 #include "common/sharded_program.h"
 
 namespace shardplane {
@@ -133,46 +134,55 @@ std::string Describe(const ShardedProgram& program, ValueId id) {
                       ToString(value.spec), " ", value.name);
 }
 
-std::string WithGradient(const ShardedProgram& program, ValueId id,
-                         ValueId gradient) {
-  return absl::StrCat(
-      "  ", Describe(program, id),
-      gradient < 0 ? "" : absl::StrCat(", gradient ", Id(gradient)), "\n");
+std::string Named(absl::string_view name, ValueId id) {
+  return id < 0 ? "" : absl::StrCat(", ", name, " ", Id(id));
 }
 
 }  // namespace
 
-std::string ToString(const ShardedProgram& program) {
+std::string ProgramText(const ShardedProgram& program, size_t max_bytes) {
   std::string out = absl::StrCat("mesh ", program.mesh.ToString(), "\n");
-  absl::StrAppend(&out, "parameters\n");
+  const auto line = [&](const auto&... parts) {
+    if (out.size() <= max_bytes) absl::StrAppend(&out, parts..., "\n");
+  };
+  line("parameters");
   for (const ParameterBinding& p : program.parameters) {
-    absl::StrAppend(&out, WithGradient(program, p.value, p.gradient));
+    if (out.size() > max_bytes) break;
+    line("  ", Describe(program, p.value), Named("gradient", p.gradient),
+         Named("update", p.update));
   }
-  absl::StrAppend(&out, "inputs\n");
+  line("inputs");
   for (const InputBinding& input : program.inputs) {
-    absl::StrAppend(&out, WithGradient(program, input.value, input.gradient));
+    line("  ", Describe(program, input.value),
+         Named("gradient", input.gradient));
   }
-  absl::StrAppend(&out, "outputs\n");
-  for (const ValueId id : program.outputs) {
-    absl::StrAppend(&out, "  ", Describe(program, id), "\n");
-  }
+  line("outputs");
+  for (const ValueId id : program.outputs) line("  ", Describe(program, id));
   if (program.random >= 0) {
-    absl::StrAppend(&out, "random\n  ", Describe(program, program.random),
-                    "\n");
+    line("random\n  ", Describe(program, program.random));
   }
-  if (program.loss >= 0) {
-    absl::StrAppend(&out, "loss\n  ", Describe(program, program.loss), "\n");
-  }
+  if (program.loss >= 0) line("loss\n  ", Describe(program, program.loss));
   for (int i = 0; i < static_cast<int>(program.instructions.size()); ++i) {
-    if (i == 0) absl::StrAppend(&out, "forward\n");
-    if (i == program.backward_begin) absl::StrAppend(&out, "backward\n");
-    absl::StrAppend(&out, "  ", Text(program.instructions[i], program), "\n");
+    if (out.size() > max_bytes) break;
+    if (i == 0) line("forward");
+    if (i == program.backward_begin) line("backward");
+    line("  ", Text(program.instructions[i], program));
   }
-  absl::StrAppend(&out, "values\n");
+  line("values");
   for (int id = 0; id < static_cast<int>(program.values.size()); ++id) {
-    absl::StrAppend(&out, "  ", Describe(program, id), "\n");
+    if (out.size() > max_bytes) break;
+    line("  ", Describe(program, id));
+  }
+  if (out.size() > max_bytes) {
+    absl::StrAppend(&out, "... (", program.instructions.size(),
+                    " instructions and ", program.values.size(),
+                    " values in all)\n");
   }
   return out;
+}
+
+std::string ToString(const ShardedProgram& program) {
+  return ProgramText(program, std::string::npos);
 }
 
 }  // namespace shardplane

@@ -272,12 +272,24 @@ class Checker {
     if (program_.loss >= 0) SP_RETURN_IF_ERROR(Use(program_.loss));
     for (const ParameterBinding& p : program_.parameters) {
       SP_RETURN_IF_ERROR(CheckGradient(p.fqn, p.value, p.gradient));
+      SP_RETURN_IF_ERROR(CheckUpdate(p));
     }
     for (const InputBinding& input : program_.inputs) {
       SP_RETURN_IF_ERROR(
           CheckGradient("an input", input.value, input.gradient));
     }
     return absl::OkStatus();
+  }
+
+  absl::Status CheckUpdate(const ParameterBinding& p) const {
+    if (p.update < 0) return absl::OkStatus();
+    SP_RETURN_IF_ERROR(Use(p.update));
+    const Value& from = program_.values[p.update];
+    const Value& to = program_.values[p.value];
+    if (from.type == to.type && from.spec == to.spec) return absl::OkStatus();
+    return Bad(absl::StrCat("the update of ", p.fqn, " is ", ToString(to.type),
+                            " ", ToString(to.spec), "; got: ",
+                            ToString(from.type), " ", ToString(from.spec)));
   }
 
   absl::Status CheckGradient(const std::string& name, ValueId value,

@@ -34,6 +34,19 @@ absl::Status CheckLoadState(Deployment& deployment,
   return absl::OkStatus();
 }
 
+absl::Status CheckChangesNothing(const DeploymentProgram& program) {
+  if (!ChangesBuffers(program.program)) return absl::OkStatus();
+  const std::string name = ResourceName(program.deployment, program.id);
+  return MakeError(
+      absl::StatusCode::kFailedPrecondition,
+      absl::StrCat("program: expected one that changes nothing, got: ", name,
+                   ", which changes buffers"),
+      {.reason = "PROGRAM_CHANGES_BUFFERS",
+       .metadata = {{"field", "program"},
+                    {"subject", name},
+                    {"remedy", "send it as a step, with a number"}}});
+}
+
 // Entries under the canonical names, the last one of a tied weight counts.
 void Canonicalize(const Deployment& deployment,
                   std::vector<LoadEntry>* entries) {
@@ -85,6 +98,7 @@ absl::StatusOr<ForwardAnswer> Coordinator::Forward(const ForwardCall& call,
     SP_RETURN_IF_ERROR(deployment.state.CheckReady("forward"));
     SP_ASSIGN_OR_RETURN(program,
                         FindProgram(deployment, call.program, "program"));
+    SP_RETURN_IF_ERROR(CheckChangesNothing(*program));
     SP_RETURN_IF_ERROR(
         CheckInputs(*program, call.inputs, {}, "", deployment.uploads));
     run.random_step = StepNumber{deployment.state.last_step().value + 1};

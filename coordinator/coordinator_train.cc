@@ -117,9 +117,7 @@ absl::Status Coordinator::AcceptTrain(Deployment& deployment,
   const auto& train = std::get<TrainAction>(call.action);
   SP_ASSIGN_OR_RETURN(step.program,
                       FindProgram(deployment, train.program, "train.program"));
-  if (step.program->program.loss < 0) {
-    return NoLoss(*step.program);
-  }
+  SP_RETURN_IF_ERROR(CheckLoss(*step.program, train));
   SP_RETURN_IF_ERROR(CheckInputs(*step.program, train.inputs, train.targets,
                                  "train.", deployment.uploads));
   if (train.optimizer.has_value()) {

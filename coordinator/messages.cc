@@ -344,6 +344,9 @@ pb::Program ToProto(const DeploymentProgram& program, ProgramView view) {
     *message.add_inputs() = SpecOf(program.program, input.value);
   }
   message.set_has_loss(program.program.loss >= 0);
+  for (const ParameterBinding& binding : program.program.parameters) {
+    if (binding.update >= 0) message.add_changed_buffers(binding.fqn);
+  }
   if (view == ProgramView::kFull) {
     *message.mutable_report() = shardplane::ToProto(program.report);
   }

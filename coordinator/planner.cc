@@ -65,16 +65,6 @@ absl::Status CheckSameList(absl::string_view what, const std::vector<T>& want,
   return absl::OkStatus();
 }
 
-// A report travels in one message, with the rest of its resource.
-void BoundText(std::string* text) {
-  constexpr size_t kMaxBytes = size_t{1} << 20;
-  if (text->size() > kMaxBytes) {
-    const size_t bytes = text->size();
-    text->resize(text->rfind('\n', kMaxBytes) + 1);
-    absl::StrAppend(text, "... (", bytes, " bytes in all)\n");
-  }
-}
-
 // The plan's specs and assignments go by index: tree and parameters must be
 // the same, graphs and modes may differ.
 absl::Status CheckSameTree(const GraphModule& want, const GraphModule& have) {
@@ -100,7 +90,6 @@ absl::StatusOr<PlannedProgram> PlanProgram(const DeploymentSpec& spec,
   PlannedProgram planned{*std::move(compiled), {}};
   planned.report = BuildReport(module, spec.mesh, plan, spec.src_data_rank,
                                &planned.compiled);
-  BoundText(&planned.report.program_text);
   return planned;
 }
 

@@ -72,7 +72,7 @@ absl::Status Assemble(const RunCall& call, const DeploymentProgram* program,
   for (const RunOutcome& outcome : outcomes) {
     answer->peak_run_bytes.push_back(outcome.peak_bytes);
   }
-  if (program != nullptr) {
+  if (program != nullptr && program->program.loss >= 0) {
     SP_ASSIGN_OR_RETURN(answer->loss, AssembleLoss(*program, outcomes));
   }
   if (call.gradient_norm) {

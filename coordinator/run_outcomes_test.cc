@@ -52,6 +52,16 @@ TEST(RunOutcomesTest, ReplicatedLossCountsOnce) {
   EXPECT_EQ(answer.loss, Scalar(2));
 }
 
+TEST(RunOutcomesTest, ProgramWithoutALossHasNone) {
+  DeploymentProgram program = WithLoss(Replicate{});
+  program.program.loss = -1;
+  StepAnswer answer;
+  ASSERT_THAT(Assemble({.mode = RunMode::kTrain}, &program,
+                       std::vector<RunOutcome>(3), &answer),
+              IsOk());
+  EXPECT_FALSE(answer.loss.has_value());
+}
+
 TEST(RunOutcomesTest, RankWithoutALossIsNamed) {
   const DeploymentProgram program = WithLoss(Partial{});
   const std::vector<RunOutcome> outcomes{

@@ -81,7 +81,29 @@ bool NeedsNormAlone(const StepAction& action) {
   return update != nullptr && update->clip_norm.has_value();
 }
 
-absl::Status NoLoss(const DeploymentProgram& program) {
+namespace {
+
+absl::Status CheckForwardAlone(const TrainAction& action) {
+  const char* field = action.optimizer.has_value()   ? "train.optimizer"
+                      : action.clip_norm.has_value() ? "train.clip_norm"
+                      : action.accumulate            ? "train.accumulate"
+                                                     : nullptr;
+  if (field == nullptr) return absl::OkStatus();
+  return MakeError(
+      absl::StatusCode::kInvalidArgument,
+      absl::StrCat(field,
+                   ": expected none, since the program has no "
+                   "loss: its step changes buffers alone; got: "
+                   "one"),
+      {.reason = "PROGRAM_WITHOUT_LOSS", .metadata = {{"field", field}}});
+}
+
+}  // namespace
+
+absl::Status CheckLoss(const DeploymentProgram& program,
+                       const TrainAction& action) {
+  if (program.program.loss >= 0) return absl::OkStatus();
+  if (ChangesBuffers(program.program)) return CheckForwardAlone(action);
   const std::string name = ResourceName(program.deployment, program.id);
   return MakeError(
       absl::StatusCode::kFailedPrecondition,

@@ -33,8 +33,11 @@ const OptimizerOptions* OptimizerOf(const StepAction& action);
 // Whether an update needs the norm of the gradients and no run tells it.
 bool NeedsNormAlone(const StepAction& action);
 
-// FailedPrecondition: the program has no loss to train with.
-absl::Status NoLoss(const DeploymentProgram& program);
+// FailedPrecondition: the program has no loss to train with. Of one that
+// changes buffers the forward pass alone is a step, for which no optimizer is
+// given, no clip_norm and no accumulate: else InvalidArgument.
+absl::Status CheckLoss(const DeploymentProgram& program,
+                       const TrainAction& action);
 
 // The program of a call. InvalidArgument, naming `field`: another
 // deployment's. NotFound: no such program.

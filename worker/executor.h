@@ -165,8 +165,9 @@ class Executor {
   virtual absl::Status LoadProgram(const std::string& id,
                                    const ShardedProgram& program) = 0;
 
-  // Runs forward, and with kTrain backward: gradients are pending until
-  // Commit. A second Run before Commit discards the pending ones.
+  // Runs forward, and with kTrain backward: gradients, and new values of
+  // buffers that the program changes, are pending until Commit. kTrain of a
+  // program without a loss, which must change buffers, is the forward pass. A second Run before Commit discards the pending ones.
   virtual absl::StatusOr<RunResult> Run(const RunSpec& spec) = 0;
   // What a Commit with these arguments would answer now, but for what only
   // goes wrong inside; changes nothing. Communicates nothing.
@@ -178,7 +179,7 @@ class Executor {
   // reason OUT_OF_STEP: the last run broke off before its last collective, and
   // the other ranks wait for this one there; nothing is communicated then.
   virtual absl::StatusOr<Agreement> Agree(Verdict verdict) = 0;
-  // Makes pending gradients the current ones (if there are any) and applies
+  // Makes pending gradients and buffers the current ones (if any) and applies
   // an optimizer (if one is given) to all parameters with a gradient. With
   // `clip_norm` the optimizer sees them scaled, so that their global norm is at
   // most that; the last Run must have told the norm: else FailedPrecondition.

@@ -232,8 +232,11 @@ absl::StatusOr<RunResult> GangTensors::RunProgram(const RunSpec& spec,
   RunResult result{.ran = CountRan(last_)};
   result.peak_bytes = MeasureTensorMemory().most - before;
   if (spec.mode == RunMode::kTrain) {
-    pending_ = Pending{std::exchange(last_.gradients, {}), spec.accumulate};
-    result.loss = FromTorch(last_.loss);
+    // Without a loss there are no new gradients, and the old ones stay.
+    pending_ = Pending{std::exchange(last_.gradients, {}),
+                       spec.accumulate || !last_.loss.defined(),
+                       std::exchange(last_.updates, {})};
+    if (last_.loss.defined()) result.loss = FromTorch(last_.loss);
   }
   return result;
 }
@@ -317,6 +320,7 @@ absl::Status GangTensors::Commit(
   MergePending();
   const std::optional<double> norm = std::exchange(norm_, std::nullopt);
   if (pending_.has_value()) {
+    UpdateBuffers(pending_->updates);
     gradients_ = std::exchange(pending_, std::nullopt)->gradients;
   }
   if (!optimizer.has_value()) return absl::OkStatus();
@@ -327,6 +331,13 @@ absl::Status GangTensors::Commit(
     clipped[fqn] = gradient.mul(scale);
   }
   return optimizers_.Apply(*optimizer, locals_, clipped);
+}
+
+void GangTensors::UpdateBuffers(const NamedTensors& updates) {
+  const at::AutoGradMode no_grad(false);
+  for (const auto& [fqn, update] : updates) {
+    parameters_.find(fqn)->second.local.copy_(update);
+  }
 }
 
 absl::Status GangTensors::Discard() {

@@ -48,6 +48,7 @@ class GangTensors {
   struct Pending {
     NamedTensors gradients;
     bool accumulate = false;
+    NamedTensors updates;  // of buffers
   };
 
   struct LoadedProgram {
@@ -68,6 +69,7 @@ class GangTensors {
   absl::Status AddNorm(Communicator& communicator, RunResult& result);
   // Adds what there is already to pending gradients that accumulate.
   void MergePending();
+  void UpdateBuffers(const NamedTensors& updates);
   // Whether there are gradients for the norm that clipping needs.
   absl::Status CheckNorm(std::optional<double> clip_norm) const;
   absl::StatusOr<HostTensor> TakeStaged(const std::string& key);

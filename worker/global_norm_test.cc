@@ -70,9 +70,7 @@ at::Tensor Values(at::IntArrayRef shape, at::ScalarType type = at::kDouble) {
       .to(type);
 }
 
-DTensorSpec On(std::vector<Placement> placements) {
-  return {std::move(placements), {}};
-}
+DTensorSpec On(Placements placements) { return {std::move(placements), {}}; }
 
 TEST(GlobalNormTest, CountsEveryElementOnceOnOneMeshDim) {
   const at::Tensor all =

@@ -51,6 +51,7 @@ absl::StatusOr<std::unique_ptr<PreparedProgram>> PreparedProgram::Create(
   keep(program.loss);
   for (const ParameterBinding& binding : program.parameters) {
     keep(binding.gradient);
+    keep(binding.update);
   }
   for (const InputBinding& binding : program.inputs) keep(binding.gradient);
   for (const Instruction& step : program.instructions) {
@@ -221,16 +222,19 @@ ProgramResult PreparedProgram::Collect(State& state) const {
   const auto value = [&](ValueId id) {
     return id < 0 ? at::Tensor() : state.values[id];
   };
-  for (const ValueId id : program_.outputs) {
-    at::Tensor output = value(id);
-    // An update changes parameters in place, and an output stays as it was.
+  // A commit changes parameters and buffers in place, and a result stays.
+  const auto apart = [&](ValueId id) {
+    at::Tensor tensor = value(id);
     for (const ParameterBinding& parameter : program_.parameters) {
       const at::Tensor& weight = state.values[parameter.value];
-      if (weight.defined() && output.is_alias_of(weight)) {
-        output = output.clone();
+      if (weight.defined() && tensor.is_alias_of(weight)) {
+        tensor = tensor.clone();
       }
     }
-    result.outputs.push_back(std::move(output));
+    return tensor;
+  };
+  for (const ValueId id : program_.outputs) {
+    result.outputs.push_back(apart(id));
   }
   result.loss = value(program_.loss);
   for (const InputBinding& binding : program_.inputs) {
@@ -239,6 +243,9 @@ ProgramResult PreparedProgram::Collect(State& state) const {
   for (const ParameterBinding& binding : program_.parameters) {
     const at::Tensor gradient = value(binding.gradient);
     if (gradient.defined()) result.gradients[binding.fqn] = gradient;
+    if (binding.update >= 0) {
+      result.updates[binding.fqn] = apart(binding.update);
+    }
   }
   return result;
 }
@@ -279,7 +286,8 @@ absl::StatusOr<ProgramResult> PreparedProgram::Run(
     RunMode mode, absl::Span<const at::Tensor> parameters,
     absl::Span<const at::Tensor> inputs, Communicator& communicator,
     RandomCounter random) const {
-  if (mode == RunMode::kTrain && program_.loss < 0) {
+  if (mode == RunMode::kTrain && program_.loss < 0 &&
+      !ChangesBuffers(program_)) {
     return MakeError(absl::StatusCode::kFailedPrecondition,
                      "training: expected a program with a loss, got: one "
                      "without",

@@ -26,6 +26,7 @@ struct ProgramResult {
   std::vector<at::Tensor> outputs;
   at::Tensor loss;
   NamedTensors gradients;                   // by FQN
+  NamedTensors updates;                     // of buffers, by FQN
   std::vector<at::Tensor> input_gradients;  // by input
   std::vector<CollectiveRecord> forward;
   std::vector<CollectiveRecord> backward;
@@ -47,7 +48,8 @@ class PreparedProgram {
 
   // `parameters` in the order of program().parameters, `inputs` (local parts)
   // in the order of program().inputs, masks drawn for `random`. kTrain needs a
-  // program with a loss: else FailedPrecondition. InvalidArgument, after all
+  // program with a loss, or one that changes buffers and then has a forward
+  // pass alone: else FailedPrecondition. InvalidArgument, after all
   // collectives have run: ids out of range. Throws what torch throws.
   absl::StatusOr<ProgramResult> Run(RunMode mode,
                                     absl::Span<const at::Tensor> parameters,

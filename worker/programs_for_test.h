@@ -28,6 +28,27 @@ inline std::vector<float> Floats(const HostTensor& tensor) {
 
 inline ProgramArgument Ref(ValueId id) { return {ValueRef{id}}; }
 
+// total f32[2] becomes total + x, and y is what it was; no loss.
+inline ShardedProgram RunningTotal() {
+  ShardedProgram program;
+  program.mesh = *DeviceMesh::Create({{"tp", 2}});
+  for (const char* name : {"x", "total", "sum", "y"}) {
+    program.values.push_back(
+        {name, {DType::kFloat32, {2}}, {{Replicate{}}, {}}});
+  }
+  program.segments = {
+      {.inputs = {0, 1},
+       .outputs = {2, 3},
+       .ops = {{"aten.alias.default", {Ref(1)}, {}, {3}, ""},
+               {"aten.add.Tensor", {Ref(1), Ref(0)}, {}, {2}, ""}}}};
+  program.parameters = {{"total", 1, -1, /*update=*/2}};
+  program.inputs = {{0, -1}};
+  program.outputs = {3};
+  program.instructions = {RunSegment{0}};
+  program.backward_begin = 1;
+  return program;
+}
+
 // y = x w1^T w2^T, loss = sum(y), on [tp=2]: w1 f32[3, 2] is cut S(0) into 2
 // rows and 1, w2 f32[2, 3] S(1); y is Partial and reduced.
 inline ShardedProgram TwoLinears() {

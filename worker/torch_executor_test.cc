@@ -137,6 +137,39 @@ TEST_F(TorchExecutorTest, ForwardAloneHasNoLossAndLeavesGradients) {
   EXPECT_THAT(Read(1, GradientKey{"net1.weight"}), ElementsAre(3, 30));
 }
 
+MaterializeSpec TotalOfZeros() {
+  return {
+      .parameters = {{.fqn = "total",
+                      .type = {DType::kFloat32, {2}},
+                      .spec = {{Replicate{}}, {}},
+                      .initializer = Initializer{Initializer::Kind::kZeros}}},
+      .src_data_rank = 0};
+}
+
+TEST_F(TorchExecutorTest, BuffersChangeWhenAStepIsAccepted) {
+  Materialize(TotalOfZeros(), testing::_);
+  Load(RunningTotal());
+  const auto total = [&] { return Read(1, ParameterKey{"total"}); };
+  const RunResult result = Run(RunMode::kTrain, F32({2}, {1, 10}));
+  EXPECT_FALSE(result.loss.has_value());
+  EXPECT_THAT(total(), ElementsAre(0, 0));
+  Commit(std::nullopt);
+  EXPECT_THAT(total(), ElementsAre(1, 10));
+  EXPECT_THAT(Read(1, OutputKey{0}), ElementsAre(0, 0));  // as it was
+  // Discarded, run without a number, or run anew: nothing is left of it.
+  Run(RunMode::kTrain, F32({2}, {5, 5}));
+  for (const auto& executor : executors_) {
+    ASSERT_THAT(executor->Discard(), IsOk());
+  }
+  Run(RunMode::kForward, F32({2}, {5, 5}));
+  Commit(std::nullopt);
+  EXPECT_THAT(total(), ElementsAre(1, 10));
+  Run(RunMode::kTrain, F32({2}, {5, 5}));
+  Run(RunMode::kTrain, F32({2}, {2, 3}));
+  Commit(std::nullopt);
+  EXPECT_THAT(total(), ElementsAre(3, 13));
+}
+
 // Twice the mask of each rank's rows.
 std::vector<float> MaskedOnes(uint64_t seed, uint64_t step, Extent rows) {
   std::vector<uint8_t> keep(4 * rows.size);

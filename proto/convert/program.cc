@@ -393,6 +393,9 @@ absl::Status Reader::ReadBindings(const FieldPath& field,
       return MissingField(element.Member("fqn"));
     }
     SP_RETURN_IF_ERROR(ReadBinding(message_.parameters(i), element, &binding));
+    if (!message_.parameters(i).has_update()) continue;
+    SP_ASSIGN_OR_RETURN(binding.update, Id(message_.parameters(i).update(),
+                                           element.Member("update")));
   }
   for (int i = 0; i < message_.inputs_size(); ++i) {
     SP_RETURN_IF_ERROR(ReadBinding(message_.inputs(i),

@@ -152,6 +152,7 @@ void BindingsToProto(const ShardedProgram& program,
     out->set_fqn(binding.fqn);
     out->set_value(binding.value);
     out->set_gradient(binding.gradient);
+    if (binding.update >= 0) out->set_update(binding.update);
   }
   for (const InputBinding& binding : program.inputs) {
     auto* out = message->add_inputs();

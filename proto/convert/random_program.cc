@@ -103,7 +103,7 @@ ShardedProgram RandomValues::AnyProgram() {
   }
   for (int i = Below(3); i > 0; --i) {
     program.parameters.push_back(
-        {Word(), Below(values), Below(values + 1) - 1});
+        {Word(), Below(values), Below(values + 1) - 1, Below(values + 1) - 1});
     program.inputs.push_back({Below(values), Below(values + 1) - 1});
   }
   program.outputs = Ids(0, values);

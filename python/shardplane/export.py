@@ -8,8 +8,9 @@ import torch
 from torch.utils import _pytree as pytree
 
 from shardplane import tensors
-from shardplane.errors import ShardplaneError, invalid, unimplemented
+from shardplane.errors import ShardplaneError, invalid
 from shardplane.graph_writer import GraphWriter, write_loss
+from shardplane.mutations import without_mutation
 from shardplane.v1 import types_pb2 as pb
 
 
@@ -163,7 +164,6 @@ def _export_program(tree, args, kwargs, call_signatures):
             reason="EXPORT_FAILED") from error
     finally:
         hook.remove()
-    _refuse_mutations(program.graph_signature)
     return program
 
 
@@ -196,30 +196,6 @@ def _complete_module_stacks(program):
             node.meta["nn_module_stack"] = {key: value}
 
 
-def _refuse_mutations(signature):
-    for name in signature.buffers_to_mutate.values():
-        raise unimplemented(
-            "a forward that changes a buffer",
-            f"buffer {name!r}; put its module into eval mode")
-    for name in signature.parameters_to_mutate.values():
-        raise unimplemented("a forward that changes a parameter",
-                            f"parameter {name!r}")
-    for name in signature.user_inputs_to_mutate.values():
-        raise unimplemented("a forward that changes its input",
-                            f"input {name!r}; let it change a copy")
-
-
-def _has_mutation(program):
-    for module in program.graph_module.modules():
-        for node in getattr(getattr(module, "graph", None), "nodes", ()):
-            schema = getattr(node.target, "_schema", None)
-            if (node.op == "call_function" and schema is not None and
-                    schema.is_mutable and
-                    node.target is not torch.ops.aten.detach_.default):
-                return True
-    return False
-
-
 def export_loss(loss, exported, targets):
     """A loss callable as a graph over the module's outputs, then targets,
     then the tensors it closes over: (Graph, those tensors).
@@ -245,8 +221,6 @@ def _capture(module, args, kwargs=None, keep=()):
     """An exported program without in-place operators."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program = torch.export.export(module, args, kwargs, strict=False,
-                                      preserve_module_call_signature=keep)
-        if _has_mutation(program):
-            program = program.run_decompositions({})
-    return program
+        return without_mutation(torch.export.export(
+            module, args, kwargs, strict=False,
+            preserve_module_call_signature=keep))

@@ -101,14 +101,16 @@ class DeployedModule:
     # ------------------------------------------------------------- calling
 
     def __call__(self, *args, **kwargs):
-        """Forward: the global outputs, in the module's own structure."""
+        """Forward: the global outputs, in the module's own structure.
+
+        Where the module changes its buffers (a batch norm in training mode),
+        it is a numbered step: all ranks change theirs, or none.
+        """
         call = self._programs.call(args, kwargs)
         answer = self._with_program(call, self._forward)
         self._last, self._ran = call, list(answer.collectives)
         self._peaks = answer.peak_run_bytes
-        outputs = [self._output(i, output)
-                   for i, output in enumerate(answer.outputs)]
-        return call.program.exported.rebuild(outputs)
+        return call.program.exported.rebuild(self._outputs(call, answer))
 
     def output_shards(self):
         """Of the last call: for each rank the list of its local outputs."""
@@ -283,10 +285,21 @@ class DeployedModule:
         return None
 
     def _forward(self, call, program):
+        if self._programs.changed_buffers(call.program):
+            return self._act(train=pb.StepRequest.Train(
+                program=program,
+                inputs=self._messages(call.inputs, "input")))
         return self._rpc.call("Forward", pb.ForwardRequest(
             deployment=self.name, program=program, request_id=request_id(),
             epoch=self._deployment.epoch,
             inputs=self._messages(call.inputs, "input")), _STEP_SECONDS)
+
+    def _outputs(self, call, answer):
+        if self._programs.changed_buffers(call.program):
+            return [self._download(pb.TensorRef(output=i))
+                    for i in range(call.program.exported.tensor_outputs)]
+        return [self._output(i, output)
+                for i, output in enumerate(answer.outputs)]
 
     def _output(self, index, output):
         if output.HasField("inline"):

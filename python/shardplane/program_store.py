@@ -18,6 +18,7 @@ class Program:
     loss: object          # kept: its key may hold an id
     loss_constants: list
     name: str = ""
+    changed_buffers: object = None  # FQNs; None: not known yet
 
 
 @dataclasses.dataclass
@@ -64,7 +65,17 @@ class ProgramStore:
                 parent=self._deployment.name, signature=program.signature,
                 request_id=request_id()), timeout=300)
             program.name = answer.name
+            program.changed_buffers = tuple(answer.changed_buffers)
         return program.name
+
+    def changed_buffers(self, program):
+        """FQNs of the buffers that each run changes; with any, a forward is
+        a step."""
+        if program.changed_buffers is None:
+            program.changed_buffers = tuple(self._rpc.call(
+                "GetProgram", pb.GetProgramRequest(
+                    name=self.name_of(program))).changed_buffers)
+        return program.changed_buffers
 
     def forget(self, program):
         """The coordinator has dropped it: the next call makes it anew."""

@@ -91,10 +91,3 @@ def test_strict_takes_no_op_without_a_row(cluster):
     error = refused(cluster, lambda y: torch.rot90(y, 1, (0, 1)), strict=True)
     assert "aten.rot90.default has no sharding rule" in str(error)
 
-
-def test_a_norm_in_training_mode_changes_its_buffers(cluster):
-    module = nn.Sequential(nn.Linear(IN, OUT), nn.BatchNorm1d(OUT))
-    with pytest.raises(sp.UnimplementedError, match="put its module into eval"):
-        cluster.parallelize_module(module, {"tp": 2}, {"0": ColwiseParallel()},
-                                   example_inputs=(rand(
-                                       ROWS, IN, dtype=torch.float32),))
