@@ -134,7 +134,7 @@ class Route {
 
 }  // namespace
 
-DTensorSpec SpecOf(std::vector<Placement> placements,
+DTensorSpec SpecOf(Placements placements,
                    const std::vector<std::vector<int>>& cuts_by_dim) {
   DTensorSpec spec{std::move(placements), {}};
   bool in_mesh_order = true;
@@ -165,7 +165,7 @@ DTensorSpec WithPlacement(const DTensorSpec& spec, int mesh_dim,
     std::erase(cuts[d], mesh_dim);
     if (d == dim) cuts[d].push_back(mesh_dim);
   }
-  std::vector<Placement> placements = spec.placements;
+  Placements placements = spec.placements;
   placements[mesh_dim] = placement;
   return SpecOf(std::move(placements), cuts);
 }

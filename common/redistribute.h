@@ -43,7 +43,7 @@ RedistributeStep Transpose(const RedistributeStep& step);
 
 // The spec with these cuts by tensor dim (mesh dims, first cut first), its
 // cut_order empty where that is the mesh's own. Equal layouts, equal specs.
-DTensorSpec SpecOf(std::vector<Placement> placements,
+DTensorSpec SpecOf(Placements placements,
                    const std::vector<std::vector<int>>& cuts_by_dim);
 DTensorSpec Canonical(const DTensorSpec& spec);
 

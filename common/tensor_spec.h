@@ -8,6 +8,7 @@
 #include <variant>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "common/device_mesh.h"
@@ -20,12 +21,13 @@ namespace shardplane {
 // in the mesh's order unless `cut_order` says otherwise: it lists the mesh
 // dims that cut, first cut first, and is empty when that is the mesh's order.
 // Text form: `[S(0), R]`; with an order of its own `[S(0)#2, S(0)#1]`.
+using Placements = absl::InlinedVector<Placement, 3>;  // by mesh dim
 struct DTensorSpec {
-  std::vector<Placement> placements;
+  Placements placements;
   std::vector<int> cut_order;
 
   static DTensorSpec Replicated(int mesh_ndim) {
-    return {std::vector<Placement>(mesh_ndim, Replicate{}), {}};
+    return {Placements(mesh_ndim, Replicate{}), {}};
   }
   friend bool operator==(const DTensorSpec&, const DTensorSpec&) = default;
   template <typename H>
