@@ -167,7 +167,8 @@ class Executor {
 
   // Runs forward, and with kTrain backward: gradients, and new values of
   // buffers that the program changes, are pending until Commit. kTrain of a
-  // program without a loss, which must change buffers, is the forward pass. A second Run before Commit discards the pending ones.
+  // program without a loss, which must change buffers, is the forward pass. A
+  // second Run before Commit discards what is pending.
   virtual absl::StatusOr<RunResult> Run(const RunSpec& spec) = 0;
   // What a Commit with these arguments would answer now, but for what only
   // goes wrong inside; changes nothing. Communicates nothing.
