@@ -440,3 +440,65 @@ def test_malformed_deployment(api, cluster, path, value, culprit):
         api.call("CreateDeployment", damaged(create_request(), path, value))
     assert culprit in str(raised.value) + str(raised.value.details)
     assert cluster.deployments() == []
+
+
+# A module that counts its calls, in a graph of its own.
+COUNTER = """{
+  "deployment": {
+    "module": {
+      "modules": [{"fqn": "", "type": "Counter", "graph": {"nodes": [
+        {"name": "x", "op": "OP_PLACEHOLDER"},
+        {"name": "calls", "op": "OP_GET_ATTR", "target": "calls"},
+        {"name": "more", "op": "OP_CALL_FUNCTION", "target": "aten.add.Tensor",
+         "args": [{"node": "calls"}, {"node": "x"}]},
+        {"name": "write", "op": "OP_CALL_FUNCTION",
+         "target": "aten.copy_.default",
+         "args": [{"node": "calls"}, {"node": "more"}]},
+        {"name": "y", "op": "OP_CALL_FUNCTION", "target": "aten.mul.Tensor",
+         "args": [{"node": "x"}, {"node": "calls"}]},
+        {"name": "output", "op": "OP_OUTPUT", "args": [{"node": "y"}]}]}}],
+      "parameters": [{"fqn": "calls", "buffer": true, "meta": true,
+        "initializer": {"zeros": {}},
+        "type": {"dtype": "DTYPE_FLOAT32", "shape": [1, 2]}}]
+    },
+    "mesh": {"dims": [{"name": "tp", "size": 2}]},
+    "srcDataRank": 0
+  },
+  "signature": {
+    "inputs": [{"type": {"dtype": "DTYPE_FLOAT32", "shape": [1, 2]},
+                "name": "x"}]
+  }
+}"""
+
+
+def test_forward_that_changes_buffers_takes_a_number(api):
+    request = json_format.Parse(COUNTER, pb.CreateDeploymentRequest())
+    request.request_id = new_id()
+    deployment = api.call("CreateDeployment", request)
+    deployment = api.materialize(deployment)
+    program = api.call("GetProgram",
+                       pb.GetProgramRequest(name=deployment.programs[0]))
+    assert list(program.changed_buffers) == ["calls"]
+    with pytest.raises(sp.FailedPreconditionError,
+                       match="which changes buffers") as raised:
+        api.forward(deployment)
+    assert raised.value.details["reason"] == "PROGRAM_CHANGES_BUFFERS"
+
+    def step(number, **train):
+        return api.call("Step", pb.StepRequest(
+            deployment=deployment.name, step=number, request_id=new_id(),
+            train=pb.StepRequest.Train(program=deployment.programs[0],
+                                       inputs=[INPUT], **train)))
+
+    with pytest.raises(sp.InvalidArgumentError, match="train.optimizer"):
+        step(1, optimizer=pb.Optimizer(sgd=pb.SgdOptions(lr=0.25)))
+    first = step(1)
+    assert not first.HasField("loss")
+    assert step(1) == first  # answered, not repeated
+    assert step(2).number == 2
+    data = api.rpc.download(
+        pb.DownloadTensorRequest(
+            deployment=deployment.name,
+            tensor=pb.TensorRef(parameter="calls")),
+        lambda stream: b"".join(part.chunk.data for part in stream))
+    assert struct.unpack("<2f", data) == (6, 8)
