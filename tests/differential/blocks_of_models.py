@@ -63,11 +63,18 @@ class Gated(Block):
         return self.down(F.silu(gate) * up)
 
 
-def rotate(x):
+ROTARY = [*FLAGS, "complex"]
+
+
+def rotate(x, form):
     """Rotary positions on [batch, head, sequence, even head dim]."""
     length, half = x.shape[-2], x.shape[-1] // 2
     speed = 0.5 ** torch.arange(half, dtype=x.dtype)
     angle = torch.arange(length, dtype=x.dtype)[:, None] * speed
+    if form == "complex":
+        pairs = torch.view_as_complex(x.reshape(*x.shape[:-1], half, 2))
+        turned = pairs * torch.polar(torch.ones_like(angle), angle)
+        return torch.view_as_real(turned).flatten(3)
     left, right = x.chunk(2, -1)
     return torch.cat([left * angle.cos() - right * angle.sin(),
                       right * angle.cos() + left * angle.sin()], -1)
@@ -81,7 +88,7 @@ class Attention(Block):
         "head_dim": [2, 1, 3, 4],
         "form": ["plain", "causal", "mask", "float_mask", "by_hand",
                  "einsum"],
-        "projections": ["three", "fused"], "bias": FLAGS, "rotary": FLAGS}
+        "projections": ["three", "fused"], "bias": FLAGS, "rotary": ROTARY}
 
     def build(self, width):
         heads, kv_heads = self.heads
@@ -106,7 +113,7 @@ class Attention(Block):
         q, k, v = (t.view(b, s, -1, self.head_dim).transpose(1, 2)
                    for t in self.project(x))
         if self.rotary and self.head_dim % 2 == 0:
-            q, k = rotate(q), rotate(k)
+            q, k = rotate(q, self.rotary), rotate(k, self.rotary)
         y = self.attend(q, k, v)
         return self.o(y.transpose(1, 2).reshape(b, s, -1))
 
@@ -164,6 +171,50 @@ class Norm(Block):
 
     def forward(self, x):
         return self.norm(x)
+
+
+class RunningMean(nn.Module):
+    """Adds an average of what it has seen, and counts its calls."""
+
+    def __init__(self, width, momentum):
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x):
+        self.calls += 1
+        now = x.detach().mean((0, 1))
+        self.mean.mul_(1 - self.momentum).add_(now, alpha=self.momentum)
+        return x + self.mean / self.calls
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Over batch and sequence; of one row there is nothing to normalise."""
+
+    def forward(self, x):
+        rows = x.shape[0] * x.shape[1]
+        return x if rows == 1 else super().forward(x.mT).mT
+
+
+@block
+class Running(Block):
+    """Buffers that the forward pass changes."""
+
+    CHOICES = {"kind": ["average", "batch_norm"], "momentum": [0.5, 0.1],
+               "calls": [1, 2]}
+
+    def build(self, width):
+        self.lin = nn.Linear(width, width)
+        self.norm = (RunningMean(width, self.momentum)
+                     if self.kind == "average" else
+                     BatchNorm(width, eps=0.1, momentum=self.momentum))
+
+    def forward(self, x):
+        x = self.lin(x)
+        for _ in range(self.calls):
+            x = self.norm(x)
+        return x
 
 
 @block

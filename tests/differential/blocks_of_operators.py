@@ -6,7 +6,8 @@ from torch.nn import functional as F
 
 from tests.differential.block import FLAGS, Block, block
 from tests.differential.blocks_of_models import (
-    Attention, Chain, Gated, Norm, Residual)
+    ROTARY, Attention, Chain, Gated, Norm, Residual)
+
 
 @block
 class Split(Block):
@@ -342,7 +343,7 @@ class Layer(Block):
                "norm_first": [True, False], "gated": FLAGS,
                "heads": [[2, 2], [4, 2], [4, 4], [3, 3], [8, 1]],
                "head_dim": [2, 1, 3], "form": ["causal", "mask", "by_hand"],
-               "rotary": FLAGS, "hidden": [8, 13, 3]}
+               "rotary": ROTARY, "hidden": [8, 13, 3]}
 
     def build(self, width):
         self.norm1 = Norm(self.sizes, kind=self.norm).norm

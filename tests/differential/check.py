@@ -3,6 +3,7 @@
 import re
 import traceback
 import warnings
+from copy import deepcopy
 
 import torch
 
@@ -63,7 +64,9 @@ class Check:
         self.reference = case.module()
         self.cuts = expected_cuts(self.reference, case.mesh, case.plan)
         x, targets = case.input(), case.targets()
-        trains = case.loss_of(self.reference(x), targets).requires_grad
+        # On a copy: a forward may change buffers.
+        trains = case.loss_of(deepcopy(self.reference)(x),
+                              targets).requires_grad
         self.stage = "compiling"
         loss = {"loss": case.loss_function(),
                 "example_targets": targets} if trains else {}
