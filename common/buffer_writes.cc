@@ -1,6 +1,7 @@
 #include "common/buffer_writes.h"
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <variant>
@@ -27,23 +28,20 @@ OpCall Plain(const ValueCall& call) {
   return {call.target, call.args, call.kwargs, {}, {}};
 }
 
-bool IsTrue(const Argument* argument) {
-  const auto* value =
-      argument == nullptr ? nullptr : std::get_if<bool>(&argument->value);
-  return value != nullptr && *value;
-}
-
-bool Gives(const Argument* argument) {
-  return argument != nullptr &&
-         std::holds_alternative<NodeRef>(argument->value);
+// The value that an argument is; -1: it is none.
+ValueId ValueOf(const Argument* argument) {
+  const auto* ref =
+      argument == nullptr ? nullptr : std::get_if<NodeRef>(&argument->value);
+  ValueId id = -1;
+  return ref != nullptr && absl::SimpleAtoi(ref->name, &id) ? id : -1;
 }
 
 // Whether it takes the batch's statistics and keeps running ones.
 bool KeepsStatistics(const ValueCall& call) {
   if (call.target != "aten.batch_norm.default") return false;
   const OpCall plain = Plain(call);
-  return IsTrue(FindArgument(plain, kTraining, "training")) &&
-         Gives(FindArgument(plain, kRunningMean, "running_mean"));
+  return BoolArgument(plain, kTraining, "training") &&
+         ValueOf(FindArgument(plain, kRunningMean, "running_mean")) >= 0;
 }
 
 }  // namespace
@@ -60,11 +58,8 @@ Flow BufferWrites::Newest(Flow flow) const {
 }
 
 Argument BufferWrites::Newest(const Argument& argument) const {
-  if (const auto* ref = std::get_if<NodeRef>(&argument.value)) {
-    ValueId id = -1;
-    if (!absl::SimpleAtoi(ref->name, &id)) return argument;
-    const auto it = newest_.find(id);
-    return it == newest_.end() ? argument : RefTo(it->second);
+  if (const auto it = newest_.find(ValueOf(&argument)); it != newest_.end()) {
+    return RefTo(it->second);
   }
   if (const auto* list = std::get_if<ArgumentList>(&argument.value)) {
     ArgumentList items;
@@ -94,13 +89,9 @@ absl::StatusOr<std::vector<ValueId>> BufferWrites::Emit(ValueCall call) {
 }
 
 absl::StatusOr<ValueId> BufferWrites::BufferOf(const ValueCall& call,
-                                               const Argument& argument) const {
-  ValueId id = -1;
-  const auto* ref = std::get_if<NodeRef>(&argument.value);
-  if (ref != nullptr && absl::SimpleAtoi(ref->name, &id) &&
-      newest_.contains(id)) {
-    return id;
-  }
+                                               const Argument* argument) const {
+  const ValueId id = ValueOf(argument);
+  if (newest_.contains(id)) return id;
   return MakeError(
       absl::StatusCode::kInvalidArgument,
       absl::StrCat(call.fqn.empty() ? "the root module" : call.fqn, ": ",
@@ -130,9 +121,9 @@ absl::Status BufferWrites::Write(ValueId stored, const ValueCall& like,
 }
 
 absl::StatusOr<std::vector<ValueId>> BufferWrites::Copy(const ValueCall& call) {
-  const size_t count = call.args.size();
-  SP_ASSIGN_OR_RETURN(const ValueId stored,
-                      BufferOf(call, count > 0 ? call.args[0] : Argument{}));
+  SP_ASSIGN_OR_RETURN(
+      const ValueId stored,
+      BufferOf(call, call.args.empty() ? nullptr : &call.args[0]));
   const ValueCall now = Newest(call);
   SP_ASSIGN_OR_RETURN(const std::vector<ValueId> tensors, ValuesOf(now));
   if (tensors.size() != 2) {
@@ -149,9 +140,7 @@ absl::Status BufferWrites::Blend(const ValueCall& call, int index, ValueId now,
   const OpCall plain = Plain(call);
   const Argument* running = FindArgument(
       plain, index, index == kRunningMean ? "running_mean" : "running_var");
-  SP_ASSIGN_OR_RETURN(
-      const ValueId stored,
-      BufferOf(call, running == nullptr ? Argument{} : *running));
+  SP_ASSIGN_OR_RETURN(const ValueId stored, BufferOf(call, running));
   SP_ASSIGN_OR_RETURN(const std::vector<ValueId> old,
                       EmitAs(call, "aten.mul.Tensor",
                              {RefTo(newest_[stored]), Argument{1 - momentum}}));
@@ -184,10 +173,9 @@ absl::Status BufferWrites::UpdateStatistics(const ValueCall& call) {
                       call.fqn,
                       call.name}));
   const OpCall plain = Plain(call);
-  const Argument* given = FindArgument(plain, kMomentum, "momentum");
-  const auto* momentum =
-      given == nullptr ? nullptr : std::get_if<double>(&given->value);
-  if (momentum == nullptr) {
+  const std::optional<double> momentum =
+      DoubleArgument(plain, kMomentum, "momentum");
+  if (!momentum.has_value()) {
     return absl::InvalidArgumentError("batch_norm expects a momentum");
   }
   SP_RETURN_IF_ERROR(Blend(call, kRunningMean, now[1], *momentum));

@@ -35,7 +35,7 @@ class BufferWrites {
   Argument Newest(const Argument& argument) const;
   ValueCall Newest(ValueCall call) const;
   absl::StatusOr<ValueId> BufferOf(const ValueCall& call,
-                                   const Argument& argument) const;
+                                   const Argument* argument) const;
   absl::StatusOr<std::vector<ValueId>> Copy(const ValueCall& call);
   absl::Status UpdateStatistics(const ValueCall& call);
   // running * (1 - momentum) + now * momentum

@@ -20,8 +20,8 @@ _KEYS = ("type", "children", "graph", "parameters", "training", "dtype",
 _PARAMETER_KEYS = ("shape", "dtype", "requires_grad", "buffer", "alias_of",
                    "init")
 # Of parameters with a gradient, where nobody says it.
-_FLOATING = ("float32", "float64", "float16", "bfloat16", "complex64",
-             "complex128")
+_DIFFERENTIABLE = ("float32", "float64", "float16", "bfloat16", "complex64",
+                   "complex128")
 
 
 def expand(source):
@@ -126,7 +126,7 @@ def _parameter(value, place, fqn, dtype):
         fqn=fqn, buffer=buffer, meta=True,
         alias_of=text(value.get("alias_of", ""), member(place, "alias_of")),
         requires_grad=flag(value, "requires_grad", place,
-                           not buffer and dtype in _FLOATING))
+                           not buffer and dtype in _DIFFERENTIABLE))
     if "shape" in value:
         message.type.dtype = DTYPES[dtype]
         message.type.shape.extend(shape(value, "shape", place))

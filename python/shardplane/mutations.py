@@ -4,6 +4,7 @@ What is left in place is `aten.copy_` onto a buffer: the buffer's new value,
 which reads that come later see (common/buffer_writes.h).
 """
 
+import collections
 import operator
 
 import torch
@@ -48,6 +49,11 @@ def _mutates(node):
             schema.is_mutable and node.target not in _HARMLESS)
 
 
+def _has_mutation(module):
+    return any(map(_mutates,
+                   getattr(getattr(module, "graph", None), "nodes", ())))
+
+
 def _functional(target):
     """aten.add_.Tensor -> aten.add.Tensor; None: there is none."""
     name, overload = target._schema.name, target._overloadname
@@ -71,20 +77,18 @@ class _Rewriter:
         self._names = {**signature.inputs_to_parameters,
                        **signature.inputs_to_buffers}
         self._order = {n: i for i, n in enumerate(self._graph.nodes)}
+        self._sharing = collections.defaultdict(list)  # by storage
+        for node in self._graph.nodes:
+            self._sharing[_storage(node)].append(node)
 
     def has_mutation(self):
         """Here or in the body of a higher-order operator."""
-        return any(_mutates(node)
-                   for module in self._program.graph_module.modules()
-                   for node in getattr(getattr(module, "graph", None),
-                                       "nodes", ()))
+        return any(map(_has_mutation, self._program.graph_module.modules()))
 
     def is_simple(self):
         """Every write is to a whole tensor that has no other view."""
-        bodies = [m for m in self._program.graph_module.modules()
-                  if m is not self._program.graph_module and
-                  any(_mutates(n) for n in getattr(
-                      getattr(m, "graph", None), "nodes", ()))]
+        own = self._program.graph_module
+        bodies = any(_has_mutation(m) for m in own.modules() if m is not own)
         return not bodies and all(
             self._is_simple(n) for n in self._graph.nodes if _mutates(n))
 
@@ -99,10 +103,10 @@ class _Rewriter:
         self._refuse(whole)
         # Views that were made before and are used after would not change.
         return not any(
-            _storage(other) == storage and self._whole(other) is not whole and
+            self._whole(other) is not whole and
             self._order[other] < self._order[node] and
             any(self._order[user] > self._order[node] for user in other.users)
-            for other in self._graph.nodes)
+            for other in self._sharing[storage])
 
     def _whole(self, node):
         """The placeholder or operator that a node is all of; None: a view."""

@@ -81,8 +81,10 @@ def batch_norm(**options):
 
 NORMS = {"batch_norm": batch_norm,
          "momentum": lambda: batch_norm(momentum=0.5, eps=1e-3),
+         "last_batch": lambda: batch_norm(momentum=1),  # an int
          "not_affine": lambda: batch_norm(affine=False),
          "average": Average, "cache": Cache}
+BATCH_NORMS = ("batch_norm", "momentum", "last_batch", "not_affine")
 
 
 def batches(count):
@@ -118,7 +120,7 @@ def test_steps_change_them_as_pytorch_does(cluster, norm, ranks):
             check_gradients(m, twin)
             check_parameters(m, twin, "after a step")  # buffers, too
         check_shards(m, twin, CUTS)
-        if norm in ("batch_norm", "momentum", "not_affine"):
+        if norm in BATCH_NORMS:
             # Channels are cut as the columns are: statistics by rank, and a
             # gather of them for buffers that each rank has whole; backward
             # one of each gradient of the norm's own parameters.
@@ -138,7 +140,7 @@ def test_a_forward_that_changes_buffers_is_a_step(cluster, norm):
         twin.eval()
         module.eval()
         x, _ = batches(1)[0]
-        if norm in ("batch_norm", "momentum", "not_affine"):
+        if norm in BATCH_NORMS:
             assert_close(m(x), twin(x), "in eval mode")
             assert m.last_step == 3
 
