@@ -43,6 +43,7 @@ struct Sizes {
   size_t assignments = 0;
   size_t instructions = 0;
   size_t cut_parameters = 0;
+  size_t distinct_calls = 0;
 };
 
 // What CreateDeployment does with a request before a worker hears of it.
@@ -68,7 +69,7 @@ absl::StatusOr<Sizes> PlanOnce(const v1::CreateDeploymentRequest& request,
       BuildReport(spec.module, spec.mesh, plan, spec.src_data_rank, &compiled);
   times->Mark("report");
   Sizes sizes{spec.module.modules().size(), plan.assignments.size(),
-              compiled.program.instructions.size(), 0};
+              compiled.program.instructions.size(), 0, compiled.distinct_calls};
   for (const DTensorSpec& parameter : plan.parameter_specs) {
     sizes.cut_parameters += IsFullyReplicated(parameter) ? 0 : 1;
   }
@@ -88,9 +89,9 @@ double PeakMegabytes() {
 void Print(const std::vector<Times>& rounds, const Sizes& sizes) {
   std::printf(
       "{\"modules\": %zu, \"assignments\": %zu, \"instructions\": %zu, "
-      "\"cut_parameters\": %zu",
+      "\"cut_parameters\": %zu, \"distinct_calls\": %zu",
       sizes.modules, sizes.assignments, sizes.instructions,
-      sizes.cut_parameters);
+      sizes.cut_parameters, sizes.distinct_calls);
   for (size_t part = 0; part < rounds[0].parts.size(); ++part) {
     std::printf(", \"%s\": [", rounds[0].parts[part].first);
     for (size_t i = 0; i < rounds.size(); ++i) {

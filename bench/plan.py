@@ -99,7 +99,8 @@ def report(case, name, figures, compared):
     figures.add("peak_memory", "MB", [result["peak_mb"]], case=name)
     print(f"{name}: {case.text}: {result['modules']} modules, "
           f"{result['assignments']} assignments, {result['cut_parameters']} "
-          f"parameters cut, {result['instructions']} instructions; a request "
+          f"parameters cut, {result['instructions']} instructions, "
+          f"{result['distinct_calls']} calls of operators decided; a request "
           f"of {size / 1e6:.1f} MB made in {exported:.1f} s; "
           f"{result['peak_mb']:.0f} MB at the most", flush=True)
     return row + [spread(quartiles(theirs))]

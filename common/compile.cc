@@ -31,7 +31,8 @@ class Compiler {
         builder_(mesh),
         emitter_(&builder_, options, &compiled_),
         writes_(&emitter_),
-        layouts_(module, plan, &builder_, &compiled_.diagnostics) {}
+        layouts_(module, plan, &builder_, &compiled_.diagnostics),
+        parameters_(module.parameters().size(), -1) {}
 
   absl::StatusOr<CompiledProgram> Run() {
     std::vector<Flow> args;
@@ -58,6 +59,7 @@ class Compiler {
       SP_RETURN_IF_ERROR(builder_.Backward(loss));
     }
     compiled_.program = builder_.Finish(std::move(outputs));
+    compiled_.distinct_calls = emitter_.distinct_calls();
     return std::move(compiled_);
   }
 
@@ -140,6 +142,7 @@ class Compiler {
                                 const std::string& fqn, std::vector<Flow> args,
                                 KeywordFlows kwargs) {
     Env env;
+    env.reserve(graph.graph->nodes.size());
     size_t next = 0;
     for (const Node& node : graph.graph->nodes) {
       switch (node.op) {
@@ -212,18 +215,17 @@ class Compiler {
     const auto index_of = [this](const Parameter& p) {
       return &p - module_.parameters().data();
     };
-    auto [it, is_new] = parameters_.try_emplace(canonical.fqn, -1);
-    if (is_new) {
-      it->second =
+    ValueId& stored = parameters_[index_of(canonical)];
+    if (stored < 0) {
+      stored =
           builder_.AddParameter(canonical.fqn, canonical.type,
                                 plan_.parameter_specs[index_of(canonical)],
                                 canonical.requires_grad && !canonical.buffer);
     }
     SP_ASSIGN_OR_RETURN(
         const ValueId id,
-        builder_.Demand(it->second, plan_.wanted_specs[index_of(*parameter)],
-                        {}));
-    if (canonical.buffer && id == it->second) writes_.AddBuffer(id);
+        builder_.Demand(stored, plan_.wanted_specs[index_of(*parameter)], {}));
+    if (canonical.buffer && id == stored) writes_.AddBuffer(id);
     return Flow{id};
   }
 
@@ -328,7 +330,7 @@ class Compiler {
   OpEmitter emitter_;
   BufferWrites writes_;
   StyleLayouts layouts_;
-  absl::flat_hash_map<std::string, ValueId> parameters_;
+  std::vector<ValueId> parameters_;  // by index, as stored; -1: not yet used
 };
 
 }  // namespace

@@ -2,6 +2,7 @@
 #ifndef SHARDPLANE_COMMON_COMPILE_H_
 #define SHARDPLANE_COMMON_COMPILE_H_
 
+#include <cstddef>
 #include <optional>
 #include <string>
 #include <variant>
@@ -45,6 +46,9 @@ struct CompiledProgram {
   std::vector<Diagnostic> diagnostics;
   // Backward's are counted also where there is no loss.
   FlopCount flops;
+  // Calls of operators that no earlier one was like: however often a block is
+  // repeated, its calls count once.
+  size_t distinct_calls = 0;
 };
 
 // `module` carries the graphs of this signature; `plan` was resolved against a

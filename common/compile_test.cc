@@ -1,6 +1,8 @@
 #include "common/compile.h"
 
 #include <string>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -76,6 +78,42 @@ TEST(CompileTest, GradientOfAGatheredInputInProgramsOfAnySize) {
     EXPECT_EQ(Count(Steps(compiled), "reduce_scatter"), 1) << length;
     EXPECT_GE(compiled->program.inputs[0].gradient, 0) << length;
   }
+}
+
+// A Sequential of `count` MLPs, net1: 10 -> 16 and net2: 16 -> 10.
+GraphModule Stacked(int count) {
+  std::vector<ModuleNode> modules = {Mod("", "Sequential")};
+  std::vector<Parameter> parameters;
+  for (int i = 0; i < count; ++i) {
+    const std::string mlp = absl::StrCat(i);
+    modules.push_back(Mod(mlp, "Sequential"));
+    for (const auto& [name, in, out] :
+         {std::tuple{"net1", 10, 16}, std::tuple{"net2", 16, 10}}) {
+      const std::string fqn = JoinFqn(mlp, name);
+      modules.push_back(Mod(fqn, "Linear"));
+      parameters.push_back(Param(JoinFqn(fqn, "weight"), {out, in}));
+      parameters.push_back(Param(JoinFqn(fqn, "bias"), {out}));
+    }
+  }
+  return *GraphModule::Create(std::move(modules), std::move(parameters));
+}
+
+// However often a block is there, its calls are decided once.
+TEST(CompileTest, RepeatedBlocksAreCompiledOnce) {
+  const auto compile = [](int count) {
+    return Compile({Stacked(count),
+                    {Entry("*.net1", Colwise()), Entry("*.net2", Rowwise())}});
+  };
+  const auto few = compile(3);
+  const auto many = compile(40);
+  ASSERT_TRUE(few.ok()) << few.status();
+  ASSERT_TRUE(many.ok()) << many.status();
+  // All-reduces: a block's sum, and the gradient of what it takes but x.
+  EXPECT_EQ(Count(Steps(few), "= all_reduce"), 3 + 2);
+  EXPECT_EQ(Count(Steps(many), "= all_reduce"), 40 + 39);
+  // net1, net2 and the loss; net1 of x, which asks for no gradient.
+  EXPECT_EQ(few->distinct_calls, 4);
+  EXPECT_EQ(many->distinct_calls, 4);
 }
 
 // What was gathered along a dim is scattered along that one, and so its

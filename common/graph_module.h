@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/container/btree_map.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -134,8 +135,8 @@ class GraphModule {
   std::vector<Parameter> parameters_;
   std::vector<std::vector<std::pair<std::string, int>>> children_;
   std::vector<std::vector<int>> parameters_of_;
-  absl::btree_map<std::string, int> module_index_;
-  absl::btree_map<std::string, int> parameter_index_;
+  absl::flat_hash_map<std::string, int> module_index_;
+  absl::flat_hash_map<std::string, int> parameter_index_;
 };
 
 // "layers.0" + "net1" -> "layers.0.net1"; "" + "net1" -> "net1".

@@ -339,29 +339,27 @@ absl::StatusOr<std::vector<ValueId>> OpEmitter::Emit(const ValueCall& call) {
 }
 
 absl::StatusOr<std::vector<ValueId>> OpEmitter::EmitOne(const ValueCall& call) {
-  OpCall op_call{call.target, call.args, call.kwargs, {}, call.results};
   SP_ASSIGN_OR_RETURN(const std::vector<ValueId> tensors, ValuesOf(call));
   std::vector<OperandState> states;
   for (const ValueId id : tensors) {
     builder_->Settle(id);
-    op_call.operands.push_back(builder_->value(id).type);
     states.push_back({builder_->value(id).type, builder_->value(id).spec,
                       builder_->requires_grad(id), builder_->is_parameter(id)});
   }
-  absl::StatusOr<OpInstance> op = MakeOpInstance(op_call);
-  if (!op.ok()) return InContext(op.status(), call);
-  if (!op->has_row) {
+  const absl::StatusOr<const OpDecision*> decided = decisions_.Of(call, states);
+  if (!decided.ok()) return InContext(decided.status(), call);
+  const auto& [op, sharding] = **decided;
+  if (!op.has_row) {
     if (absl::Status status = WarnReplicated(call, states); !status.ok()) {
       return InContext(status, call);
     }
   }
-  const OpSharding sharding = ChooseSharding(*op, states, builder_->mesh());
-  if (op->lowering == Lowering::kResize) {
-    NoteGatheredView(call, *op, sharding, states[0]);
+  if (op.lowering == Lowering::kResize) {
+    NoteGatheredView(call, op, sharding, states[0]);
   }
-  CountFlops(*op, sharding, tensors);
+  CountFlops(op, sharding, tensors);
   absl::StatusOr<std::vector<ValueId>> ids =
-      EmitChosen(call, *op, sharding, tensors);
+      EmitChosen(call, op, sharding, tensors);
   if (!ids.ok()) return InContext(ids.status(), call);
   return ids;
 }

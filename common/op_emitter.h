@@ -7,25 +7,13 @@
 #include <string>
 #include <vector>
 
-#include "absl/container/btree_map.h"
 #include "absl/status/statusor.h"
 #include "common/compile.h"
 #include "common/graph_module.h"
-#include "common/op_sharding.h"
+#include "common/op_decisions.h"
 #include "common/program_builder.h"
 
 namespace shardplane {
-
-// A call whose tensors are program values. In `args` and `kwargs` a NodeRef's
-// name is the decimal id of a value.
-struct ValueCall {
-  std::string target;
-  std::vector<Argument> args;
-  absl::btree_map<std::string, Argument> kwargs;
-  std::vector<TensorType> results;  // as recorded; may be empty
-  std::string fqn;                  // of the module
-  std::string name;                 // of the node
-};
 
 Argument RefTo(ValueId id);
 
@@ -33,12 +21,17 @@ class OpEmitter {
  public:
   OpEmitter(ProgramBuilder* builder, const CompileOptions& options,
             CompiledProgram* compiled)
-      : builder_(builder), options_(options), compiled_(compiled) {}
+      : builder_(builder),
+        options_(options),
+        compiled_(compiled),
+        decisions_(builder->mesh()) {}
 
   // One value per result. Errors name the FQN and the op.
   absl::StatusOr<std::vector<ValueId>> Emit(const ValueCall& call);
 
   ProgramBuilder& builder() { return *builder_; }
+  // How many calls no earlier one was like.
+  size_t distinct_calls() const { return decisions_.size(); }
 
  private:
   absl::StatusOr<std::vector<ValueId>> EmitOne(const ValueCall& call);
@@ -68,6 +61,7 @@ class OpEmitter {
   ProgramBuilder* builder_;
   CompileOptions options_;
   CompiledProgram* compiled_;
+  OpDecisions decisions_;
   std::map<std::string, int> dropouts_;  // by FQN, how many were emitted
 };
 

@@ -192,6 +192,34 @@ INSTANTIATE_TEST_SUITE_P(
     Name);
 
 INSTANTIATE_TEST_SUITE_P(
+    Indices, OpRows,
+    testing::Values(RowCase{"that_are_cut_pick_rows",
+                            "aten.index.Tensor",
+                            {{{6, 8}, R}, {{4}, S0}},
+                            {T(), {ArgumentList{T()}}},
+                            {},
+                            {R, S0},
+                            {S0},
+                            {{4, 8}}},
+                    RowCase{"that_are_cut_are_gathered_to_write",
+                            "aten.index_put.default",
+                            {{{6, 8}, R}, {{4}, S0}, {{4, 8}, S0}},
+                            {T(), {ArgumentList{T()}}, T()},
+                            {},
+                            {R, R, R},
+                            {R},
+                            {{6, 8}}},
+                    RowCase{"write_columns_where_they_are",
+                            "aten.index_put.default",
+                            {{{6, 8}, S1}, {{4}, R}, {{4, 8}, S1}},
+                            {T(), {ArgumentList{T()}}, T()},
+                            {},
+                            {S1, R, S1},
+                            {S1},
+                            {{6, 8}}}),
+    Name);
+
+INSTANTIATE_TEST_SUITE_P(
     Indexing, OpRows,
     testing::Values(
         RowCase{"cat_beside_the_cut",

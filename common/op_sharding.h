@@ -17,6 +17,7 @@ struct OperandState {
   DTensorSpec spec;
   bool requires_grad = false;
   bool parameter = false;  // cut by the plan, so that it stays cut
+  friend bool operator==(const OperandState&, const OperandState&) = default;
 };
 
 struct OperandNeed {

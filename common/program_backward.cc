@@ -28,13 +28,13 @@ void ProgramBuilder::AddGradient(ValueId id, ValueId gradient) {
 }
 
 ValueId ProgramBuilder::TakeGradient(ValueId id) {
-  const auto it = gradients_.find(id);
-  if (it == gradients_.end()) return -1;
-  std::vector<ValueId>& parts = it->second;
+  Gradients& parts = gradients_[id];
+  if (parts.empty()) return -1;
   if (parts.size() > 1) {
-    const Value first = value(parts[0]);
+    const Value& first = value(parts[0]);
     const ValueId sum = NewValue(first.name, first.type, first.spec, false);
-    program_.instructions.push_back(Accumulate{parts, sum});
+    program_.instructions.push_back(
+        Accumulate{{parts.begin(), parts.end()}, sum});
     parts = {sum};
   }
   return parts[0];
@@ -48,7 +48,7 @@ ValueId ProgramBuilder::MoveBack(ValueId gradient, RedistributeKind kind,
   if (const auto it = moved_back_.find(key); it != moved_back_.end()) {
     return it->second;
   }
-  const Value source = value(gradient);
+  const Value& source = value(gradient);
   const Placement after =
       to_dim >= 0 ? Placement(Shard{to_dim}) : Placement(Replicate{});
   const ValueId out =
@@ -75,7 +75,7 @@ void ProgramBuilder::Back(const SegmentEntry& entry) {
   }
   if (differentiable_outputs.empty() || differentiable_inputs.empty()) return;
   for (const ValueId id : differentiable_inputs) {
-    const Value source = value(id);
+    const Value& source = value(id);
     const ValueId gradient = NewValue(absl::StrCat("gradient of ", source.name),
                                       source.type, GradientSpec(id), false);
     back.input_gradients.push_back(gradient);
@@ -218,6 +218,7 @@ absl::Status ProgramBuilder::Backward(ValueId loss) {
   const ValueId ones = NewValue("gradient of the loss", value_of_loss.type,
                                 GradientSpec(loss), false);
   program_.instructions.push_back(Ones{ones});
+  gradients_.resize(program_.values.size());
   AddGradient(loss, ones);
   for (auto entry = tape_.rbegin(); entry != tape_.rend(); ++entry) {
     std::visit([this](const auto& e) { Back(e); }, *entry);

@@ -6,7 +6,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "common/errors.h"
 #include "common/op_values.h"
@@ -14,15 +13,16 @@
 namespace shardplane {
 namespace {
 
-// Distinct values that ops use and do not make, in order of first use.
-std::vector<ValueId> InputsOf(const std::vector<Op>& ops) {
-  absl::flat_hash_set<ValueId> known;
+// Distinct values that ops use and do not make, in order of first use. `marks`,
+// by value, gets `mark` for each that is known, and had it nowhere before.
+std::vector<ValueId> InputsOf(const std::vector<Op>& ops, int mark,
+                              std::vector<int>* marks) {
   std::vector<ValueId> inputs;
   for (const Op& op : ops) {
     for (const ValueId id : ValuesReadBy(op)) {
-      if (known.insert(id).second) inputs.push_back(id);
+      if (std::exchange((*marks)[id], mark) != mark) inputs.push_back(id);
     }
-    known.insert(op.results.begin(), op.results.end());
+    for (const ValueId id : op.results) (*marks)[id] = mark;
   }
   return inputs;
 }
@@ -46,7 +46,8 @@ ProgramBuilder::ProgramBuilder(DeviceMesh mesh) {
 ValueId ProgramBuilder::NewValue(const std::string& name,
                                  const TensorType& type,
                                  const DTensorSpec& spec, bool requires_grad) {
-  program_.values.push_back({name, type, spec});
+  Value value{name, type, spec};  // before its like may move
+  program_.values.push_back(std::move(value));
   Info info;
   info.requires_grad = requires_grad;
   info.vary.assign(mesh().ndim(), false);
@@ -116,7 +117,9 @@ std::vector<ValueId> ProgramBuilder::EmitOp(
 }
 
 int ProgramBuilder::AppendSegment(Segment segment) {
-  segment.inputs = InputsOf(segment.ops);
+  known_in_.resize(program_.values.size());
+  segment.inputs =
+      InputsOf(segment.ops, static_cast<int>(made_.size()) + 1, &known_in_);
   std::vector<ValueId> made;
   for (const Op& op : segment.ops) {
     made.insert(made.end(), op.results.begin(), op.results.end());
@@ -137,7 +140,7 @@ void ProgramBuilder::CloseSegment() {
 
 ValueId ProgramBuilder::EmitMove(ValueId id, const RedistributeStep& step) {
   if (open_made_.contains(id)) CloseSegment();
-  const Value source = value(id);
+  const Value& source = value(id);
   const ValueId out =
       NewValue(source.name, source.type, step.result, requires_grad(id));
   info_[out].vary = info_[id].vary;
@@ -155,7 +158,7 @@ ValueId ProgramBuilder::EmitMove(ValueId id, const RedistributeStep& step) {
 
 ValueId ProgramBuilder::EmitVary(ValueId id, int mesh_dim) {
   if (open_made_.contains(id)) CloseSegment();
-  const Value source = value(id);
+  const Value& source = value(id);
   const ValueId out = NewValue(source.name, source.type, source.spec, true);
   info_[out].vary = info_[id].vary;
   info_[out].parameter = info_[id].parameter;

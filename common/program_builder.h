@@ -98,6 +98,7 @@ class ProgramBuilder {
 
  private:
   using Flags = absl::InlinedVector<bool, 4>;
+  using Gradients = absl::InlinedVector<ValueId, 2>;  // their sum
   struct Info {
     bool requires_grad = false;
     bool parameter = false;  // or made of one by redistributions
@@ -129,6 +130,7 @@ class ProgramBuilder {
   using TapeEntry = std::variant<SegmentEntry, MoveEntry, AddedEntry>;
   using MoveKey = std::tuple<ValueId, RedistributeKind, int, int, int>;
 
+  // The arguments may be parts of another value.
   ValueId NewValue(const std::string& name, const TensorType& type,
                    const DTensorSpec& spec, bool requires_grad);
   DTensorSpec GradientSpec(ValueId id) const;
@@ -165,10 +167,11 @@ class ProgramBuilder {
   Segment open_;
   absl::flat_hash_set<ValueId> open_made_;
   std::vector<std::vector<ValueId>> made_;  // by segment
+  std::vector<int> known_in_;  // by value: 1 + the last segment that has it
   absl::flat_hash_map<std::pair<ValueId, DTensorSpec>, ValueId> demanded_;
   absl::flat_hash_map<std::pair<ValueId, DTensorSpec>, ValueId> sums_;
   absl::flat_hash_map<std::pair<ValueId, int>, ValueId> varied_;
-  absl::flat_hash_map<ValueId, std::vector<ValueId>> gradients_;
+  std::vector<Gradients> gradients_;  // of the forward pass's values
   absl::flat_hash_map<MoveKey, ValueId> moved_back_;
   std::vector<MoveEntry> deferred_;  // in the order of the backward pass
 };

@@ -11,6 +11,7 @@
 
 #include "absl/container/btree_map.h"
 #include "absl/container/btree_set.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "common/run_memory.h"
@@ -87,7 +88,7 @@ std::vector<bool> HasGradient(const GraphModule& module,
     has[i] = program == nullptr && parameter.requires_grad;
   }
   if (program == nullptr) return has;
-  absl::btree_set<std::string> with_gradient;
+  absl::flat_hash_set<absl::string_view> with_gradient;
   for (const ParameterBinding& binding : program->parameters) {
     if (binding.gradient != -1) with_gradient.insert(binding.fqn);
   }

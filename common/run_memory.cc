@@ -22,7 +22,8 @@ class Player {
         held_(program.values.size()),
         is_gradient_(program.values.size()),
         is_parameter_(program.values.size()),
-        has_backward_(program.segments.size()) {
+        has_backward_(program.segments.size()),
+        places_(program.values.size()) {
     for (const Value& value : program.values) {
       shapes_.push_back(
           LocalShape(value.type.shape, value.spec, program.mesh, coordinate));
@@ -38,7 +39,7 @@ class Player {
       }
     }
     for (const Segment& segment : program.segments) {
-      segments_.emplace_back(program, segment, shapes_, is_parameter_,
+      segments_.emplace_back(program, segment, shapes_, is_parameter_, &places_,
                              &ledger_);
     }
   }
@@ -167,6 +168,7 @@ class Player {
   std::vector<bool> is_gradient_;   // of a parameter
   std::vector<bool> is_parameter_;  // that gets a gradient
   std::vector<bool> has_backward_;  // by segment
+  std::vector<int> places_;
   std::vector<SegmentMemory> segments_;
 };
 

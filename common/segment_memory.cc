@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -94,24 +95,39 @@ bool Permutes(const Op& op) {
 
 }  // namespace
 
-int64_t SegmentMemory::Bytes(ValueId id) const {
-  return NumElements(shapes_[id]) * ByteSize(program_.values[id].type.dtype);
+// Gives each value of the segment its place.
+void SegmentMemory::FindPlaces() {
+  if (ids_.empty()) {
+    ids_ = segment_.inputs;
+    for (const Op& op : segment_.ops) {
+      ids_.insert(ids_.end(), op.results.begin(), op.results.end());
+    }
+  }
+  for (size_t i = 0; i < ids_.size(); ++i) {
+    places_[ids_[i]] = static_cast<Place>(i);
+  }
 }
 
-int64_t SegmentMemory::Scaled(double factor, ValueId id) const {
-  return static_cast<int64_t>(factor * static_cast<double>(Bytes(id)));
+int64_t SegmentMemory::Bytes(Place place) const {
+  return NumElements(ShapeOf(place)) *
+         ByteSize(program_.values[IdOf(place)].type.dtype);
 }
 
-HeldValue SegmentMemory::ResultOf(const Op& op, const OpMemory& memory,
-                                  absl::Span<const ValueId> operands,
-                                  ValueId result) {
-  if (operands.empty()) return {ledger_->Make(Bytes(result))};
-  const HeldValue& first = frame_[operands[0]];
-  const int rank = static_cast<int>(shapes_[operands[0]].size());
+int64_t SegmentMemory::Scaled(double factor, Place place) const {
+  return static_cast<int64_t>(factor * static_cast<double>(Bytes(place)));
+}
+
+HeldValue SegmentMemory::ResultOf(const Node& node, Place result) {
+  const Op& op = *node.op;
+  const OpMemory& memory = *node.memory;
+  if (node.operands.empty()) return {ledger_->Make(Bytes(result))};
+  const HeldValue& first = frame_[node.operands[0]];
+  const Shape& shape = ShapeOf(node.operands[0]);
+  const int rank = static_cast<int>(shape.size());
   bool view = memory.result == ResultMemory::kView ||
               memory.result == ResultMemory::kPart;
   if (memory.result == ResultMemory::kViewOrCopy) {
-    view = InOrder(first, shapes_[operands[0]]);
+    view = InOrder(first, shape);
   }
   if (!view) {
     HeldValue made{ledger_->Make(Bytes(result))};
@@ -119,7 +135,7 @@ HeldValue SegmentMemory::ResultOf(const Op& op, const OpMemory& memory,
     if (memory.keeps == Keep::kOperandsAndResult && rank == 4) {
       made.order = {0, 2, 1, 3};
     } else if (memory.result == ResultMemory::kNew && !IsProduct(op) &&
-               shapes_[result] == shapes_[operands[0]]) {
+               ShapeOf(result) == shape) {
       made.order = first.order;  // what goes by element keeps the order
     }
     return made;
@@ -127,27 +143,26 @@ HeldValue SegmentMemory::ResultOf(const Op& op, const OpMemory& memory,
   HeldValue same{ledger_->Hold(first.block)};
   if (Permutes(op)) {
     same.order = PermutedOrder(OrderOf(first, rank), PermutationOf(op, rank));
-  } else if (shapes_[result] == shapes_[operands[0]]) {
+  } else if (ShapeOf(result) == shape) {
     same.order = first.order;
   }
   return same;
 }
 
-bool SegmentMemory::AsksForGradient(const Op& op,
-                                    absl::Span<const ValueId> operands) {
-  return !Is(op, "aten.detach.default") &&
-         std::any_of(operands.begin(), operands.end(),
-                     [this](ValueId id) { return Asks(id); });
+bool SegmentMemory::AsksForGradient(const Node& node) const {
+  return !Is(*node.op, "aten.detach.default") &&
+         std::any_of(node.operands.begin(), node.operands.end(),
+                     [this](Place place) { return Asks(place); });
 }
 
 MemoryLedger::Block SegmentMemory::KeptOperand(const Node& node, size_t index) {
-  const ValueId id = node.operands[index];
-  const HeldValue& value = frame_[id];
+  const Place place = node.operands[index];
+  const HeldValue& value = frame_[place];
   const bool batched =
       Is(*node.op, "aten.matmul.default") || Is(*node.op, "aten.bmm.default");
   // The product works on a copy, and that is what is kept.
-  if (batched && !BatchInOrder(value, shapes_[id])) {
-    return ledger_->Make(Bytes(id));
+  if (batched && !BatchInOrder(value, ShapeOf(place))) {
+    return ledger_->Make(Bytes(place));
   }
   return ledger_->Hold(value.block);
 }
@@ -193,14 +208,14 @@ void SegmentMemory::KeepFor(Node* node) {
   for (size_t i = 0; i < node->operands.size(); ++i) {
     if (Keeps(*node, i)) node->kept.push_back(KeptOperand(*node, i));
   }
-  const ValueId result = node->op->results[0];
+  const Place result = node->results[0];
   if (memory.keeps == Keep::kResult || memory.keeps == Keep::kFirstAndResult ||
       memory.keeps == Keep::kOperandsAndResult) {
     node->kept.push_back(ledger_->Hold(frame_[result].block));
   }
   if (memory.mask_bytes > 0) {
     node->kept.push_back(
-        ledger_->Make(memory.mask_bytes * NumElements(shapes_[result])));
+        ledger_->Make(memory.mask_bytes * NumElements(ShapeOf(result))));
   }
   if (memory.extra_kept > 0) {
     node->kept.push_back(
@@ -208,58 +223,66 @@ void SegmentMemory::KeepFor(Node* node) {
   }
 }
 
-void SegmentMemory::Run(const Op& op, bool record) {
-  const OpMemory& memory = MemoryOf(op.target);
-  const std::vector<ValueId> operands = ValuesReadBy(op);
-  for (const ValueId id : op.results) {
-    HeldValue made = ResultOf(op, memory, operands, id);
-    frame_[id] = std::move(made);
+void SegmentMemory::Run(Node* node, bool record) {
+  for (const Place place : node->results) {
+    frame_[place] = ResultOf(*node, place);
   }
-  if (!operands.empty()) {
-    ledger_->Touch(Scaled(memory.forward_scratch, operands[0]));
+  if (!node->operands.empty()) {
+    ledger_->Touch(Scaled(node->memory->forward_scratch, node->operands[0]));
   }
-  if (!record || !AsksForGradient(op, operands)) return;
-  Node node{&op, &memory, operands, {}};
-  for (const ValueId id : op.results) {
-    if (CarriesGradient(program_.values[id].type.dtype)) asking_.insert(id);
+  if (!record || !AsksForGradient(*node)) return;
+  for (const Place place : node->results) {
+    if (CarriesGradient(program_.values[IdOf(place)].type.dtype)) {
+      asking_[place] = true;
+    }
   }
-  KeepFor(&node);
-  nodes_.push_back(std::move(node));
+  KeepFor(node);
+  nodes_.push_back(std::move(*node));
 }
 
 void SegmentMemory::RunOps(bool record) {
-  absl::flat_hash_map<ValueId, const Op*> last_use;
+  std::vector<Node> ops;
+  std::vector<const Op*> last_use(ids_.size(), nullptr);
   for (const Op& op : segment_.ops) {
-    for (const ValueId id : ValuesReadBy(op)) last_use[id] = &op;
-    for (const ValueId id : op.results) last_use[id] = &op;
+    Node node{&op, &MemoryOf(op.target), ValuesReadBy(op), op.results, {}};
+    for (std::vector<Place>* values : {&node.operands, &node.results}) {
+      for (int& value : *values) {
+        value = PlaceOf(value);
+        last_use[value] = &op;
+      }
+    }
+    ops.push_back(std::move(node));
   }
-  for (const ValueId id : segment_.outputs) last_use.erase(id);
-  for (const Op& op : segment_.ops) {
-    Run(op, record);
-    std::vector<ValueId> done = ValuesReadBy(op);
-    done.insert(done.end(), op.results.begin(), op.results.end());
-    for (const ValueId id : done) {
-      const auto last = last_use.find(id);
-      if (last == last_use.end() || last->second != &op) continue;
-      ledger_->Drop(frame_[id].block);
-      frame_.erase(id);
-      last_use.erase(last);
+  for (const ValueId id : segment_.outputs) last_use[PlaceOf(id)] = nullptr;
+  for (Node& node : ops) {
+    const Op* op = node.op;
+    std::vector<Place> done = node.operands;
+    done.insert(done.end(), node.results.begin(), node.results.end());
+    Run(&node, record);
+    for (const Place place : done) {
+      if (last_use[place] != op) continue;
+      ledger_->Drop(std::exchange(frame_[place], {}).block);
+      last_use[place] = nullptr;
     }
   }
 }
 
 void SegmentMemory::Forward(bool record, std::vector<HeldValue>* held) {
-  for (const ValueId id : segment_.inputs) {
-    frame_[id] = (*held)[id];
-    ledger_->Hold(frame_[id].block);
+  FindPlaces();
+  frame_.resize(ids_.size());
+  asking_.resize(ids_.size());
+  for (size_t i = 0; i < segment_.inputs.size(); ++i) {
+    frame_[i] = (*held)[segment_.inputs[i]];
+    ledger_->Hold(frame_[i].block);
   }
   if (record) {
-    asking_.insert(segment_.differentiable_inputs.begin(),
-                   segment_.differentiable_inputs.end());
+    for (const ValueId id : segment_.differentiable_inputs) {
+      asking_[PlaceOf(id)] = true;
+    }
   }
   RunOps(record);
   for (const ValueId id : segment_.outputs) {
-    (*held)[id] = frame_[id];
+    (*held)[id] = frame_[PlaceOf(id)];
     ledger_->Hold((*held)[id].block);
   }
   if (record) {
@@ -267,35 +290,39 @@ void SegmentMemory::Forward(bool record, std::vector<HeldValue>* held) {
       recording_.push_back(ledger_->Hold((*held)[id].block));
     }
     for (const ValueId id : segment_.differentiable_outputs) {
-      recording_.push_back(ledger_->Hold(frame_[id].block));
+      recording_.push_back(ledger_->Hold(frame_[PlaceOf(id)].block));
     }
   }
-  for (const auto& [id, value] : frame_) ledger_->Drop(value.block);
+  for (const HeldValue& value : frame_) ledger_->Drop(value.block);
   frame_.clear();
 }
 
-void SegmentMemory::AddGradient(ValueId id, Block block) {
-  const auto [at, is_new] = gradients_.try_emplace(id, block);
-  if (is_new) return;
-  if (at->second == MemoryLedger::kNone || ledger_->IsShared(at->second)) {
-    const Block sum = MakeGradient(id);
-    ledger_->Drop(at->second);
-    at->second = sum;
+void SegmentMemory::AddGradient(Place place, Block block) {
+  std::optional<Block>& gradient = gradients_[place];
+  if (!gradient.has_value()) {
+    gradient = block;
+    return;
+  }
+  if (*gradient == MemoryLedger::kNone || ledger_->IsShared(*gradient)) {
+    const Block sum = MakeGradient(place);
+    ledger_->Drop(*gradient);
+    gradient = sum;
   }
   ledger_->Drop(block);
 }
 
-MemoryLedger::Block SegmentMemory::MakeGradient(ValueId id) {
-  return ledger_->Make(Bytes(id), is_parameter_[id]
-                                      ? MemoryLedger::Kind::kParameterGradient
-                                      : MemoryLedger::Kind::kActivation);
+MemoryLedger::Block SegmentMemory::MakeGradient(Place place) {
+  return ledger_->Make(Bytes(place),
+                       is_parameter_[IdOf(place)]
+                           ? MemoryLedger::Kind::kParameterGradient
+                           : MemoryLedger::Kind::kActivation);
 }
 
-MemoryLedger::Block SegmentMemory::GradientOf(const Node& node, ValueId id,
+MemoryLedger::Block SegmentMemory::GradientOf(const Node& node, Place operand,
                                               Block reached) {
   const OpMemory& memory = *node.memory;
-  const ValueId result = node.op->results[0];
-  const bool same = shapes_[id] == shapes_[result];
+  const Place result = node.results[0];
+  const bool same = ShapeOf(operand) == ShapeOf(result);
   // One number, expanded.
   if (Is(*node.op, "aten.sum.default")) return MemoryLedger::kNone;
   if (memory.result == ResultMemory::kView ||
@@ -303,7 +330,7 @@ MemoryLedger::Block SegmentMemory::GradientOf(const Node& node, ValueId id,
       (memory.passes_gradient && same)) {
     return ledger_->Hold(reached);
   }
-  const Block made = MakeGradient(id);
+  const Block made = MakeGradient(operand);
   // By element it is made as large as the result, and then summed.
   if (!same && memory.keeps == Keep::kProduct && !IsProduct(*node.op)) {
     ledger_->Touch(Bytes(result));
@@ -313,23 +340,23 @@ MemoryLedger::Block SegmentMemory::GradientOf(const Node& node, ValueId id,
 
 void SegmentMemory::RunBack(Node* node) {
   std::vector<Block> reached;
-  for (const ValueId id : node->op->results) {
-    const auto at = gradients_.find(id);
-    if (at == gradients_.end()) continue;
-    reached.push_back(at->second);
-    gradients_.erase(at);
+  for (const Place place : node->results) {
+    const std::optional<Block> gradient =
+        std::exchange(gradients_[place], std::nullopt);
+    if (gradient.has_value()) reached.push_back(*gradient);
   }
   if (!reached.empty()) {
     ledger_->Touch(Scaled(node->memory->backward_scratch, node->operands[0]));
     // A product does not work on a gradient that is one number, expanded.
     if (IsProduct(*node->op) && reached[0] == MemoryLedger::kNone) {
-      ledger_->Touch(Bytes(node->op->results[0]));
+      ledger_->Touch(Bytes(node->results[0]));
     }
-    std::vector<std::pair<ValueId, Block>> made;
-    for (const ValueId id : node->operands) {
-      if (Asks(id)) made.emplace_back(id, GradientOf(*node, id, reached[0]));
+    std::vector<std::pair<Place, Block>> made;
+    for (const Place place : node->operands) {
+      if (!Asks(place)) continue;
+      made.emplace_back(place, GradientOf(*node, place, reached[0]));
     }
-    for (const auto& [id, block] : made) AddGradient(id, block);
+    for (const auto& [place, block] : made) AddGradient(place, block);
   }
   for (const Block block : reached) ledger_->Drop(block);
   for (const Block block : node->kept) ledger_->Drop(block);
@@ -338,8 +365,10 @@ void SegmentMemory::RunBack(Node* node) {
 
 std::vector<MemoryLedger::Block> SegmentMemory::Backward(
     absl::Span<const Block> output_gradients) {
+  FindPlaces();
+  gradients_.resize(ids_.size());
   for (size_t i = 0; i < output_gradients.size(); ++i) {
-    AddGradient(segment_.differentiable_outputs[i],
+    AddGradient(PlaceOf(segment_.differentiable_outputs[i]),
                 ledger_->Hold(output_gradients[i]));
   }
   for (auto node = nodes_.rbegin(); node != nodes_.rend(); ++node) {
@@ -348,15 +377,14 @@ std::vector<MemoryLedger::Block> SegmentMemory::Backward(
   nodes_.clear();
   std::vector<Block> result;
   for (const ValueId id : segment_.differentiable_inputs) {
-    const auto at = gradients_.find(id);
-    if (at == gradients_.end()) {
-      result.push_back(MakeGradient(id));
-    } else {
-      result.push_back(at->second);
-      gradients_.erase(at);
-    }
+    const Place place = PlaceOf(id);
+    const std::optional<Block> gradient =
+        std::exchange(gradients_[place], std::nullopt);
+    result.push_back(gradient.has_value() ? *gradient : MakeGradient(place));
   }
-  for (const auto& [id, block] : gradients_) ledger_->Drop(block);
+  for (const std::optional<Block>& gradient : gradients_) {
+    if (gradient.has_value()) ledger_->Drop(*gradient);
+  }
   gradients_.clear();
   for (const Block block : recording_) ledger_->Drop(block);
   recording_.clear();

@@ -4,10 +4,9 @@
 #define SHARDPLANE_COMMON_SEGMENT_MEMORY_H_
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
-#include "absl/container/flat_hash_set.h"
 #include "absl/types/span.h"
 #include "common/memory_ledger.h"
 #include "common/op_memory.h"
@@ -24,15 +23,17 @@ struct HeldValue {
 // What a segment that was recorded keeps until its backward.
 class SegmentMemory {
  public:
-  // By value: local shapes, and whether its gradient is a parameter's. All
-  // borrowed.
+  // By value: local shapes, whether its gradient is a parameter's, and room for
+  // a number, which segments may share. All borrowed.
   SegmentMemory(const ShardedProgram& program, const Segment& segment,
                 const std::vector<Shape>& shapes,
-                const std::vector<bool>& is_parameter, MemoryLedger* ledger)
+                const std::vector<bool>& is_parameter, std::vector<int>* places,
+                MemoryLedger* ledger)
       : program_(program),
         segment_(segment),
         shapes_(shapes),
         is_parameter_(is_parameter),
+        places_(*places),
         ledger_(ledger) {}
 
   // Reads inputs from `held`, by value, and puts outputs there. With `record`
@@ -45,40 +46,48 @@ class SegmentMemory {
 
  private:
   using Block = MemoryLedger::Block;
-  struct Node {  // an op that is recorded
+  // A value of this segment, by its index in `ids_`.
+  using Place = int;
+  struct Node {
     const Op* op = nullptr;
     const OpMemory* memory = nullptr;
-    std::vector<ValueId> operands;
+    std::vector<Place> operands;
+    std::vector<Place> results;
     std::vector<Block> kept;
   };
 
-  int64_t Bytes(ValueId id) const;
-  int64_t Scaled(double factor, ValueId id) const;
-  bool Asks(ValueId id) const { return asking_.contains(id); }
-  void Run(const Op& op, bool record);
-  HeldValue ResultOf(const Op& op, const OpMemory& memory,
-                     absl::Span<const ValueId> operands, ValueId result);
-  bool AsksForGradient(const Op& op, absl::Span<const ValueId> operands);
+  ValueId IdOf(Place place) const { return ids_[place]; }
+  Place PlaceOf(ValueId id) const { return places_[id]; }
+  const Shape& ShapeOf(Place place) const { return shapes_[IdOf(place)]; }
+  void FindPlaces();
+  int64_t Bytes(Place place) const;
+  int64_t Scaled(double factor, Place place) const;
+  bool Asks(Place place) const { return asking_[place]; }
+  void Run(Node* node, bool record);
+  HeldValue ResultOf(const Node& node, Place result);
+  bool AsksForGradient(const Node& node) const;
   void RunOps(bool record);
   bool AnotherAsks(const Node& node, size_t index) const;
   bool Keeps(const Node& node, size_t index) const;
   void KeepFor(Node* node);
   Block KeptOperand(const Node& node, size_t index);
-  Block MakeGradient(ValueId id);
-  Block GradientOf(const Node& node, ValueId id, Block reached);
+  Block MakeGradient(Place place);
+  Block GradientOf(const Node& node, Place operand, Block reached);
   void RunBack(Node* node);
-  void AddGradient(ValueId id, Block block);
+  void AddGradient(Place place, Block block);
 
   const ShardedProgram& program_;
   const Segment& segment_;
   const std::vector<Shape>& shapes_;
   const std::vector<bool>& is_parameter_;
+  std::vector<int>& places_;  // by value; ours while a call runs
   MemoryLedger* ledger_;
-  absl::flat_hash_map<ValueId, HeldValue> frame_;
-  absl::flat_hash_set<ValueId> asking_;  // for a gradient
-  std::vector<Node> nodes_;
+  std::vector<ValueId> ids_;      // inputs, then results of ops
+  std::vector<HeldValue> frame_;  // by place, like those that follow
+  std::vector<bool> asking_;      // for a gradient
+  std::vector<std::optional<Block>> gradients_;
+  std::vector<Node> nodes_;  // the ops that are recorded
   std::vector<Block> recording_;
-  absl::flat_hash_map<ValueId, Block> gradients_;
 };
 
 }  // namespace shardplane

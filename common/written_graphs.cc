@@ -1,29 +1,17 @@
 #include "common/written_graphs.h"
 
+#include <algorithm>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
-#include "common/errors.h"
+#include "absl/hash/hash.h"
 
 namespace shardplane {
 namespace {
 
-// All that a graph follows from, where a module has no children.
-std::string KeyOf(const GraphModule& module, int index) {
-  const ModuleNode& node = module.modules()[index];
-  std::string key = absl::StrCat(node.type, "\n", node.training);
-  for (const std::string& base : node.bases) absl::StrAppend(&key, "\n", base);
-  for (const auto& [name, value] : node.attributes) {
-    absl::StrAppend(&key, "\n=", name, " ", ToString(value));
-  }
-  for (const int parameter : module.ParametersOf(index)) {
-    const Parameter& owned = module.parameters()[parameter];
-    absl::StrAppend(&key, "\n.", SplitFqn(owned.fqn).second, " ",
-                    ToString(owned.type));
-  }
-  // The graph of one with children calls them by their names.
-  if (!module.Children(index).empty()) absl::StrAppend(&key, "\n#", index);
-  return key;
+// A parameter's name in the module that owns it.
+absl::string_view NameIn(const ModuleNode& owner, const Parameter& parameter) {
+  return absl::string_view(parameter.fqn)
+      .substr(owner.fqn.empty() ? 0 : owner.fqn.size() + 1);
 }
 
 }  // namespace
@@ -35,20 +23,49 @@ std::string WrittenGraph::TargetIn(absl::string_view module_fqn,
                                  fqn.empty() ? 0 : fqn.size() + 1));
 }
 
+size_t WrittenGraphs::Hash::operator()(int index) const {
+  if (!module->Children(index).empty()) return absl::HashOf(index);
+  const ModuleNode& node = module->modules()[index];
+  size_t hash = absl::HashOf(node.type, node.training, node.bases);
+  for (const auto& [name, value] : node.attributes) {
+    hash = absl::HashOf(hash, name);
+  }
+  for (const int parameter : module->ParametersOf(index)) {
+    const Parameter& owned = module->parameters()[parameter];
+    hash = absl::HashOf(hash, NameIn(node, owned), owned.type.shape);
+  }
+  return hash;
+}
+
+bool WrittenGraphs::Alike::operator()(int a, int b) const {
+  if (a == b) return true;
+  // The graph of one with children calls them by their names.
+  if (!module->Children(a).empty() || !module->Children(b).empty()) {
+    return false;
+  }
+  const ModuleNode& x = module->modules()[a];
+  const ModuleNode& y = module->modules()[b];
+  return x.type == y.type && x.training == y.training && x.bases == y.bases &&
+         x.attributes == y.attributes &&
+         std::ranges::equal(module->ParametersOf(a), module->ParametersOf(b),
+                            [&](int i, int j) {
+                              const Parameter& p = module->parameters()[i];
+                              const Parameter& q = module->parameters()[j];
+                              return NameIn(x, p) == NameIn(y, q) &&
+                                     p.type == q.type;
+                            });
+}
+
 absl::StatusOr<WrittenGraph> WrittenGraphs::Of(int index) {
   const ModuleNode& node = module_.modules()[index];
   if (node.graph.has_value()) return WrittenGraph{&*node.graph, node.fqn};
-  const auto [it, is_new] = written_.try_emplace(KeyOf(module_, index));
-  if (is_new) {
+  auto it = written_.find(index);
+  if (it == written_.end()) {
     absl::StatusOr<Graph> graph = GraphOf(module_, index);
-    if (!graph.ok()) {
-      written_.erase(it);
-      return graph.status();
-    }
-    it->second = {*std::move(graph), index};
+    if (!graph.ok()) return graph.status();
+    it = written_.emplace(index, *std::move(graph)).first;
   }
-  return WrittenGraph{&it->second.graph,
-                      module_.modules()[it->second.index].fqn};
+  return WrittenGraph{&it->second, module_.modules()[it->first].fqn};
 }
 
 }  // namespace shardplane

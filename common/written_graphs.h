@@ -3,6 +3,7 @@
 #ifndef SHARDPLANE_COMMON_WRITTEN_GRAPHS_H_
 #define SHARDPLANE_COMMON_WRITTEN_GRAPHS_H_
 
+#include <cstddef>
 #include <string>
 
 #include "absl/container/node_hash_map.h"
@@ -27,19 +28,26 @@ struct WrittenGraph {
 class WrittenGraphs {
  public:
   // `module` must outlive it.
-  explicit WrittenGraphs(const GraphModule& module) : module_(module) {}
+  explicit WrittenGraphs(const GraphModule& module)
+      : module_(module), written_(0, Hash{&module}, Alike{&module}) {}
 
   // Errors of GraphOf. The graph stays where it is.
   absl::StatusOr<WrittenGraph> Of(int index);
 
  private:
-  struct Entry {
-    Graph graph;
-    int index = 0;  // of the module that it was written for
+  // Of all that the graph of a known type follows from.
+  struct Hash {
+    const GraphModule* module;
+    size_t operator()(int index) const;
+  };
+  struct Alike {
+    const GraphModule* module;
+    bool operator()(int a, int b) const;
   };
 
   const GraphModule& module_;
-  absl::node_hash_map<std::string, Entry> written_;
+  // By the module that it was written for.
+  absl::node_hash_map<int, Graph, Hash, Alike> written_;
 };
 
 }  // namespace shardplane

@@ -28,7 +28,7 @@ class CoordinatorServer {
     std::string advertise;
     absl::Duration stream_idle_limit = absl::Minutes(2);
     absl::Duration tick = absl::Milliseconds(250);
-    int max_message_bytes = 4 << 20;
+    int max_message_bytes = 32 << 20;
     Metrics* metrics = nullptr;        // outlives the server
     Coordinator::Options coordinator;  // rendezvous_address is filled in
   };

@@ -461,7 +461,7 @@ TEST_F(CoordinatorServerTest, MessageOverTheLimitHarmsNothing) {
   ASSERT_NO_FATAL_FAILURE(Deploy(1));
   pb::StepRequest request = StepRequestOf(1);
   request.mutable_train()->mutable_inputs(0)->set_inline_(
-      std::string(5 << 20, '\0'));
+      std::string(33 << 20, '\0'));
   EXPECT_THAT(Step(request), StatusIs(absl::StatusCode::kResourceExhausted,
                                       HasSubstr("larger than max")));
   EXPECT_THAT(Step(StepRequestOf(1)), IsOk());

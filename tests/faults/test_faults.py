@@ -250,10 +250,10 @@ def test_request_id_used_again_with_another_body(deployed, cluster):
 
 
 def test_message_over_the_limit(deployed, cluster):
-    x = torch.zeros(1 << 20, dtype=torch.float64)  # 8 MiB
+    x = torch.zeros(5 << 20, dtype=torch.float64)  # 40 MiB
     request = forward_request(
         deployed, types_pb2.TensorType(dtype=types_pb2.DTYPE_FLOAT64,
-                                       shape=[1 << 20]),
+                                       shape=[5 << 20]),
         x.numpy().tobytes())
     with pytest.raises(sp.ResourceExhaustedError):
         cluster.rpc.call("Forward", request)
