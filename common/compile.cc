@@ -38,8 +38,7 @@ class Compiler {
     std::vector<Flow> args;
     KeywordFlows kwargs;
     for (const InputSpec& input : signature_.inputs) {
-      const Flow flow{
-          builder_.AddInput(input.name, input.type, input.requires_grad)};
+      const Flow flow{AddInput(input)};
       if (layouts_.NamesInput(0, input.name)) {
         kwargs[input.name] = flow;
       } else {
@@ -67,6 +66,18 @@ class Compiler {
   // By node name; the names are the graph's, which outlives it.
   using Env = absl::flat_hash_map<absl::string_view, Flow>;
 
+  // The batch is cut where the mesh is data parallel.
+  ValueId AddInput(const InputSpec& input) {
+    const ValueId id =
+        builder_.AddInput(input.name, input.type, input.requires_grad);
+    if (input.type.shape.empty() || input.type.shape[0] == 1) return id;
+    for (size_t m = 0; m < plan_.data_parallel.size(); ++m) {
+      if (!plan_.data_parallel[m].has_value()) continue;
+      builder_.Claim(id, static_cast<int>(m), Shard{0});
+    }
+    return id;
+  }
+
   // An output as it may leave: sums made, nothing open.
   absl::StatusOr<ValueId> Settled(ValueId id) {
     builder_.Settle(id);
@@ -84,8 +95,7 @@ class Compiler {
     std::vector<Flow> inputs;
     for (const ValueId id : outputs) inputs.push_back({id});
     for (const InputSpec& target : signature_.targets) {
-      inputs.push_back(
-          {builder_.AddInput(target.name, target.type, target.requires_grad)});
+      inputs.push_back({AddInput(target)});
     }
     Flow result;
     if (const auto* graph = std::get_if<Graph>(&*signature_.loss)) {

@@ -94,7 +94,8 @@ ParallelStyle Rowwise(Placement in, Placement out) {
 absl::StatusOr<CompiledProgram> Compile(const Request& s) {
   const DeviceMesh mesh = *DeviceMesh::Create(s.mesh);
   SP_ASSIGN_OR_RETURN(const ResolvedPlan plan,
-                      ResolvePlan(s.module, mesh, ParallelizePlan{s.plan}, {}));
+                      ResolvePlan(s.module, mesh, ParallelizePlan{s.plan},
+                                  {.data_parallel = s.data_parallel}));
   Signature signature;
   signature.inputs = {{{DType::kFloat64, s.input}, s.input_grad, "x"}};
   if (s.loss) signature.loss = LossReduction::kSum;

@@ -37,6 +37,7 @@ struct Request {
   bool input_grad = false;
   bool loss = true;
   std::vector<MeshDim> mesh = {{"tp", 4}};
+  std::vector<DataParallel> data_parallel = {};
   bool strict = false;
 };
 // One input x, the sum as loss.

@@ -10,6 +10,7 @@
 
 #include "absl/container/btree_map.h"
 #include "absl/status/statusor.h"
+#include "common/data_parallel.h"
 #include "common/device_mesh.h"
 #include "common/graph_module.h"
 #include "common/placement.h"
@@ -135,17 +136,21 @@ struct ResolvedPlan {
   std::vector<Assignment> assignments;
   // By parameter index of the module: how the tensor is stored (all names of
   // one tensor alike), and how it is wanted where this name is used. They
-  // differ only for tied weights that the plan cuts in two ways; a note says
-  // so.
+  // differ for parameters that are fully sharded, and for tied weights that the
+  // plan cuts in two ways; a note says so.
   std::vector<DTensorSpec> parameter_specs;
   std::vector<DTensorSpec> wanted_specs;
   std::vector<Diagnostic> diagnostics;
-  int mesh_dim = 0;  // the plan's
+  int mesh_dim = 0;  // the plan's; the first, where all are data parallel
+  DataParallelDims data_parallel;
 };
 
 struct PlanOptions {
-  std::string mesh_dim;  // "": "tp", else the only dim, else InvalidArgument
-  bool strict = false;   // warnings become InvalidArgument
+  // "": "tp", else the only one that is not data parallel, else
+  // InvalidArgument.
+  std::string mesh_dim;
+  std::vector<DataParallel> data_parallel;
+  bool strict = false;  // warnings become InvalidArgument
 };
 
 // Applies PyTorch's rules (dict order; one shell glob a token, against
@@ -154,13 +159,14 @@ struct PlanOptions {
 // parameter styles on one module are an error that names both patterns, the
 // same one twice counts once. `plan` nullopt is PyTorch's None: a warning.
 // InvalidArgument: two different parameter styles on one module
-// (STYLE_CONFLICT), an unknown mesh dim (UNKNOWN_MESH_DIM), a parameter whose
-// rank the style does not fit (PARAMETER_UNSUPPORTED); with `strict`, the
-// reason of the first warning. Unimplemented: a style of an unknown name
-// (STYLE_UNKNOWN) or on a module that it does not take
-// (STYLE_UNSUPPORTED_MODULE). The message names FQN and pattern of the first
-// fault and says how many more there are; metadata "errors" has them all, one a
-// line. Layouts are checked where ranks are known: when a program is compiled.
+// (STYLE_CONFLICT), an unknown mesh dim (UNKNOWN_MESH_DIM), one that is data
+// parallel (DATA_PARALLEL_MESH_DIM), a parameter whose rank the style does not
+// fit (PARAMETER_UNSUPPORTED); with `strict`, the reason of the first warning.
+// Unimplemented: a style of an unknown name (STYLE_UNKNOWN) or on a module that
+// it does not take (STYLE_UNSUPPORTED_MODULE). The message names FQN and
+// pattern of the first fault and says how many more there are; metadata
+// "errors" has them all, one a line. Layouts are checked where ranks are known:
+// when a program is compiled.
 absl::StatusOr<ResolvedPlan> ResolvePlan(
     const GraphModule& module, const DeviceMesh& mesh,
     const std::optional<ParallelizePlan>& plan, const PlanOptions& options);

@@ -156,14 +156,27 @@ ValueId ProgramBuilder::EmitMove(ValueId id, const RedistributeStep& step) {
   return out;
 }
 
+ValueId ProgramBuilder::Vary(ValueId id, int mesh_dim) {
+  return Once(std::pair(id, mesh_dim), &varied_,
+              [&](ValueId from) { return EmitVary(from, mesh_dim); });
+}
+
 ValueId ProgramBuilder::EmitVary(ValueId id, int mesh_dim) {
   if (open_made_.contains(id)) CloseSegment();
+  // What was gathered along another mesh dim varies as what it was gathered
+  // from does: gradients are scattered first, and then as much less is reduced.
+  ValueId gathered_from = -1;
+  if (info_[id].gathered_from >= 0 && info_[id].gathered_along != mesh_dim) {
+    gathered_from = Vary(info_[id].gathered_from, mesh_dim);
+  }
   const Value& source = value(id);
   const ValueId out = NewValue(source.name, source.type, source.spec, true);
   info_[out].vary = info_[id].vary;
   info_[out].parameter = info_[id].parameter;
   info_[out].stored = info_[id].stored;
   info_[out].vary[mesh_dim] = true;
+  info_[out].gathered_from = gathered_from;
+  info_[out].gathered_along = info_[id].gathered_along;
   const Redistribute instruction{RedistributeKind::kAlias, mesh_dim, -1, -1,
                                  ReduceOp::kSum,           id,       out};
   program_.instructions.push_back(instruction);
@@ -184,11 +197,21 @@ absl::StatusOr<ValueId> ProgramBuilder::Demand(ValueId id,
     id = Once(std::pair(id, step.result), &demanded_,
               [&](ValueId from) { return EmitMove(from, step); });
   }
+  return DemandVary(id, vary);
+}
+
+// The mesh dim that it was gathered along comes last, so that gather and vary
+// are next to each other.
+ValueId ProgramBuilder::DemandVary(ValueId id, const std::vector<bool>& vary) {
+  if (!requires_grad(id)) return id;
+  const int last = info_[id].gathered_along;
+  const auto demand = [&](int m) {
+    if (vary[m] && !info_[id].vary[m]) id = Vary(id, m);
+  };
   for (int m = 0; m < static_cast<int>(vary.size()); ++m) {
-    if (!vary[m] || !requires_grad(id) || info_[id].vary[m]) continue;
-    id = Once(std::pair(id, m), &varied_,
-              [&](ValueId from) { return EmitVary(from, m); });
+    if (m != last) demand(m);
   }
+  if (last >= 0 && !vary.empty()) demand(last);
   return id;
 }
 

@@ -105,7 +105,8 @@ class ProgramBuilder {
     bool stored = false;     // a parameter as it is stored, or a vary of it
     Flags vary;              // by mesh dim
     Flags open;              // by mesh dim; of inputs
-    // Set for the result of an all-gather: what was gathered, along which dim.
+    // Set for the result of an all-gather, varying or not: what was gathered,
+    // along which mesh dim.
     ValueId gathered_from = -1;
     int gathered_along = -1;
     // Set for AddAfterReduction.
@@ -138,6 +139,8 @@ class ProgramBuilder {
   int AppendSegment(Segment segment);
   ValueId EmitMove(ValueId id, const RedistributeStep& step);
   ValueId EmitVary(ValueId id, int mesh_dim);
+  ValueId Vary(ValueId id, int mesh_dim);  // shared with earlier ones
+  ValueId DemandVary(ValueId id, const std::vector<bool>& vary);
   absl::StatusOr<ValueId> RealizeSum(ValueId id, const DTensorSpec& spec);
   absl::StatusOr<ValueId> RealizeShared(
       ValueId id, ValueId base, const DTensorSpec& term_spec,

@@ -1,5 +1,6 @@
 // The second half of resolving a plan: from matches to assignments and to the
 // placements of parameters.
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <utility>
@@ -64,11 +65,25 @@ absl::Status ToStatus(const std::vector<Fault>& faults) {
   return MakeError(first.code, first.message, first.info);
 }
 
+// The only mesh dim that is not data parallel; the first one where all are; -1:
+// there are several.
+int OnlyDim(const DataParallelDims& data_parallel) {
+  const auto rest =
+      std::count(data_parallel.begin(), data_parallel.end(), std::nullopt);
+  if (rest == 0) return 0;
+  if (rest > 1) return -1;
+  return static_cast<int>(
+      std::find(data_parallel.begin(), data_parallel.end(), std::nullopt) -
+      data_parallel.begin());
+}
+
 // The mesh dim that a plan works on where its styles name none.
-absl::StatusOr<int> PlanMeshDim(const DeviceMesh& mesh,
-                                const std::string& name) {
+absl::StatusOr<int> PlanMeshDim(const DeviceMesh& mesh, const std::string& name,
+                                const DataParallelDims& data_parallel) {
   int mesh_dim = mesh.FindDim(name.empty() ? "tp" : name);
-  if (mesh_dim == -1 && name.empty() && mesh.ndim() == 1) mesh_dim = 0;
+  if (name.empty() && (mesh_dim == -1 || data_parallel[mesh_dim].has_value())) {
+    mesh_dim = OnlyDim(data_parallel);
+  }
   if (mesh_dim != -1) return mesh_dim;
   return MakeError(
       absl::StatusCode::kInvalidArgument,
@@ -84,12 +99,14 @@ absl::StatusOr<int> PlanMeshDim(const DeviceMesh& mesh,
 
 class Resolver {
  public:
-  Resolver(const GraphModule& module, const DeviceMesh& mesh, int plan_dim)
+  Resolver(const GraphModule& module, const DeviceMesh& mesh, int plan_dim,
+           DataParallelDims data_parallel)
       : module_(module),
         mesh_(mesh),
         wanted_(module.parameters().size()),
         wanted_by_(module.parameters().size()) {
     plan_.mesh_dim = plan_dim;
+    plan_.data_parallel = std::move(data_parallel);
   }
 
   void Apply(const PlanMatch& match) {
@@ -138,6 +155,17 @@ class Resolver {
   std::optional<int> MeshDimOf(const PlanMatch& match) {
     const std::string& name = match.style->mesh_dim;
     const int mesh_dim = name.empty() ? plan_.mesh_dim : mesh_.FindDim(name);
+    if (mesh_dim != -1 && plan_.data_parallel[mesh_dim].has_value()) {
+      AddFault(absl::StatusCode::kInvalidArgument, "DATA_PARALLEL_MESH_DIM",
+               match,
+               absl::StrCat(StyleName(*match.style), " on module \"",
+                            Fqn(match.module), "\" (pattern '", match.pattern,
+                            "') needs a mesh dim that is not data parallel; "
+                            "got: \"",
+                            mesh_.dims()[mesh_dim].name, "\" of mesh ",
+                            mesh_.ToString()));
+      return std::nullopt;
+    }
     if (mesh_dim != -1) return mesh_dim;
     AddFault(absl::StatusCode::kInvalidArgument, "UNKNOWN_MESH_DIM", match,
              absl::StrCat(StyleName(*match.style), " on module \"",
@@ -279,11 +307,15 @@ class Resolver {
     }
     for (int index = 0; index < count; ++index) {
       const std::optional<int> holder = first[CanonicalIndex(index)];
+      const DTensorSpec placed = holder.has_value()
+                                     ? *wanted_[*holder]
+                                     : DTensorSpec::Replicated(mesh_.ndim());
+      const Parameter& parameter = module_.parameters()[index];
       plan_.parameter_specs.push_back(
-          holder.has_value() ? *wanted_[*holder]
-                             : DTensorSpec::Replicated(mesh_.ndim()));
-      plan_.wanted_specs.push_back(
-          wanted_[index].value_or(plan_.parameter_specs.back()));
+          parameter.buffer
+              ? placed
+              : FullySharded(placed, parameter.type, plan_.data_parallel));
+      plan_.wanted_specs.push_back(wanted_[index].value_or(placed));
     }
   }
 
@@ -333,9 +365,12 @@ absl::Status StrictStatus(const std::vector<PlanWarning>& warnings) {
 absl::StatusOr<ResolvedPlan> ResolvePlan(
     const GraphModule& module, const DeviceMesh& mesh,
     const std::optional<ParallelizePlan>& plan, const PlanOptions& options) {
-  SP_ASSIGN_OR_RETURN(const int plan_dim, PlanMeshDim(mesh, options.mesh_dim));
+  SP_ASSIGN_OR_RETURN(DataParallelDims data_parallel,
+                      ResolveDataParallel(mesh, options.data_parallel));
+  SP_ASSIGN_OR_RETURN(const int plan_dim,
+                      PlanMeshDim(mesh, options.mesh_dim, data_parallel));
   const PlanMatches matches = MatchPlan(module, plan);
-  Resolver resolver(module, mesh, plan_dim);
+  Resolver resolver(module, mesh, plan_dim, std::move(data_parallel));
   for (const PlanMatch& match : matches.matches) resolver.Apply(match);
   if (!resolver.faults().empty()) return ToStatus(resolver.faults());
   if (options.strict && !matches.warnings.empty()) {

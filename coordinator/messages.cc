@@ -6,6 +6,7 @@
 #include "common/errors.h"
 #include "coordinator/deterministic.h"
 #include "coordinator/digest.h"
+#include "proto/convert/data_parallel.h"
 #include "proto/convert/module.h"
 #include "proto/convert/optimizer.h"
 #include "proto/convert/plan.h"
@@ -51,6 +52,9 @@ absl::StatusOr<DeploymentSpec> SpecFromProto(const pb::Deployment& message) {
                         FromProto(message.plan(), "deployment.plan"));
   }
   spec.plan_mesh_dim = message.plan_mesh_dim();
+  SP_ASSIGN_OR_RETURN(
+      spec.data_parallel,
+      FromProto(message.data_parallel(), "deployment", "data_parallel"));
   if (message.has_src_data_rank()) {
     spec.src_data_rank = message.src_data_rank();
   }
@@ -179,6 +183,9 @@ void SetSpec(const DeploymentInfo& info, DeploymentView view,
     *message->mutable_plan() = shardplane::ToProto(*spec.plan);
   }
   message->set_plan_mesh_dim(info.plan_mesh_dim);
+  for (const DataParallel& item : spec.data_parallel) {
+    *message->add_data_parallel() = shardplane::ToProto(item);
+  }
   if (spec.src_data_rank.has_value()) {
     message->set_src_data_rank(*spec.src_data_rank);
   }

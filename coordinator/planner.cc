@@ -97,7 +97,9 @@ absl::StatusOr<PlannedDeployment> PlanDeployment(
     const DeploymentSpec& spec, const std::optional<SignatureSpec>& signature) {
   absl::StatusOr<ResolvedPlan> plan =
       ResolvePlan(spec.module, spec.mesh, spec.plan,
-                  {.mesh_dim = spec.plan_mesh_dim, .strict = spec.strict});
+                  {.mesh_dim = spec.plan_mesh_dim,
+                   .data_parallel = spec.data_parallel,
+                   .strict = spec.strict});
   if (!plan.ok()) {
     return WithMetadata(plan.status(), "field", "deployment.plan");
   }

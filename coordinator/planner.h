@@ -27,7 +27,8 @@ struct DeploymentSpec {
       module_id;  // the named one that `module` is a copy of
   DeviceMesh mesh;
   std::optional<ParallelizePlan> plan;
-  std::string plan_mesh_dim;         // "": "tp", else the only one
+  std::string plan_mesh_dim;  // "": "tp", else the only one left
+  std::vector<DataParallel> data_parallel;
   std::optional<int> src_data_rank;  // group rank along the plan's mesh dim
   uint64_t seed = 0;
   bool strict = false;

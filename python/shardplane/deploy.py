@@ -5,8 +5,9 @@ import warnings
 
 from shardplane import mesh as meshes
 from shardplane import plan as plans
+from shardplane.data_parallel import to_proto_data_parallel
 from shardplane.description import is_description
-from shardplane.errors import PlanTypeError, invalid, unimplemented
+from shardplane.errors import PlanTypeError, invalid
 from shardplane.explanation import explainer
 from shardplane.handle import DeployedModule
 from shardplane.report import Report
@@ -30,9 +31,7 @@ def _source(module):
     return TorchSource(module)
 
 
-def _check(source, size, src_data_rank, data_parallel):
-    if data_parallel is not None:
-        raise unimplemented("data_parallel", f"got: {data_parallel!r}")
+def _check(source, size, src_data_rank):
     if source.count > 1 and source.count != size:
         raise invalid(
             f"module: expected one a rank of the plan's mesh dim, {size}, "
@@ -69,9 +68,11 @@ def deploy(rpc, module, mesh=None, plan=None, *, device_mesh=None,
     mesh = meshes.to_proto_mesh(device_mesh if mesh is None else mesh)
     plan = plans.to_proto_plan(parallelize_plan if plan is None else plan)
     source = _source(module)
-    plan_dim = meshes.plan_dim(mesh, plans.mesh_dims(plan))
+    data_parallel = to_proto_data_parallel(data_parallel)
+    plan_dim = meshes.plan_dim(mesh, plans.mesh_dims(plan),
+                               {item.mesh_dim for item in data_parallel})
     size = next(dim.size for dim in mesh.dims if dim.name == plan_dim)
-    _check(source, size, src_data_rank, data_parallel)
+    _check(source, size, src_data_rank)
 
     programs = source.programs(rpc, plans.needs_call_signatures(plan))
     first = None
@@ -87,6 +88,7 @@ def deploy(rpc, module, mesh=None, plan=None, *, device_mesh=None,
         deployment=pb.Deployment(
             module=first.exported.module if first else source.to_proto(),
             mesh=mesh, plan=plan, plan_mesh_dim=plan_dim,
+            data_parallel=data_parallel,
             src_data_rank=src_data_rank, seed=seed, strict=strict))
     deployment = rpc.call("CreateDeployment", request, timeout=300)
     _warn(Report(deployment.report))

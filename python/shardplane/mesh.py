@@ -83,11 +83,14 @@ def to_proto_mesh(mesh):
     return message
 
 
-def plan_dim(mesh, named):
+def plan_dim(mesh, named, taken=()):
     """The mesh dim that a plan works on: "tp", else the only one, else the one
     that its styles name. `named`: the mesh dim of each of its styles, "" where
-    it names none."""
-    dims = [dim.name for dim in mesh.dims]
+    it names none. `taken`: mesh dims that are data parallel."""
+    every = [dim.name for dim in mesh.dims]
+    # Where all are, the coordinator refuses styles; the first one is that of
+    # src_data_rank.
+    dims = [name for name in every if name not in taken] or every
     if "tp" in dims:
         return "tp"
     # A plan without styles works on nothing; the coordinator refuses a style

@@ -153,9 +153,23 @@ def test_each_rank_of_tp_has_its_own_data(cluster):
         cluster.parallelize_module(modules * 2, {"dp": 2, "tp": 2}, PLAN)
 
 
-@pytest.mark.parametrize("kind", ["replicate", "fully_shard",
-                                  {"dp": "replicate"}])
-def test_data_parallel_is_refused(cluster, kind):
-    with pytest.raises(sp.UnimplementedError, match="data_parallel is not"):
+@pytest.mark.parametrize("kind, error, said", [
+    ("shard", ValueError, "expected 'replicate' or 'fully_shard', got: 'shard"),
+    ({"dp": None}, ValueError, "of mesh dim 'dp': expected 'replicate' or"),
+    (True, TypeError, "a dict of mesh dim -> one of these, got: True"),
+    ({"pp": "replicate"}, sp.InvalidArgumentError,
+     'must name dims of mesh .*dp=2, tp=2.*got: "pp"'),
+    ({"dp": "replicate", "tp": "replicate"}, sp.InvalidArgumentError,
+     '"net1".*needs a mesh dim that is not data parallel; got: "tp"')])
+def test_bad_data_parallel(cluster, kind, error, said):
+    with pytest.raises(error, match=said):
         cluster.parallelize_module(MLPModule(), {"dp": 2, "tp": 2}, PLAN,
                                    data_parallel=kind)
+
+
+@pytest.mark.parametrize("mesh, taken, expected", [
+    ({"dp": 2, "model": 2}, {"dp"}, "model"),
+    ({"dp": 2, "tp": 2}, {"dp"}, "tp"),
+    ({"dp": 2}, {"dp"}, "dp")])
+def test_the_plan_works_on_what_is_left(mesh, taken, expected):
+    assert plan_dim(to_proto_mesh(mesh), ["", ""], taken) == expected

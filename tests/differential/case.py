@@ -74,7 +74,8 @@ class Case:
     """`blocks`: name -> (kind, options). `plan`: as parallelize_module takes
     it, with Styles. `vocabulary`: of ids as input; 0: floats. `head`: columns
     of a last linear; 0: none. `frozen`: FQNs; `tied`: pairs of modules, the
-    second of which takes the first's weight."""
+    second of which takes the first's weight. `data_parallel`: pairs of mesh
+    dim and kind."""
 
     mesh: dict
     blocks: dict
@@ -91,6 +92,7 @@ class Case:
     tied: tuple = ()
     input_gradient: bool = False
     src_data_rank: int | None = 0
+    data_parallel: tuple = ()
     seed: int = 0
 
     def __repr__(self):
@@ -153,6 +155,12 @@ class Case:
     def own_optimizer(self):
         name, options = OPTIMIZERS[self.optimizer]
         return getattr(sp, name)(lr=LR, **options)
+
+    @property
+    def sharded(self):
+        """The mesh dims that are fully sharded, in the mesh's order."""
+        kinds = dict(self.data_parallel)
+        return [dim for dim in self.mesh if kinds.get(dim) == "fully_shard"]
 
     def build_plan(self):
         return build_plan(self.plan)

@@ -9,10 +9,10 @@ import torch
 
 from tests.differential.styles import (
     assignments, collectives_of, coordinates, expected_cuts, placements_text,
-    plan_dim, wanted_otherwise)
+    plan_dim, stored_cuts, wanted_otherwise)
 from tests.differential.traffic import bound
 from tests.parity import (
-    assert_close, check_gradients, check_parameters)
+    assert_close, check_gradients, check_parameters, chunk)
 
 STEPS = 2
 
@@ -73,6 +73,7 @@ class Check:
         with self.cluster.parallelize_module(
                 case.module(), case.mesh, case.build_plan(),
                 example_inputs=(x,), src_data_rank=case.src_data_rank,
+                data_parallel=dict(case.data_parallel) or None,
                 seed=case.seed, **loss) as self.m:
             self.program = self.m.report.program_text
             self.start()
@@ -84,14 +85,18 @@ class Check:
     def start(self):
         self.stage = "placements"
         placements = self.m.report.placements
-        for name, _ in self.reference.named_parameters(
+        for name, value in self.reference.named_parameters(
                 remove_duplicate=False):
-            expected = placements_text(self.cuts.get(name), self.case.mesh)
+            expected = placements_text(self.stored(name, value),
+                                       self.case.mesh)
             assert placements[name] == expected, (
                 f"{name} is {placements[name]}, expected {expected}")
         self.stage = "start"
         check_parameters(self.m, self.reference, "at the start:")
         self.shards("shards")
+
+    def stored(self, name, value):
+        return stored_cuts(self.cuts.get(name), value, self.case.sharded)
 
     def shards(self, stage):
         """What lies on each rank is what the plan says, and no more."""
@@ -100,9 +105,9 @@ class Check:
         for name, value in self.reference.named_parameters():
             shards = self.m.shards(name)
             assert len(shards) == len(ranks)
-            cut = self.cuts.get(name)
+            cuts = self.stored(name, value)
             for at, shard in zip(ranks, shards):
-                assert_close(shard, piece(value, cut, at, self.case.mesh),
+                assert_close(shard, piece(value, cuts, at, self.case.mesh),
                              f"{name} at {at}")
 
     def train(self, x, targets):
@@ -167,6 +172,7 @@ class Check:
         pairs = list(assignments(self.reference, self.case.plan))
         default = plan_dim(self.case.mesh, [style for _, style in pairs])
         active = {style.mesh_dim or default for _, style in pairs}
+        active |= dict(self.case.data_parallel).keys()
         parameters = parameter_values(self.program)
         tied = wanted_otherwise(self.reference, self.case.mesh,
                                 self.case.plan)
@@ -174,21 +180,20 @@ class Check:
             remove_duplicate=False) if any(p is other for other in tied)}
         for kind, dim, inputs in collectives_of(self.program):
             assert dim in active, f"{kind} along {dim}, where nothing is cut"
+            if dim in self.case.sharded:
+                continue  # there weights are gathered
             for value in inputs if len(active) == 1 else []:
                 name = parameters.get(value)
                 assert name is None or name in may_travel, (
                     f"{name} travels: {kind} along {dim}")
 
 
-def piece(value, cut, at, mesh):
+def piece(value, cuts, at, mesh):
     """What torch.chunk leaves to the rank at these coordinates."""
     value = value.detach()
-    if cut is None:
-        return value
-    mesh_dim, dim = cut
-    pieces = torch.chunk(value, mesh[mesh_dim], dim)
-    return (pieces[at[mesh_dim]] if at[mesh_dim] < len(pieces)
-            else value.narrow(dim, 0, 0))
+    for mesh_dim, dim in cuts:
+        value = chunk(value, dim, mesh[mesh_dim])[at[mesh_dim]]
+    return value
 
 
 def parameter_values(program):

@@ -7,7 +7,8 @@ from torch import nn
 
 from tests.differential.blocks import BLOCKS
 from tests.differential.case import LOSSES, OPTIMIZERS, Case
-from tests.differential.styles import Style, matches
+from tests.differential.styles import (
+    Style, assignments, matches, plan_dim)
 
 # Up to four ranks in one to three dims; the plan's is tp, else what the styles
 # name.
@@ -44,6 +45,7 @@ def random_case(seed):
     case = case.replace(tied=random_ties(rng, case))
     case = case.replace(frozen=random_frozen(rng, case))
     case = case.replace(plan=random_plan(rng, case))
+    case = case.replace(data_parallel=random_data_parallel(rng, case))
     if case.src_data_rank == 1 and mesh.get("tp", 2) == 1:
         case = case.replace(src_data_rank=0)
     return case
@@ -229,4 +231,14 @@ class PlanMaker:
 
 def random_plan(rng, case):
     return PlanMaker(rng, case).make()
+
+
+def random_data_parallel(rng, case):
+    """Of mesh dims that no style works on."""
+    styles = [style for _, style in assignments(case.module(), case.plan)]
+    default = plan_dim(case.mesh, styles)
+    taken = {default} | {style.mesh_dim for style in styles}
+    kinds = [None, "replicate", "fully_shard", "fully_shard"]
+    pairs = [(dim, rng.choice(kinds)) for dim in case.mesh if dim not in taken]
+    return tuple(pair for pair in pairs if pair[1])
 

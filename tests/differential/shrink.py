@@ -90,13 +90,20 @@ def fewer_styles(case):
 
 
 def smaller_meshes(case):
+    for i in range(len(case.data_parallel)):
+        yield case.replace(data_parallel=(
+            *case.data_parallel[:i], *case.data_parallel[i + 1:]))
     for dim, size in case.mesh.items():
         if len(case.mesh) > 1:
             mesh = without(case.mesh, dim)
-            yield case.replace(mesh=mesh, plan=renamed(case.plan, mesh))
+            yield case.replace(
+                mesh=mesh, plan=renamed(case.plan, mesh),
+                data_parallel=tuple(pair for pair in case.data_parallel
+                                    if pair[0] != dim))
         if size > 1:
             yield case.replace(mesh=case.mesh | {dim: size - 1})
-    if len(case.mesh) == 1 and "tp" not in case.mesh:
+    if len(case.mesh) == 1 and "tp" not in case.mesh and (
+            not case.data_parallel):
         mesh = {"tp": next(iter(case.mesh.values()))}
         yield case.replace(mesh=mesh, plan=renamed(case.plan, mesh))
 

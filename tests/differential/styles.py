@@ -144,10 +144,32 @@ def wanted_otherwise(module, mesh, plan):
     return [p for p, wish in wishes.values() if len(wish) > 1]
 
 
-def placements_text(cut, mesh):
-    """As the report has it: [R, S(0)]."""
-    return "[" + ", ".join(
-        f"S({cut[1]})" if cut and dim == cut[0] else "R" for dim in mesh) + "]"
+def stored_cuts(cut, value, sharded):
+    """How a parameter lies, cut by cut: as the plan has it, and within that
+    along the mesh dims that are fully sharded."""
+    cuts = [cut] if cut else []
+    return cuts + [(dim, 0) for dim in sharded if value.dim()]
+
+
+def placements_text(cuts, mesh):
+    """As the report has it: [R, S(0)], or [S(0)#2, S(0)#1] where one tensor
+    dim is cut in another order than the mesh's."""
+    dims = dict(cuts)
+    by_dim = {}  # tensor dim -> mesh dims that cut it
+    for mesh_dim, dim in cuts:
+        by_dim.setdefault(dim, []).append(mesh_dim)
+    order = list(mesh)
+    mixed = any(sorted(found, key=order.index) != found
+                for found in by_dim.values())
+
+    def one(mesh_dim):
+        if mesh_dim not in dims:
+            return "R"
+        found = by_dim[dims[mesh_dim]]
+        number = f"#{found.index(mesh_dim) + 1}" if mixed and (
+            len(found) > 1) else ""
+        return f"S({dims[mesh_dim]}){number}"
+    return "[" + ", ".join(map(one, mesh)) + "]"
 
 
 def coordinates(mesh):

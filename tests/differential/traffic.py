@@ -66,8 +66,22 @@ def bound(case):
         if follower.run().claimed:  # the input is handed out in parts
             follower = Follower(case, dim, own, "C").run()
         total += follower.total()
+    batches = [dim for dim, _ in case.data_parallel if case.mesh[dim] > 1]
+    for dim in batches:
+        total += of_a_batch(case, dim)
     # Along two dims: what one has cut may have to make way for the other.
-    return total + total if len(dims) > 1 else total
+    return total + total if len(dims) + len(batches) > 1 else total
+
+
+def of_a_batch(case, dim):
+    """Inputs and targets are cut along dim 0, but one row is not; parameters
+    that are cut along `dim` are gathered once."""
+    follower = Follower(case, dim, [], None if case.batch == 1 else "S(0)")
+    follower.of_targets = follower.of_input
+    gathered = sum(padded(p, case.mesh[dim])
+                   for p in follower.module.parameters()
+                   ) if dim in case.sharded else 0
+    return follower.run().total() + Bound(gathered, 0)
 
 
 class Follower(TorchFunctionMode):
@@ -82,7 +96,7 @@ class Follower(TorchFunctionMode):
             remove_duplicate=False) if cuts.get(name, ("",))[0] == dim}
         self.fixed = {id(t) for t in [*self.module.parameters(),
                                       *self.module.buffers()]}
-        self.of_input = of_input
+        self.of_input, self.of_targets = of_input, None
         self.claimed = self.moved_back = False
         self.states = dict.fromkeys(self.cut, "C")
         self.kept, self.roots = [], set()
@@ -109,6 +123,8 @@ class Follower(TorchFunctionMode):
         self.kept += [x, *targets]
         self.roots.add(id(x))
         self.states[id(x)] = self.of_input
+        for target in targets:
+            self.states[id(target)] = self.of_targets
         with torch.no_grad(), self:
             output = self.module(x)
             self.case.loss_of(output, targets)

@@ -321,7 +321,7 @@ def test_unimplemented_by_name(deployed, call, name):
 
 
 @pytest.mark.parametrize("options, name", [
-    ({"plan": "auto"}, "auto"), ({"data_parallel": "replicate"}, "data_par"),
+    ({"plan": "auto"}, "auto"),
     ({"plan": sp.PairwiseParallel()}, "PairwiseParallel"),
     ({"plan": sp.LossParallel()}, "LossParallel"),
     ({"plan": sp.InputReshard()}, "InputReshard")])

@@ -1,0 +1,175 @@
+"""Data parallel and fully sharded mesh dims beside the plan's: loss, gradients
+and parameters are those of the whole batch in one process."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import nn
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel
+
+import shardplane as sp
+from tests.models import (MLPModule, Transformer, TransformerArgs, rand, tokens,
+                          transformer_plan)
+from tests.parity import (assert_close, assert_counts, assert_predicted, chunk,
+                          check_gradients, check_parameters)
+
+PLAN = {"net1": ColwiseParallel(), "net2": RowwiseParallel()}
+TP_CUTS = {"net1.weight": 0, "net1.bias": 0, "net2.weight": 1}
+KINDS = ("replicate", "fully_shard")
+MESHES = {"dp_tp": {"dp": 2, "tp": 2}, "tp_dp": {"tp": 2, "dp": 2},
+          "dp": {"dp": 4}, "dp_alone": {"dp": 1, "tp": 4}}
+
+
+def pieces(value, mesh, cuts):
+    """What each rank holds of a tensor. `cuts`: (mesh dim, tensor dim) one
+    after the other."""
+    sizes = list(mesh.values())
+    result = []
+    for rank in range(torch.Size(sizes).numel()):
+        at, rest = {}, rank
+        for name, size in reversed(mesh.items()):
+            at[name], rest = rest % size, rest // size
+        piece = value.detach()
+        for mesh_dim, dim in cuts:
+            piece = chunk(piece, dim, mesh[mesh_dim])[at[mesh_dim]]
+        result.append(piece)
+    return result
+
+
+def check_stored(m, reference, mesh, tp_cuts, sharded):
+    """`sharded`: the mesh dims that are fully sharded, in the mesh's order."""
+    for name, value in reference.named_parameters():
+        cuts = [("tp", tp_cuts[name])] if name in tp_cuts else []
+        cuts += [(mesh_dim, 0) for mesh_dim in sharded]
+        for rank, (shard, piece) in enumerate(
+                zip(m.shards(name), pieces(value, mesh, cuts), strict=True)):
+            assert_close(shard, piece, f"{name} on rank {rank}")
+
+
+def check_steps(m, reference, batches, loss, optimizer, ours):
+    for step, (x, *targets) in enumerate(batches):
+        optimizer.zero_grad()
+        expected = loss(reference(x), *targets)
+        expected.backward()
+        actual = m.step(x, targets=tuple(targets), loss=loss, optimizer=ours)
+        assert_close(actual, expected, f"loss of step {step}")
+        assert_predicted(m)
+        check_gradients(m, reference)
+        optimizer.step()
+    check_parameters(m, reference, "at the end")
+
+
+@pytest.mark.parametrize("rows", [8, 7, 1])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("mesh", MESHES.values(), ids=MESHES)
+def test_mlp(cluster, mesh, kind, rows):
+    reference, x = MLPModule(dtype=torch.float64), rand(rows, 10)
+    plan = PLAN if "tp" in mesh else {}
+    with cluster.parallelize_module(deepcopy(reference), mesh, plan,
+                                    example_inputs=(x,),
+                                    data_parallel=kind) as m:
+        sharded = ["dp"] if kind == "fully_shard" else []
+        cuts = TP_CUTS if "tp" in mesh else {}
+        check_stored(m, reference, mesh, cuts, sharded)
+        assert_close(m(x), reference(x), "forward")
+        assert_predicted(m)
+        for loss in ("sum", "mean"):
+            reference.zero_grad()
+            expected = getattr(reference(x), loss)()
+            expected.backward()
+            assert_close(m.forward_backward(x, loss=loss), expected, loss)
+            assert_predicted(m)
+            check_gradients(m, reference)
+        m.update(sp.SGD(lr=0.25))
+        torch.optim.SGD(reference.parameters(), lr=0.25).step()
+        check_parameters(m, reference, "after an update")
+        check_stored(m, reference, mesh, cuts, sharded)
+
+
+def test_counts_of_replicas(cluster):
+    """behaviour.md H2: the plan's all-reduce forward, one of all gradients
+    backward."""
+    x = rand(8, 10)
+    with cluster.parallelize_module(
+            MLPModule(dtype=torch.float64), {"dp": 2, "tp": 2}, PLAN,
+            example_inputs=(x,), data_parallel="replicate") as m:
+        m.step(x, loss="mean", optimizer=sp.SGD(lr=0.25))
+        assert_counts(m, forward={"all_reduce": 1}, backward={"all_reduce": 1})
+        local = sum(p.numel() for p in MLPModule().parameters()) // 2 + 5
+        assert m.comm_bytes()["backward"]["all_reduce"] == 8 * local
+
+
+def test_counts_fully_sharded(cluster):
+    x = rand(8, 10)
+    with cluster.parallelize_module(
+            MLPModule(dtype=torch.float64), {"dp": 2, "tp": 2}, PLAN,
+            example_inputs=(x,), data_parallel="fully_shard") as m:
+        m.step(x, loss="mean", optimizer=sp.SGD(lr=0.25))
+        assert_counts(m, forward={"all_reduce": 1, "all_gather": 4},
+                      backward={"reduce_scatter": 4})
+
+
+class Pair(nn.Module):
+    """behaviour.md H7."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.in_proj = nn.Linear(width, 4 * width, dtype=torch.float64)
+        self.out_proj = nn.Linear(4 * width, width, dtype=torch.float64)
+
+    def forward(self, x):
+        return self.out_proj(self.in_proj(x).relu()).relu()
+
+
+@pytest.mark.parametrize("mesh", [{"dp": 2, "tp": 2}, {"dp": 4, "tp": 1},
+                                  {"dp": 1, "tp": 4}],
+                         ids=lambda mesh: "x".join(map(str, mesh.values())))
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("width", [3, 16, 17])
+def test_ten_steps_of_mlps(cluster, width, kind, mesh):
+    torch.manual_seed(42)
+    reference = nn.Sequential(*(Pair(width) for _ in range(3)))
+    plan = {"*.in_proj": ColwiseParallel(), "*.out_proj": RowwiseParallel()}
+    batches = [(rand(8, width, seed=i),) for i in range(10)]
+    with cluster.parallelize_module(deepcopy(reference), mesh, plan,
+                                    example_inputs=batches[0],
+                                    data_parallel=kind) as m:
+        check_steps(m, reference, batches, lambda y: y.sum(),
+                    torch.optim.Adam(reference.parameters(), lr=1e-2),
+                    sp.Adam(lr=1e-2))
+
+
+def cross_entropy(logits, target):
+    return nn.functional.cross_entropy(logits.flatten(0, 1), target.flatten())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ten_steps_of_a_transformer(cluster, kind):
+    """behaviour.md H8: three layers, tensor and sequence parallel."""
+    reference = Transformer(TransformerArgs(layers=3, dropout=0.0,
+                                            tied=False))
+    batches = [(tokens(seed=i), tokens(seed=100 + i)) for i in range(10)]
+    mesh = {"dp": 2, "tp": 2}
+    with cluster.parallelize_module(deepcopy(reference), mesh,
+                                    transformer_plan(sequence_parallel=True),
+                                    example_inputs=batches[0][:1],
+                                    data_parallel=kind) as m:
+        check_steps(m, reference, batches, cross_entropy,
+                    torch.optim.AdamW(reference.parameters(), lr=1e-2),
+                    sp.AdamW(lr=1e-2))
+
+
+def test_hybrid(cluster):
+    """Replicated over one mesh dim, fully sharded over another."""
+    mesh = {"replicas": 2, "shards": 2}
+    kinds = {"replicas": "replicate", "shards": "fully_shard"}
+    reference, x = MLPModule(dtype=torch.float64), rand(7, 10)
+    with cluster.parallelize_module(deepcopy(reference), mesh, {},
+                                    example_inputs=(x,),
+                                    data_parallel=kinds) as m:
+        check_stored(m, reference, mesh, {}, ["shards"])
+        optimizer = torch.optim.SGD(reference.parameters(), lr=0.25)
+        check_steps(m, reference, [(x,)], lambda y: y.pow(2).mean(), optimizer,
+                    sp.SGD(lr=0.25))
+        assert_counts(m, backward={"reduce_scatter": 4, "all_reduce": 1})
