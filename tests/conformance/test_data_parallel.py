@@ -122,12 +122,11 @@ class Pair(nn.Module):
         return self.out_proj(self.in_proj(x).relu()).relu()
 
 
-@pytest.mark.parametrize("mesh", [{"dp": 2, "tp": 2}, {"dp": 4, "tp": 1},
-                                  {"dp": 1, "tp": 4}],
-                         ids=lambda mesh: "x".join(map(str, mesh.values())))
+@pytest.mark.parametrize("width, dp, tp", [
+    (3, 2, 2), (16, 2, 2), (17, 2, 2), (17, 4, 1), (17, 1, 4)])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("width", [3, 16, 17])
-def test_ten_steps_of_mlps(cluster, width, kind, mesh):
+def test_ten_steps_of_mlps(cluster, kind, width, dp, tp):
+    mesh = {"dp": dp, "tp": tp}
     torch.manual_seed(42)
     reference = nn.Sequential(*(Pair(width) for _ in range(3)))
     plan = {"*.in_proj": ColwiseParallel(), "*.out_proj": RowwiseParallel()}
