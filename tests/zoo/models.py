@@ -25,6 +25,9 @@ class Model:
     sums: int
     # All-gathers of forward: logits, and what a plan makes necessary.
     gathers: int
+    # Calls of nn.MultiheadAttention that no style cuts: they join sequence and
+    # batch into one dim, the batch inside, where a cut of it cannot stay.
+    joined: int = 0
 
     def output(self, result):
         """The tensor to compare: logits, or what there is."""
@@ -172,7 +175,8 @@ def encoder():
     module = nn.TransformerEncoder(_layer(nn.TransformerEncoderLayer), LAYERS,
                                    enable_nested_tensor=False)
     plan = _mlp_plan()
-    return Model(module, plan, {"src": numbers()}, sums=LAYERS, gathers=0)
+    return Model(module, plan, {"src": numbers()}, sums=LAYERS, gathers=0,
+                 joined=LAYERS)
 
 
 def decoder():
@@ -180,7 +184,7 @@ def decoder():
     plan = _mlp_plan()
     return Model(module, plan,
                  {"tgt": numbers(6), "memory": numbers(seed=1)},
-                 sums=LAYERS, gathers=0)
+                 sums=LAYERS, gathers=0, joined=2 * LAYERS)
 
 
 ZOO = {build.__name__: build for build in (

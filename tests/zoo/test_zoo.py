@@ -2,6 +2,7 @@
 same model unsharded: outputs, loss, every gradient, parameters after a step."""
 
 import fnmatch
+from copy import deepcopy
 
 import pytest
 import torch
@@ -55,12 +56,22 @@ def check_nothing_gathers(report):
                     in_a_block(warning.fqn)), warning.message
 
 
-def bytes_at_most(zoo_model):
-    """Forward's: each sum is one activation; logits are gathered."""
+def bytes_at_most(zoo_model, joined=0):
+    """Forward's: each sum is one activation; logits are gathered. `joined`:
+    how many attentions gather their outputs."""
     length = max(v.shape[1] for v in zoo_model.inputs.values())
     activation = BATCH * length * WIDTH * 8
-    return (zoo_model.sums * activation +
+    return ((zoo_model.sums + joined) * activation +
             zoo_model.gathers * BATCH * length * VOCABULARY * 8)
+
+
+def sgd_step(zoo, reference, expected):
+    """The unsharded step; the loss."""
+    optimizer = torch.optim.SGD(reference.parameters(), lr=0.1)
+    loss = zoo.loss(expected)
+    loss.backward()
+    optimizer.step()
+    return loss
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
@@ -84,10 +95,7 @@ def test_zoo(cluster, name, ranks):
             ("all_reduce", zoo.sums), ("all_gather", zoo.gathers)) if count}
         assert sum(m.comm_bytes()["forward"].values()) <= bytes_at_most(zoo)
 
-        optimizer = torch.optim.SGD(reference.parameters(), lr=0.1)
-        loss = zoo.loss(expected)
-        loss.backward()
-        optimizer.step()
+        loss = sgd_step(zoo, reference, expected)
         assert_close(m.step(kwargs=zoo.inputs, loss=zoo.loss,
                             optimizer=sp.SGD(lr=0.1)), loss, "loss")
         assert_predicted(m)
@@ -95,3 +103,38 @@ def test_zoo(cluster, name, ranks):
         check_parameters(m, reference, "after the step:")
 
 
+@pytest.mark.parametrize("name, kind", [
+    *((name, "fully_shard") for name in ZOO),
+    ("llama", "replicate"), ("encoder", "replicate")])
+def test_data_parallel(cluster, name, kind):
+    """Two by two ranks: of the batch, and within by the usual plan."""
+    zoo = model(name)
+    reference = deepcopy(zoo.module)
+    with cluster.parallelize_module(
+            zoo.module, {"dp": 2, "tp": 2}, zoo.plan, data_parallel=kind,
+            example_kwargs=zoo.inputs) as m:
+        check_nothing_gathers(m.report)
+        cuts = expected_cuts(zoo.module, zoo.plan)
+        for fqn, place in m.report.placements.items():
+            tp = f"S({cuts[fqn]})" if fqn in cuts else "R"
+            if kind == "replicate" or fqn not in dict(
+                    zoo.module.named_parameters(remove_duplicate=False)):
+                assert place == f"[R, {tp}]", fqn
+            else:
+                assert place == {"S(0)": "[S(0)#2, S(0)#1]"}.get(
+                    tp, f"[S(0), {tp}]"), fqn
+        expected = reference(**zoo.inputs)
+        assert_close(zoo.output(m(**zoo.inputs)), zoo.output(expected),
+                     "forward")
+        assert_predicted(m)
+        assert m.comm_counts()["forward"]["all_reduce"] == zoo.sums
+        weights = sum(p.numel() * 8 for p in reference.parameters()
+                      if kind == "fully_shard")
+        assert sum(m.comm_bytes()["forward"].values()) <= (
+            bytes_at_most(zoo, joined=zoo.joined) + 1.1 * weights)
+        loss = sgd_step(zoo, reference, expected)
+        assert_close(m.step(kwargs=zoo.inputs, loss=zoo.loss,
+                            optimizer=sp.SGD(lr=0.1)), loss, "loss")
+        assert_predicted(m)
+        check_gradients(m, reference)
+        check_parameters(m, reference, "after the step:")
