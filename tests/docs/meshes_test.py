@@ -1,0 +1,24 @@
+"""Runs what docs/meshes.md shows."""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+PAGE = (pathlib.Path(__file__).resolve().parents[2] / "docs" /
+        "meshes.md").read_text(encoding="utf-8")
+
+
+def test_the_snippet_cuts_batch_and_parameters(tmp_path):
+    (source,) = re.findall(r"^```python\n(.*?)^```", PAGE,
+                           re.MULTILINE | re.DOTALL)
+    path = tmp_path / "snippet.py"
+    path.write_text(source, encoding="utf-8")
+    done = subprocess.run([sys.executable, path], check=False, text=True,
+                          capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    replicated, counts, sharded, more = done.stdout.splitlines()
+    assert replicated.startswith("replicate [R, S(0)] [(128, 64), ")
+    assert "{'all_reduce': 1} {'all_reduce': 1}" in counts
+    assert sharded.startswith("fully_shard [S(0)#2, S(0)#1] [(64, 64), ")
+    assert "'all_gather': 4" in more and "'reduce_scatter': 4" in more
