@@ -1,5 +1,7 @@
 #include "common/written_graphs.h"
 
+#include <optional>
+
 #include "common/example_modules.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -35,6 +37,53 @@ TEST(WrittenGraphs, ModulesThatAreAlikeShareOne) {
   EXPECT_NE(a->graph, c->graph);
   EXPECT_NE(a->graph, d->graph);
   EXPECT_EQ(*d->graph, *GraphOf(module, module.ModuleIndex("d")));
+}
+
+// A norm, and others that differ from it in one thing each.
+TEST(WrittenGraphs, ModulesThatDifferShareNone) {
+  const auto norm = [](const char* fqn, double eps, bool training) {
+    ModuleNode node{
+        .fqn = fqn,
+        .type = "torch.nn.LayerNorm",
+        .bases = {},
+        .attributes = {{"normalized_shape", {int64_t{4}}}, {"eps", {eps}}},
+        .graph = std::nullopt,
+        .training = training};
+    return node;
+  };
+  const auto weight = [](const char* fqn, DType dtype) {
+    return Parameter{.fqn = fqn,
+                     .type = {dtype, {4}},
+                     .alias_of = "",
+                     .initializer = std::nullopt};
+  };
+  const auto module =
+      GraphModule::Create({{.fqn = "",
+                            .type = "Root",
+                            .bases = {},
+                            .attributes = {},
+                            .graph = std::nullopt},
+                           norm("norm", 1e-5, true),
+                           norm("again", 1e-5, true),
+                           norm("eps", 1e-6, true),
+                           norm("mode", 1e-5, false),
+                           norm("dtype", 1e-5, true)},
+                          {weight("norm.weight", DType::kFloat32),
+                           weight("again.weight", DType::kFloat32),
+                           weight("eps.weight", DType::kFloat32),
+                           weight("mode.weight", DType::kFloat32),
+                           weight("dtype.weight", DType::kFloat64)});
+  ASSERT_THAT(module, IsOk());
+  WrittenGraphs graphs(*module);
+  const auto of = [&](const char* fqn) {
+    return graphs.Of(module->ModuleIndex(fqn));
+  };
+  ASSERT_THAT(of("norm"), IsOk());
+  EXPECT_EQ(of("again")->graph, of("norm")->graph);
+  for (const char* other : {"eps", "mode", "dtype"}) {
+    ASSERT_THAT(of(other), IsOk());
+    EXPECT_NE(of(other)->graph, of("norm")->graph) << other;
+  }
 }
 
 TEST(WrittenGraphs, ATargetIsThatOfTheModuleAtHand) {
