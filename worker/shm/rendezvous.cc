@@ -285,8 +285,10 @@ absl::Status Rendezvous::ServeAll(const HandoverListener& listener,
       const auto found = std::find(awaited_.begin(), awaited_.end(),
                                    hello.has_value() ? hello->rank : 0);
       if (found == awaited_.end()) return Unexpected("a rank of the group");
-      SP_RETURN_IF_ERROR(Serve(each, hello->rank, segment, lines));
+      // From now on its socket says how it fares: it may vote, for all that is
+      // well, before its last word has been read.
       awaited_.erase(found);
+      SP_RETURN_IF_ERROR(Serve(each, hello->rank, segment, lines));
     }
     visitors = std::move(silent);
   }

@@ -2,8 +2,10 @@
 
 #include <sys/mman.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -340,6 +342,46 @@ TEST_F(RendezvousTest, ARankThatGetsTooLittle) {
   OfferTo(*visitor, listener.socket.get(), 2, 64, /*lines=*/1);
   rank.join();
   EXPECT_THAT(Outcome(joined), HasSubstr("expected the group's memory"));
+}
+
+// A store that does something once, when it is asked whether a key is there.
+class BusyStore : public FakeGangStore {
+ public:
+  absl::StatusOr<bool> Check(const std::vector<std::string>& keys) override {
+    if (armed.exchange(false)) meanwhile();
+    return FakeGangStore::Check(keys);
+  }
+
+  std::atomic<bool> armed = false;
+  std::function<void()> meanwhile;
+};
+
+// Rank 0 looks at the store while it waits for a rank's last word; in between
+// that comes, and the rank's vote with it.
+TEST_F(RendezvousTest, ARankThatVotesBeforeItsLastWordIsRead) {
+  BusyStore store;
+  ASSERT_THAT(store.Set("group/host/1", ToString(kHere)), IsOk());
+  Joined joined;
+  std::thread rank([&] {
+    ShmRendezvousOptions options = Patient(0);
+    options.host = kHere;
+    joined = JoinShmGroup(store, "group", 0, 2, options);
+  });
+  const std::string name =
+      store.Get({"group/address"}, std::chrono::seconds(60)).value()[0];
+  const FileDescriptor socket = ConnectForHandover(name).value();
+  const int32_t hello = 1;
+  ASSERT_THAT(
+      SendHandover(socket, {reinterpret_cast<const char*>(&hello), 4}, {}),
+      IsOk());
+  ASSERT_TRUE(AwaitReadable({socket.get()}, std::chrono::seconds(60)));
+  store.meanwhile = [&] {
+    EXPECT_THAT(SendHandover(socket, "taken", {}), IsOk());
+    EXPECT_THAT(store.Set("group/vote/1", "yes"), IsOk());
+  };
+  store.armed = true;
+  rank.join();
+  EXPECT_EQ(Outcome(joined), "memory");
 }
 
 TEST_F(RendezvousTest, AStrangerWhoKnowsTheName) {
