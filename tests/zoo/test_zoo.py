@@ -65,13 +65,17 @@ def bytes_at_most(zoo_model, joined=0):
             zoo_model.gathers * BATCH * length * VOCABULARY * 8)
 
 
-def sgd_step(zoo, reference, expected):
-    """The unsharded step; the loss."""
+def check_step(zoo, m, reference, expected):
+    """One of SGD, after the forward pass that gave `expected`."""
     optimizer = torch.optim.SGD(reference.parameters(), lr=0.1)
     loss = zoo.loss(expected)
     loss.backward()
     optimizer.step()
-    return loss
+    assert_close(m.step(kwargs=zoo.inputs, loss=zoo.loss,
+                        optimizer=sp.SGD(lr=0.1)), loss, "loss")
+    assert_predicted(m)
+    check_gradients(m, reference)
+    check_parameters(m, reference, "after the step:")
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
@@ -95,12 +99,7 @@ def test_zoo(cluster, name, ranks):
             ("all_reduce", zoo.sums), ("all_gather", zoo.gathers)) if count}
         assert sum(m.comm_bytes()["forward"].values()) <= bytes_at_most(zoo)
 
-        loss = sgd_step(zoo, reference, expected)
-        assert_close(m.step(kwargs=zoo.inputs, loss=zoo.loss,
-                            optimizer=sp.SGD(lr=0.1)), loss, "loss")
-        assert_predicted(m)
-        check_gradients(m, reference)
-        check_parameters(m, reference, "after the step:")
+        check_step(zoo, m, reference, expected)
 
 
 @pytest.mark.parametrize("name, kind", [
@@ -132,9 +131,4 @@ def test_data_parallel(cluster, name, kind):
                       if kind == "fully_shard")
         assert sum(m.comm_bytes()["forward"].values()) <= (
             bytes_at_most(zoo, joined=zoo.joined) + 1.1 * weights)
-        loss = sgd_step(zoo, reference, expected)
-        assert_close(m.step(kwargs=zoo.inputs, loss=zoo.loss,
-                            optimizer=sp.SGD(lr=0.1)), loss, "loss")
-        assert_predicted(m)
-        check_gradients(m, reference)
-        check_parameters(m, reference, "after the step:")
+        check_step(zoo, m, reference, expected)
