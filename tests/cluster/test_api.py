@@ -160,6 +160,26 @@ def test_validate_only_touches_no_worker(api, cluster):
     assert cluster.deployments() == []
 
 
+def test_a_module_of_many_layers_is_one_request(api):
+    """More than gRPC's own limit of 4 MiB a message."""
+    layers = 70_000
+    request = create_request(validate_only=True)
+    request.ClearField("signature")
+    deployment = request.deployment
+    del deployment.module.modules[1:], deployment.module.parameters[:]
+    for i in range(layers):
+        linear = deployment.module.modules.add(fqn=f"{i}",
+                                               type="torch.nn.Linear")
+        linear.attributes["in_features"].int_value = 4
+        linear.attributes["out_features"].int_value = 4
+    for entry in deployment.plan.entries:
+        entry.pattern = "*0"
+    del deployment.plan.entries[1:]
+    assert request.ByteSize() > 4 << 20
+    report = api.call("CreateDeployment", request, timeout=120).report
+    assert len(report.assignments) == layers // 10
+
+
 def test_every_write_is_done_once(api, cluster):
     request = create_request()
     first = api.call("CreateDeployment", request)
