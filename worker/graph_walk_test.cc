@@ -251,6 +251,15 @@ TEST(GraphWalk, RandomGraphsToo) {
   }
 }
 
+// Though what reaches x begins with one of them, and is added to.
+TEST(GraphWalk, LeavesTheCallersGradientsAlone) {
+  const at::Tensor x = Random({4}).requires_grad_(true);
+  const at::Tensor gradient = Random({4}, 2);
+  const at::Tensor before = gradient.clone();
+  WalkGraph({x, x.cos()}, {gradient, at::ones({4})}, {x});
+  EXPECT_TRUE(gradient.equal(before)) << gradient << before;
+}
+
 TEST(GraphWalk, LetsGoOfWhatWasSaved) {
   const at::Tensor x = Random({4}).requires_grad_(true);
   const at::Tensor saved = Random({4}, 2);
