@@ -15,7 +15,8 @@ absl::StatusOr<DataParallelDims> ResolveDataParallel(
                        absl::StrCat("data_parallel: ", what, "; got: \"",
                                     item.mesh_dim, "\""),
                        {.reason = std::string(reason),
-                        .metadata = {{"mesh_dim", item.mesh_dim},
+                        .metadata = {{"field", "deployment.data_parallel"},
+                                     {"mesh_dim", item.mesh_dim},
                                      {"mesh", mesh.ToString()}}});
     };
     const int mesh_dim = mesh.FindDim(item.mesh_dim);

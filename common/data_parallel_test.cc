@@ -8,7 +8,6 @@
 #include "common/errors.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "tests/matchers.h"
 
 namespace shardplane {
 namespace {

@@ -176,7 +176,7 @@ ValueId ProgramBuilder::EmitVary(ValueId id, int mesh_dim) {
   info_[out].stored = info_[id].stored;
   info_[out].vary[mesh_dim] = true;
   info_[out].gathered_from = gathered_from;
-  info_[out].gathered_along = info_[id].gathered_along;
+  info_[out].gathered_along = gathered_from < 0 ? -1 : info_[id].gathered_along;
   const Redistribute instruction{RedistributeKind::kAlias, mesh_dim, -1, -1,
                                  ReduceOp::kSum,           id,       out};
   program_.instructions.push_back(instruction);

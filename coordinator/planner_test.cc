@@ -46,7 +46,7 @@ TEST(PlannerTest, SourceRankMustLieInThePlansMeshDim) {
                     HasMetadata("field", "deployment.src_data_rank")));
 }
 
-TEST(PlannerTest, ErrorsOfAPlanNameItsField) {
+TEST(PlannerTest, ErrorsOfAPlanNameTheirField) {
   DeploymentSpec spec = MlpSpec(4);
   spec.plan = ParallelizePlan{
       {{"net1", std::vector<ParallelStyle>{{UnknownStyle{"Diagonal"}, ""}}}}};
@@ -54,6 +54,10 @@ TEST(PlannerTest, ErrorsOfAPlanNameItsField) {
       PlanDeployment(spec, std::nullopt),
       AllOf(StatusIs(absl::StatusCode::kUnimplemented, HasSubstr("Diagonal")),
             HasMetadata("field", HasSubstr("deployment.plan"))));
+  spec = MlpSpec(4);
+  spec.data_parallel = {{"pp", DataParallelKind::kReplicate}};
+  EXPECT_THAT(PlanDeployment(spec, std::nullopt),
+              HasMetadata("field", "deployment.data_parallel"));
   spec = MlpSpec(4);
   spec.plan_mesh_dim = "pp";
   EXPECT_THAT(PlanDeployment(spec, std::nullopt),

@@ -32,6 +32,23 @@ def chunk(tensor, dim, ranks):
     return pieces
 
 
+def coordinates(mesh):
+    """Of each rank: mesh dim -> index; the last dim varies fastest."""
+    ranks = [{}]
+    for dim, size in mesh.items():
+        ranks = [rank | {dim: i} for rank in ranks for i in range(size)]
+    return ranks
+
+
+def piece(value, cuts, at, mesh):
+    """What torch.chunk leaves to the rank at these coordinates. `cuts`: (mesh
+    dim, tensor dim), one after the other."""
+    value = value.detach()
+    for mesh_dim, dim in cuts:
+        value = chunk(value, dim, mesh[mesh_dim])[at[mesh_dim]]
+    return value
+
+
 def padded_bytes(tensor, dim, ranks):
     """A tensor gathered or scattered along `dim`, shards padded alike."""
     size = tensor.shape[dim]

@@ -9,10 +9,12 @@ from torch import nn
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel
 
 import shardplane as sp
+from tests.differential.styles import stored_cuts
 from tests.models import (MLPModule, Transformer, TransformerArgs, rand, tokens,
                           transformer_plan)
-from tests.parity import (assert_close, assert_counts, assert_predicted, chunk,
-                          check_gradients, check_parameters)
+from tests.parity import (assert_close, assert_counts, assert_predicted,
+                          check_gradients, check_parameters, coordinates,
+                          piece)
 
 PLAN = {"net1": ColwiseParallel(), "net2": RowwiseParallel()}
 TP_CUTS = {"net1.weight": 0, "net1.bias": 0, "net2.weight": 1}
@@ -21,30 +23,13 @@ MESHES = {"dp_tp": {"dp": 2, "tp": 2}, "tp_dp": {"tp": 2, "dp": 2},
           "dp": {"dp": 4}, "dp_alone": {"dp": 1, "tp": 4}}
 
 
-def pieces(value, mesh, cuts):
-    """What each rank holds of a tensor. `cuts`: (mesh dim, tensor dim) one
-    after the other."""
-    sizes = list(mesh.values())
-    result = []
-    for rank in range(torch.Size(sizes).numel()):
-        at, rest = {}, rank
-        for name, size in reversed(mesh.items()):
-            at[name], rest = rest % size, rest // size
-        piece = value.detach()
-        for mesh_dim, dim in cuts:
-            piece = chunk(piece, dim, mesh[mesh_dim])[at[mesh_dim]]
-        result.append(piece)
-    return result
-
-
 def check_stored(m, reference, mesh, tp_cuts, sharded):
     """`sharded`: the mesh dims that are fully sharded, in the mesh's order."""
     for name, value in reference.named_parameters():
-        cuts = [("tp", tp_cuts[name])] if name in tp_cuts else []
-        cuts += [(mesh_dim, 0) for mesh_dim in sharded]
-        for rank, (shard, piece) in enumerate(
-                zip(m.shards(name), pieces(value, mesh, cuts), strict=True)):
-            assert_close(shard, piece, f"{name} on rank {rank}")
+        cut = ("tp", tp_cuts[name]) if name in tp_cuts else None
+        cuts = stored_cuts(cut, value, sharded)
+        for at, shard in zip(coordinates(mesh), m.shards(name), strict=True):
+            assert_close(shard, piece(value, cuts, at, mesh), f"{name} at {at}")
 
 
 def check_steps(m, reference, batches, loss, optimizer, ours):
@@ -96,7 +81,9 @@ def test_counts_of_replicas(cluster):
             example_inputs=(x,), data_parallel="replicate") as m:
         m.step(x, loss="mean", optimizer=sp.SGD(lr=0.25))
         assert_counts(m, forward={"all_reduce": 1}, backward={"all_reduce": 1})
-        local = sum(p.numel() for p in MLPModule().parameters()) // 2 + 5
+        whole = 10  # net2.bias, alone
+        local = whole + (sum(p.numel() for p in MLPModule().parameters()) -
+                         whole) // 2
         assert m.comm_bytes()["backward"]["all_reduce"] == 8 * local
 
 

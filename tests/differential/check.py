@@ -8,11 +8,11 @@ from copy import deepcopy
 import torch
 
 from tests.differential.styles import (
-    assignments, collectives_of, coordinates, expected_cuts, placements_text,
-    plan_dim, stored_cuts, wanted_otherwise)
+    assignments, collectives_of, expected_cuts, placements_text, plan_dim,
+    stored_cuts, wanted_otherwise)
 from tests.differential.traffic import bound
 from tests.parity import (
-    assert_close, check_gradients, check_parameters, chunk)
+    assert_close, check_gradients, check_parameters, coordinates, piece)
 
 STEPS = 2
 
@@ -186,14 +186,6 @@ class Check:
                 name = parameters.get(value)
                 assert name is None or name in may_travel, (
                     f"{name} travels: {kind} along {dim}")
-
-
-def piece(value, cuts, at, mesh):
-    """What torch.chunk leaves to the rank at these coordinates."""
-    value = value.detach()
-    for mesh_dim, dim in cuts:
-        value = chunk(value, dim, mesh[mesh_dim])[at[mesh_dim]]
-    return value
 
 
 def parameter_values(program):

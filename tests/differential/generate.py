@@ -241,4 +241,3 @@ def random_data_parallel(rng, case):
     kinds = [None, "replicate", "fully_shard", "fully_shard"]
     pairs = [(dim, rng.choice(kinds)) for dim in case.mesh if dim not in taken]
     return tuple(pair for pair in pairs if pair[1])
-

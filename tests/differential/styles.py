@@ -172,14 +172,6 @@ def placements_text(cuts, mesh):
     return "[" + ", ".join(map(one, mesh)) + "]"
 
 
-def coordinates(mesh):
-    """Of each rank: mesh dim -> index; the last dim varies fastest."""
-    ranks = [{}]
-    for dim, size in mesh.items():
-        ranks = [rank | {dim: i} for rank in ranks for i in range(size)]
-    return ranks
-
-
 def collectives_of(program_text):
     """(kind, mesh dim, ids of what goes in) of each, from a program's text."""
     found = []

@@ -76,8 +76,8 @@ def bound(case):
 def of_a_batch(case, dim):
     """Inputs and targets are cut along dim 0, but one row is not; parameters
     that are cut along `dim` are gathered once."""
-    follower = Follower(case, dim, [], None if case.batch == 1 else "S(0)")
-    follower.of_targets = follower.of_input
+    state = None if case.batch == 1 else "S(0)"
+    follower = Follower(case, dim, [], state, of_targets=state)
     gathered = sum(padded(p, case.mesh[dim])
                    for p in follower.module.parameters()
                    ) if dim in case.sharded else 0
@@ -87,7 +87,7 @@ def of_a_batch(case, dim):
 class Follower(TorchFunctionMode):
     """Of one mesh dim: what its styles make of each value."""
 
-    def __init__(self, case, dim, styles, of_input=None):
+    def __init__(self, case, dim, styles, of_input=None, of_targets=None):
         super().__init__()
         self.case, self.ranks, self.styles = case, case.mesh[dim], styles
         self.module = case.module()
@@ -96,7 +96,7 @@ class Follower(TorchFunctionMode):
             remove_duplicate=False) if cuts.get(name, ("",))[0] == dim}
         self.fixed = {id(t) for t in [*self.module.parameters(),
                                       *self.module.buffers()]}
-        self.of_input, self.of_targets = of_input, None
+        self.of_input, self.of_targets = of_input, of_targets
         self.claimed = self.moved_back = False
         self.states = dict.fromkeys(self.cut, "C")
         self.kept, self.roots = [], set()

@@ -9,6 +9,7 @@ import torch
 from torch.distributed.tensor.parallel import ColwiseParallel
 
 import shardplane as sp
+from tests.differential.styles import placements_text, stored_cuts
 from tests.parity import (
     assert_close, assert_predicted, check_gradients,
     check_parameters, parallelized)
@@ -107,21 +108,22 @@ def test_zoo(cluster, name, ranks):
     ("llama", "replicate"), ("encoder", "replicate")])
 def test_data_parallel(cluster, name, kind):
     """Two by two ranks: of the batch, and within by the usual plan."""
-    zoo = model(name)
+    zoo, mesh = model(name), {"dp": 2, "tp": 2}
     reference = deepcopy(zoo.module)
     with cluster.parallelize_module(
-            zoo.module, {"dp": 2, "tp": 2}, zoo.plan, data_parallel=kind,
+            zoo.module, mesh, zoo.plan, data_parallel=kind,
             example_kwargs=zoo.inputs) as m:
         check_nothing_gathers(m.report)
         cuts = expected_cuts(zoo.module, zoo.plan)
+        parameters = dict(zoo.module.named_parameters(remove_duplicate=False))
+        stored = parameters | dict(
+            zoo.module.named_buffers(remove_duplicate=False))
         for fqn, place in m.report.placements.items():
-            tp = f"S({cuts[fqn]})" if fqn in cuts else "R"
-            if kind == "replicate" or fqn not in dict(
-                    zoo.module.named_parameters(remove_duplicate=False)):
-                assert place == f"[R, {tp}]", fqn
-            else:
-                assert place == {"S(0)": "[S(0)#2, S(0)#1]"}.get(
-                    tp, f"[S(0), {tp}]"), fqn
+            cut = ("tp", cuts[fqn]) if fqn in cuts else None
+            sharded = ["dp"] if kind == "fully_shard" and (
+                fqn in parameters) else []
+            assert place == placements_text(
+                stored_cuts(cut, stored[fqn], sharded), mesh), fqn
         expected = reference(**zoo.inputs)
         assert_close(zoo.output(m(**zoo.inputs)), zoo.output(expected),
                      "forward")

@@ -103,6 +103,13 @@ class RendezvousTest : public ::testing::Test {
     return joined;
   }
 
+  // One of two ranks, beside another that the test plays.
+  static Joined JoinHere(GangStore& store, int rank) {
+    ShmRendezvousOptions options = Patient(rank);
+    options.host = kHere;
+    return JoinShmGroup(store, "group", rank, 2, options);
+  }
+
   // What that rank reads under that key is not what was set.
   void LieTo(int rank, const std::string& key, const std::string& value) {
     lied_to_ = rank;
@@ -307,11 +314,7 @@ TEST_F(RendezvousTest, ARankThatCannotMapWhatItGets) {
   Play(0, "no");
   ASSERT_THAT(store_.Set("group/address", listener.name), IsOk());
   Joined joined;
-  std::thread rank([&] {
-    ShmRendezvousOptions options = Patient(1);
-    options.host = kHere;
-    joined = JoinShmGroup(store_, "group", 1, 2, options);
-  });
+  std::thread rank([&] { joined = JoinHere(store_, 1); });
   ASSERT_TRUE(AwaitReadable({listener.socket.get()}, std::chrono::seconds(60)));
   {
     const auto visitor = AcceptForHandover(listener.socket).value();
@@ -332,11 +335,7 @@ TEST_F(RendezvousTest, ARankThatGetsTooLittle) {
   Play(0, "no");
   ASSERT_THAT(store_.Set("group/address", listener.name), IsOk());
   Joined joined;
-  std::thread rank([&] {
-    ShmRendezvousOptions options = Patient(1);
-    options.host = kHere;
-    joined = JoinShmGroup(store_, "group", 1, 2, options);
-  });
+  std::thread rank([&] { joined = JoinHere(store_, 1); });
   ASSERT_TRUE(AwaitReadable({listener.socket.get()}, std::chrono::seconds(60)));
   const auto visitor = AcceptForHandover(listener.socket).value();
   OfferTo(*visitor, listener.socket.get(), 2, 64, /*lines=*/1);
@@ -362,11 +361,7 @@ TEST_F(RendezvousTest, ARankThatVotesBeforeItsLastWordIsRead) {
   BusyStore store;
   ASSERT_THAT(store.Set("group/host/1", ToString(kHere)), IsOk());
   Joined joined;
-  std::thread rank([&] {
-    ShmRendezvousOptions options = Patient(0);
-    options.host = kHere;
-    joined = JoinShmGroup(store, "group", 0, 2, options);
-  });
+  std::thread rank([&] { joined = JoinHere(store, 0); });
   const std::string name =
       store.Get({"group/address"}, std::chrono::seconds(60)).value()[0];
   const FileDescriptor socket = ConnectForHandover(name).value();
@@ -388,11 +383,7 @@ TEST_F(RendezvousTest, AStrangerWhoKnowsTheName) {
   const size_t before = OpenFiles();
   Play(1, "");
   Joined joined;
-  std::thread rank([&] {
-    ShmRendezvousOptions options = Patient(0);
-    options.host = kHere;
-    joined = JoinShmGroup(store_, "group", 0, 2, options);
-  });
+  std::thread rank([&] { joined = JoinHere(store_, 0); });
   const std::string name =
       store_.Get({"group/address"}, std::chrono::seconds(60)).value()[0];
   {
@@ -434,11 +425,7 @@ TEST_F(RendezvousTest, AGroupThatIsCancelled) {
   const size_t before = OpenFiles();
   Play(1, "");
   Joined joined;
-  std::thread rank([&] {
-    ShmRendezvousOptions options = Patient(0);
-    options.host = kHere;
-    joined = JoinShmGroup(store_, "group", 0, 2, options);
-  });
+  std::thread rank([&] { joined = JoinHere(store_, 0); });
   EXPECT_THAT(store_.Get({"group/address"}, std::chrono::seconds(60)), IsOk());
   store_.Cancel();
   rank.join();
