@@ -71,12 +71,18 @@ def main(arguments=None):
     parser.add_argument("--round-seconds", type=float, default=0.5)
     parser.add_argument("--no-compile", action="store_true",
                         help="leave torch.compile out")
+    parser.add_argument("--overlaps", action="store_true",
+                        help="instead: data parallel over all ranks, with "
+                             "each overlap of communication on and off")
     parser.add_argument("--json", metavar="FILE",
                         help="also write the figures, one object each")
     options = parser.parse_args(arguments)
     set_environment()
     # Not above: torch reads the environment when it is imported.
-    from measure.step_comparison import compare
+    if options.overlaps:
+        from measure.overlaps import compare_overlaps as compare
+    else:
+        from measure.step_comparison import compare
     figures = compare(options)
     if options.json:
         figures.write(options.json)
