@@ -148,9 +148,10 @@ class Explainer {
       if (const auto* step = std::get_if<Redistribute>(&instruction)) {
         if (!IsCollective(step->kind) || IsAlone(step->mesh_dim)) continue;
         visit(forward ? Forward(*step) : Backward(*step));
-      } else if (const auto* bucket =
-                     std::get_if<AllReduceBucket>(&instruction)) {
-        if (!IsAlone(bucket->mesh_dim)) visit(Bucket(*bucket));
+      } else if (const auto* bucket = std::get_if<Bucket>(&instruction)) {
+        if (IsAlone(bucket->mesh_dim)) continue;
+        visit(forward || bucket->again ? Gathered(*bucket)
+                                       : Gradients(*bucket));
       }
     }
   }
@@ -321,7 +322,25 @@ class Explainer {
     return cause;
   }
 
-  CausedCollective Bucket(const AllReduceBucket& bucket) const {
+  // The weights of several parameters.
+  CausedCollective Gathered(const Bucket& bucket) const {
+    CausedCollective cause{.value = bucket.inputs[0]};
+    std::vector<const Op*> users;
+    for (size_t i = 0; i < bucket.inputs.size(); ++i) {
+      const ParameterBinding* parameter = flow_.ParameterOf(bucket.inputs[i]);
+      if (parameter != nullptr) cause.parameters.push_back(parameter->fqn);
+      const std::vector<const Op*> more = flow_.Users(bucket.outputs[i]);
+      users.insert(users.end(), more.begin(), more.end());
+    }
+    cause.modules = ModulesOf(users);
+    cause.why = absl::StrCat("bucket of ", cause.parameters.size(),
+                             " parameters, of which each rank has a part: ",
+                             Names(cause.parameters, ""),
+                             bucket.again ? ", again, for backward" : "");
+    return cause;
+  }
+
+  CausedCollective Gradients(const Bucket& bucket) const {
     CausedCollective cause{.value = bucket.inputs[0]};
     std::vector<std::string>& parameters = cause.parameters;
     for (const ValueId id : bucket.inputs) {
@@ -334,7 +353,10 @@ class Explainer {
         parameters, [](const std::string& fqn) { return SplitFqn(fqn).first; });
     cause.why = absl::StrCat(
         "bucket of the gradients of ", parameters.size(),
-        " parameters, of which each rank has a part: ", Names(parameters, ""));
+        " parameters, of which each rank has a part: ", Names(parameters, ""),
+        bucket.kind == RedistributeKind::kReduceScatter
+            ? ", scattered as the parameters are stored"
+            : "");
     return cause;
   }
 

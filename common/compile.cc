@@ -27,12 +27,21 @@ class Compiler {
       : module_(module),
         plan_(plan),
         signature_(signature),
+        options_(options),
         graphs_(module),
         builder_(mesh),
         emitter_(&builder_, options, &compiled_),
         writes_(&emitter_),
         layouts_(module, plan, &builder_, &compiled_.diagnostics),
-        parameters_(module.parameters().size(), -1) {}
+        parameters_(module.parameters().size(), -1) {
+    std::vector<bool> fully_sharded(mesh.ndim(), false);
+    for (size_t m = 0; m < plan.data_parallel.size(); ++m) {
+      if (!plan.data_parallel[m].has_value()) continue;
+      fully_sharded[m] = plan.data_parallel[m] == DataParallelKind::kFullyShard;
+      if (units_.empty()) units_ = UnitsOf(module, options.unit_bytes);
+    }
+    builder_.set_fully_sharded(std::move(fully_sharded));
+  }
 
   absl::StatusOr<CompiledProgram> Run() {
     std::vector<Flow> args;
@@ -57,7 +66,7 @@ class Compiler {
       SP_ASSIGN_OR_RETURN(const ValueId loss, RunLoss(outputs));
       SP_RETURN_IF_ERROR(builder_.Backward(loss));
     }
-    compiled_.program = builder_.Finish(std::move(outputs));
+    compiled_.program = builder_.Finish(std::move(outputs), options_.overlap);
     compiled_.distinct_calls = emitter_.distinct_calls();
     return std::move(compiled_);
   }
@@ -137,9 +146,17 @@ class Compiler {
 
   // -------------------------------------------------------------- modules
 
+  void EnterUnitOf(int index) {
+    const int unit = units_.empty() ? -1 : units_[index];
+    if (unit < 0 || unit == unit_) return;
+    builder_.BeginUnit();
+    unit_ = unit;
+  }
+
   absl::StatusOr<Flow> RunModule(int index, std::vector<Flow> args,
                                  KeywordFlows kwargs) {
     const std::string& fqn = module_.modules()[index].fqn;
+    EnterUnitOf(index);
     SP_RETURN_IF_ERROR(layouts_.ApplyInputs(index, &args, &kwargs));
     SP_ASSIGN_OR_RETURN(const WrittenGraph graph, graphs_.Of(index));
     SP_ASSIGN_OR_RETURN(
@@ -334,6 +351,7 @@ class Compiler {
   const GraphModule& module_;
   const ResolvedPlan& plan_;
   const Signature& signature_;
+  const CompileOptions& options_;
   WrittenGraphs graphs_;
   CompiledProgram compiled_;
   ProgramBuilder builder_;
@@ -341,6 +359,8 @@ class Compiler {
   BufferWrites writes_;
   StyleLayouts layouts_;
   std::vector<ValueId> parameters_;  // by index, as stored; -1: not yet used
+  std::vector<int> units_;           // by module; none: nothing data parallel
+  int unit_ = -1;                    // the one that runs
 };
 
 }  // namespace

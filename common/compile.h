@@ -3,6 +3,7 @@
 #define SHARDPLANE_COMMON_COMPILE_H_
 
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <variant>
@@ -12,9 +13,11 @@
 #include "common/device_mesh.h"
 #include "common/flops.h"
 #include "common/graph_module.h"
+#include "common/overlap.h"
 #include "common/parallelize_plan.h"
 #include "common/sharded_program.h"
 #include "common/tensor_type.h"
+#include "common/units.h"
 
 namespace shardplane {
 
@@ -39,6 +42,8 @@ struct Signature {
 
 struct CompileOptions {
   bool strict = false;  // an op without a row is Unimplemented, not a warning
+  OverlapOptions overlap;
+  int64_t unit_bytes = kDefaultUnitBytes;  // see UnitsOf
 };
 
 struct CompiledProgram {

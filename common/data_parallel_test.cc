@@ -60,8 +60,8 @@ TEST(DataParallelTest, FullyShardedGathersWeightsAndScattersGradients) {
   const auto compiled =
       Compile(MlpOn({{"dp", 2}, {"tp", 2}}, {{"dp", kFullyShard}}));
   const std::string steps = Steps(compiled);
-  EXPECT_EQ(Count(steps, "= all_gather[dp, from 0]"), 4) << steps;
-  EXPECT_EQ(Count(steps, "= reduce_scatter[dp, to 0, sum]"), 4) << steps;
+  EXPECT_EQ(Count(steps, "= all_gather[dp, from 0 0 0 0]"), 1) << steps;
+  EXPECT_EQ(Count(steps, "= reduce_scatter[dp, to 0 0 0 0, sum]"), 1) << steps;
   EXPECT_EQ(Count(steps, "= all_reduce[tp"), 1) << steps;
   EXPECT_EQ(Count(steps, "= all_reduce[dp"), 0) << steps;
   EXPECT_EQ(Specs(compiled),
@@ -79,8 +79,8 @@ TEST(DataParallelTest, HybridReducesWhatIsScattered) {
                     {{"replicas", kReplicate}, {"shards", kFullyShard}}));
   const std::string steps = Steps(compiled);
   EXPECT_EQ(ToString(compiled->program.values[0].spec), "[S(0), S(0), R]");
-  EXPECT_EQ(Count(steps, "= all_gather[shards, from 0]"), 4) << steps;
-  EXPECT_EQ(Count(steps, "= reduce_scatter[shards, to 0, sum]"), 4) << steps;
+  EXPECT_EQ(Count(steps, "= all_gather[shards"), 1) << steps;
+  EXPECT_EQ(Count(steps, "= reduce_scatter[shards"), 1) << steps;
   EXPECT_EQ(Count(steps, "all_reduce[replicas, sum]"), 1) << steps;
   EXPECT_EQ(Count(steps, "all_reduce[shards"), 0) << steps;
 }
@@ -92,8 +92,8 @@ TEST(DataParallelTest, CutOverTwoMeshDimsItIsScatteredOverBoth) {
   const auto compiled = Compile(request);
   const std::string steps = Steps(compiled);
   for (const char* mesh_dim : {"a", "b"}) {
-    EXPECT_EQ(Count(steps, absl::StrCat("= all_gather[", mesh_dim)), 4);
-    EXPECT_EQ(Count(steps, absl::StrCat("= reduce_scatter[", mesh_dim)), 4);
+    EXPECT_EQ(Count(steps, absl::StrCat("= all_gather[", mesh_dim)), 1);
+    EXPECT_EQ(Count(steps, absl::StrCat("= reduce_scatter[", mesh_dim)), 1);
   }
   EXPECT_EQ(Count(steps, "all_reduce"), 0) << steps;
 }
@@ -117,7 +117,54 @@ TEST(DataParallelTest, MayBeAllThereIs) {
   request.plan.clear();
   const auto compiled = Compile(request);
   ASSERT_TRUE(compiled.ok()) << compiled.status();
-  EXPECT_EQ(Count(Steps(compiled), "= reduce_scatter[dp"), 4);
+  EXPECT_EQ(Count(Steps(compiled), "= reduce_scatter[dp"), 1);
+}
+
+// Two layers of 128 KB each: what one needs is gathered before it runs, and its
+// gradients are scattered before the backward pass of the one before.
+TEST(DataParallelTest, UnitsGatherAndScatterByThemselves) {
+  const GraphModule module = *GraphModule::Create(
+      {Mod("", "Sequential"), Mod("a", "Sequential"), Mod("a.up", "Linear"),
+       Mod("a.down", "Linear"), Mod("b", "Sequential"), Mod("b.up", "Linear"),
+       Mod("b.down", "Linear")},
+      {Param("a.up.weight", {128, 64}), Param("a.down.weight", {64, 128}),
+       Param("b.up.weight", {128, 64}), Param("b.down.weight", {64, 128})});
+  Request request{module, {}};
+  request.mesh = {{"dp", 2}};
+  request.data_parallel = {{"dp", kFullyShard}};
+  request.input = {4, 64};
+  const auto compiled = Compile(request);
+  const std::string steps = Steps(compiled);
+  EXPECT_EQ(Count(steps, "= all_gather[dp, from 0 0]"), 2) << steps;
+  EXPECT_EQ(Count(steps, "= reduce_scatter[dp, to 0 0, sum]"), 2) << steps;
+  EXPECT_LT(steps.find("segment 0"), steps.rfind("all_gather")) << steps;
+  EXPECT_LT(steps.find("reduce_scatter"), steps.find("backward of 0")) << steps;
+}
+
+// Gradients are all-reduced as soon as there are 25 MB of them.
+TEST(DataParallelTest, ReplicasReduceFullBuckets) {
+  Request request{
+      *GraphModule::Create(
+          {Mod("", "Sequential"), Mod("a", "Linear"), Mod("b", "Linear"),
+           Mod("c", "Linear")},
+          {Param("a.weight", {2048, 1024}), Param("b.weight", {1024, 2048}),
+           Param("c.weight", {8, 1024})}),
+      {}};
+  request.mesh = {{"dp", 2}};
+  request.data_parallel = {{"dp", kReplicate}};
+  request.input = {4, 1024};
+  const auto compiled = Compile(request);
+  const std::string steps = Steps(compiled);
+  // b and c are 16 MB and a little: a, another 16, fills it.
+  EXPECT_EQ(Count(steps, "= all_reduce[dp"), 1) << steps;
+  request.module = *GraphModule::Create(
+      {Mod("", "Sequential"), Mod("a", "Linear"), Mod("b", "Linear"),
+       Mod("c", "Linear")},
+      {Param("a.weight", {2048, 1024}), Param("b.weight", {2048, 2048}),
+       Param("c.weight", {8, 2048})});
+  const std::string more = Steps(Compile(request));
+  EXPECT_EQ(Count(more, "= all_reduce[dp"), 2) << more;
+  EXPECT_LT(more.find("all_reduce"), more.find("backward of 0")) << more;
 }
 
 struct RefusedCase {

@@ -30,6 +30,9 @@ class MemoryLedger {
     if (block == kNone || --blocks_[block].holders > 0) return;
     Count(blocks_[block], -blocks_[block].bytes);
   }
+  // Its memory is given back while it is held, and comes back.
+  void Suspend(Block block) { Count(blocks_[block], -blocks_[block].bytes); }
+  void Resume(Block block) { Count(blocks_[block], blocks_[block].bytes); }
   bool IsShared(Block block) const { return blocks_[block].holders > 1; }
   // It turns out to be the gradient of a parameter.
   void Reassign(Block block, Kind kind) {

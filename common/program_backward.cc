@@ -1,6 +1,8 @@
 // The backward pass of a program under construction.
 #include <algorithm>
+#include <cstdint>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -9,6 +11,12 @@
 #include "common/program_builder.h"
 
 namespace shardplane {
+namespace {
+
+// As much as PyTorch's data parallel has in a bucket.
+constexpr int64_t kBucketBytes = int64_t{25} << 20;
+
+}  // namespace
 
 DTensorSpec ProgramBuilder::GradientSpec(ValueId id) const {
   DTensorSpec spec = value(id).spec;
@@ -101,18 +109,32 @@ void ProgramBuilder::BackVary(const Redistribute& step, ValueId gradient) {
                                    step.mesh_dim, -1, -1));
 }
 
-// The all-reduce of a whole parameter's gradient can wait for others.
+// Whether gather and vary of a parameter go back in one.
+bool ProgramBuilder::Scatters(const MoveEntry& entry) const {
+  const Info& info = info_[entry.step.input];
+  return entry.vary && fully_sharded_[entry.step.mesh_dim] && info.parameter &&
+         info.gathered_from >= 0 && info.gathered_along == entry.step.mesh_dim;
+}
+
+// What a parameter's gradient goes through can wait for others.
 bool ProgramBuilder::Defers(const MoveEntry& entry) const {
-  return entry.vary && info_[entry.step.input].stored;
+  return entry.vary && (info_[entry.step.input].stored || Scatters(entry));
+}
+
+// The value whose gradient it then is.
+ValueId ProgramBuilder::TargetOf(const MoveEntry& entry) const {
+  return Scatters(entry) ? info_[entry.step.input].gathered_from
+                         : entry.step.input;
 }
 
 void ProgramBuilder::ReduceDeferred() {
   while (!deferred_.empty()) {
     // What reads the output of none that still waits; then one bucket for each
-    // mesh dim and dtype among them.
+    // kind, mesh dim and dtype among them.
     std::set<ValueId> waiting;
-    for (const MoveEntry& entry : deferred_) waiting.insert(entry.step.input);
-    std::map<std::pair<int, DType>, std::vector<MoveEntry>> buckets;
+    for (const MoveEntry& entry : deferred_) waiting.insert(TargetOf(entry));
+    std::map<std::tuple<RedistributeKind, int, DType>, std::vector<MoveEntry>>
+        buckets;
     std::vector<MoveEntry> later;
     for (MoveEntry& entry : deferred_) {
       if (waiting.contains(entry.step.output)) {
@@ -120,48 +142,78 @@ void ProgramBuilder::ReduceDeferred() {
         continue;
       }
       const DType dtype = value(entry.step.input).type.dtype;
-      buckets[{entry.step.mesh_dim, dtype}].push_back(entry);
+      const RedistributeKind kind = Scatters(entry)
+                                        ? RedistributeKind::kReduceScatter
+                                        : RedistributeKind::kAllReduce;
+      buckets[{kind, entry.step.mesh_dim, dtype}].push_back(entry);
     }
     for (const auto& [key, entries] : buckets) {
-      ReduceBucket(key.first, entries);
+      ReduceBucket(std::get<0>(key), std::get<1>(key), entries);
     }
     deferred_ = std::move(later);
   }
+  deferred_bytes_ = 0;
 }
 
-void ProgramBuilder::ReduceBucket(int mesh_dim,
+DTensorSpec ProgramBuilder::ReducedSpec(RedistributeKind kind, int mesh_dim,
+                                        ValueId gradient,
+                                        ValueId target) const {
+  const Placement after = kind == RedistributeKind::kReduceScatter
+                              ? value(target).spec.placements[mesh_dim]
+                              : Placement(Replicate{});
+  return WithPlacement(value(gradient).spec, mesh_dim, after);
+}
+
+void ProgramBuilder::ReduceBucket(RedistributeKind kind, int mesh_dim,
                                   const std::vector<MoveEntry>& entries) {
-  AllReduceBucket bucket{mesh_dim, ReduceOp::kSum, {}, {}};
+  Bucket bucket{.kind = kind, .mesh_dim = mesh_dim};
   std::vector<ValueId> targets;
   for (const MoveEntry& entry : entries) {
     const ValueId gradient = TakeGradient(entry.step.output);
     if (gradient < 0) continue;
     bucket.inputs.push_back(gradient);
-    targets.push_back(entry.step.input);
-  }
-  if (bucket.inputs.size() == 1) {
-    AddGradient(targets[0],
-                MoveBack(bucket.inputs[0], RedistributeKind::kAllReduce,
-                         mesh_dim, -1, -1));
-    return;
+    targets.push_back(TargetOf(entry));
+    if (kind == RedistributeKind::kReduceScatter) {
+      bucket.dims.push_back(
+          ShardDim(value(targets.back()).spec.placements[mesh_dim]));
+    }
   }
   if (bucket.inputs.empty()) return;
+  if (bucket.inputs.size() == 1) {
+    const int to_dim = bucket.dims.empty() ? -1 : bucket.dims[0];
+    AddGradient(targets[0],
+                MoveBack(bucket.inputs[0], kind, mesh_dim, -1, to_dim));
+    return;
+  }
   for (size_t i = 0; i < targets.size(); ++i) {
-    const Value source = value(bucket.inputs[i]);
-    const ValueId out =
-        NewValue(source.name, source.type,
-                 WithPlacement(source.spec, mesh_dim, Replicate{}), false);
+    const Value& source = value(bucket.inputs[i]);
+    const ValueId out = NewValue(
+        source.name, source.type,
+        ReducedSpec(kind, mesh_dim, bucket.inputs[i], targets[i]), false);
     bucket.outputs.push_back(out);
     AddGradient(targets[i], out);
   }
   program_.instructions.push_back(std::move(bucket));
 }
 
+// Gradients that are scattered make room; others wait for a full bucket.
+void ProgramBuilder::Back(const UnitEntry&) {
+  if (std::any_of(deferred_.begin(), deferred_.end(),
+                  [this](const MoveEntry& e) { return Scatters(e); })) {
+    ReduceDeferred();
+  }
+}
+
 void ProgramBuilder::Back(const MoveEntry& entry) {
   const Redistribute& step = entry.step;
   if (!requires_grad(step.input)) return;
   if (Defers(entry)) {
+    const Value& whole = value(step.input);
     deferred_.push_back(entry);
+    deferred_bytes_ += ByteSize(whole.type.dtype) *
+                       LocalElements(whole.type.shape, whole.spec, mesh(),
+                                     mesh().Coordinate(0));
+    if (deferred_bytes_ >= kBucketBytes) ReduceDeferred();
     return;
   }
   const ValueId gradient = TakeGradient(step.output);
@@ -206,6 +258,7 @@ void ProgramBuilder::Back(const AddedEntry& entry) {
 
 absl::Status ProgramBuilder::Backward(ValueId loss) {
   CloseSegment();
+  GatherTogether();
   program_.loss = loss;
   program_.backward_begin = static_cast<int>(program_.instructions.size());
   if (!requires_grad(loss)) {

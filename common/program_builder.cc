@@ -39,7 +39,8 @@ ValueId Once(const std::pair<ValueId, Key>& key, Map* made, Make make) {
 
 }  // namespace
 
-ProgramBuilder::ProgramBuilder(DeviceMesh mesh) {
+ProgramBuilder::ProgramBuilder(DeviceMesh mesh)
+    : fully_sharded_(mesh.ndim(), false) {
   program_.mesh = std::move(mesh);
 }
 
@@ -307,144 +308,6 @@ absl::StatusOr<ValueId> ProgramBuilder::RealizeShared(
   open_made_.clear();
   tape_.push_back(AddedEntry{base, term, sum, cuts});
   return sum;
-}
-
-// ------------------------------------------------------------------ the end
-
-namespace {
-
-class ValueSet {
- public:
-  explicit ValueSet(size_t values) : has_(values) {}
-  void Add(ValueId id) {
-    if (id >= 0) has_[id] = true;
-  }
-  void Add(const std::vector<ValueId>& ids) {
-    for (const ValueId id : ids) Add(id);
-  }
-  bool Has(ValueId id) const { return has_[id]; }
-
- private:
-  std::vector<bool> has_;
-};
-
-}  // namespace
-
-void ProgramBuilder::FillOutputs(const std::vector<ValueId>& outputs) {
-  ValueSet used(program_.values.size());
-  used.Add(outputs);
-  used.Add(program_.loss);
-  for (const ParameterBinding& p : program_.parameters) {
-    used.Add({p.gradient, p.update});
-  }
-  for (const InputBinding& input : program_.inputs) used.Add(input.gradient);
-  for (const Instruction& instruction : program_.instructions) {
-    if (const auto* move = std::get_if<Redistribute>(&instruction)) {
-      used.Add(move->input);
-    } else if (const auto* bucket =
-                   std::get_if<AllReduceBucket>(&instruction)) {
-      used.Add(bucket->inputs);
-    } else if (const auto* sum = std::get_if<Accumulate>(&instruction)) {
-      used.Add(sum->inputs);
-    } else if (const auto* run = std::get_if<RunSegment>(&instruction)) {
-      const Segment& segment = program_.segments[run->segment];
-      used.Add(segment.inputs);
-      used.Add(segment.differentiable_outputs);
-    } else if (const auto* back =
-                   std::get_if<RunSegmentBackward>(&instruction)) {
-      used.Add(back->output_gradients);
-    }
-  }
-  for (size_t s = 0; s < program_.segments.size(); ++s) {
-    for (const ValueId id : made_[s]) {
-      if (used.Has(id)) program_.segments[s].outputs.push_back(id);
-    }
-  }
-}
-
-namespace {
-
-// Values that an instruction uses or makes.
-std::vector<ValueId> Touched(const ShardedProgram& program,
-                             const Instruction& instruction) {
-  std::vector<ValueId> ids;
-  const auto add = [&ids](const std::vector<ValueId>& more) {
-    ids.insert(ids.end(), more.begin(), more.end());
-  };
-  if (const auto* move = std::get_if<Redistribute>(&instruction)) {
-    ids = {move->input, move->output};
-  } else if (const auto* bucket = std::get_if<AllReduceBucket>(&instruction)) {
-    add(bucket->inputs);
-    add(bucket->outputs);
-  } else if (const auto* sum = std::get_if<Accumulate>(&instruction)) {
-    add(sum->inputs);
-    ids.push_back(sum->output);
-  } else if (const auto* ones = std::get_if<Ones>(&instruction)) {
-    ids = {ones->output};
-  } else if (const auto* run = std::get_if<RunSegment>(&instruction)) {
-    add(program.segments[run->segment].inputs);
-    add(program.segments[run->segment].outputs);
-  } else if (const auto* back = std::get_if<RunSegmentBackward>(&instruction)) {
-    const Segment& segment = program.segments[back->segment];
-    add(segment.differentiable_inputs);
-    add(segment.differentiable_outputs);
-    add(back->output_gradients);
-    add(back->input_gradients);
-  }
-  std::erase_if(ids, [](ValueId id) { return id < 0; });
-  return ids;
-}
-
-}  // namespace
-
-void ProgramBuilder::InsertFrees(const std::vector<ValueId>& outputs) {
-  ValueSet kept(program_.values.size());
-  kept.Add(outputs);
-  kept.Add(program_.loss);
-  for (const ParameterBinding& p : program_.parameters) {
-    kept.Add({p.value, p.gradient, p.update});
-  }
-  for (const InputBinding& input : program_.inputs) kept.Add(input.gradient);
-  std::vector<int64_t> last_use(program_.values.size(), -1);
-  for (size_t i = 0; i < program_.instructions.size(); ++i) {
-    for (const ValueId id : Touched(program_, program_.instructions[i])) {
-      if (!kept.Has(id)) last_use[id] = static_cast<int64_t>(i);
-    }
-  }
-  std::vector<std::vector<ValueId>> free_after(program_.instructions.size());
-  for (size_t id = 0; id < last_use.size(); ++id) {
-    if (last_use[id] < 0) continue;
-    free_after[last_use[id]].push_back(static_cast<ValueId>(id));
-  }
-  std::vector<Instruction> instructions;
-  instructions.reserve(2 * program_.instructions.size());
-  int backward_begin = 0;
-  for (size_t i = 0; i < program_.instructions.size(); ++i) {
-    if (static_cast<int>(i) == program_.backward_begin) {
-      backward_begin = static_cast<int>(instructions.size());
-    }
-    instructions.push_back(std::move(program_.instructions[i]));
-    if (!free_after[i].empty()) {
-      instructions.push_back(Free{std::move(free_after[i])});
-    }
-  }
-  if (program_.backward_begin ==
-      static_cast<int>(program_.instructions.size())) {
-    backward_begin = static_cast<int>(instructions.size());
-  }
-  program_.instructions = std::move(instructions);
-  program_.backward_begin = backward_begin;
-}
-
-ShardedProgram ProgramBuilder::Finish(std::vector<ValueId> outputs) {
-  CloseSegment();
-  if (program_.loss < 0) {
-    program_.backward_begin = static_cast<int>(program_.instructions.size());
-  }
-  FillOutputs(outputs);
-  InsertFrees(outputs);
-  program_.outputs = std::move(outputs);
-  return std::move(program_);
 }
 
 }  // namespace shardplane

@@ -31,6 +31,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/container/inlined_vector.h"
 #include "absl/status/statusor.h"
+#include "common/overlap.h"
 #include "common/redistribute.h"
 #include "common/sharded_program.h"
 
@@ -39,6 +40,12 @@ namespace shardplane {
 class ProgramBuilder {
  public:
   explicit ProgramBuilder(DeviceMesh mesh);
+
+  // By mesh dim: what is stored in parts along it is gathered by units, and not
+  // kept from forward to backward.
+  void set_fully_sharded(std::vector<bool> mesh_dims) {
+    fully_sharded_ = std::move(mesh_dims);
+  }
 
   const DeviceMesh& mesh() const { return program_.mesh; }
   const Value& value(ValueId id) const { return program_.values[id]; }
@@ -85,6 +92,11 @@ class ProgramBuilder {
   // Whether the value is an AddAfterReduction that no demand has made yet.
   bool IsPendingSum(ValueId id) const { return info_[id].base >= 0; }
 
+  // What follows belongs to another unit (common/units): it runs in segments of
+  // its own, weights that it gathers are gathered together, and its gradients
+  // are scattered when its backward is over.
+  void BeginUnit();
+
   // A stored buffer becomes `value`, which lies as it does, when the step is
   // accepted. The last update counts.
   void Update(ValueId buffer, ValueId value);
@@ -94,7 +106,8 @@ class ProgramBuilder {
   absl::Status Backward(ValueId loss);
 
   // Call once, last.
-  ShardedProgram Finish(std::vector<ValueId> outputs);
+  ShardedProgram Finish(std::vector<ValueId> outputs,
+                        const OverlapOptions& overlap = {});
 
  private:
   using Flags = absl::InlinedVector<bool, 4>;
@@ -128,7 +141,9 @@ class ProgramBuilder {
     ValueId sum = 0;
     std::vector<std::pair<int, int>> cuts;  // mesh dim, tensor dim of sum
   };
-  using TapeEntry = std::variant<SegmentEntry, MoveEntry, AddedEntry>;
+  struct UnitEntry {};  // where one begins
+  using TapeEntry =
+      std::variant<SegmentEntry, MoveEntry, AddedEntry, UnitEntry>;
   using MoveKey = std::tuple<ValueId, RedistributeKind, int, int, int>;
 
   // The arguments may be parts of another value.
@@ -152,13 +167,21 @@ class ProgramBuilder {
   ValueId TakeGradient(ValueId id);  // -1: none
   ValueId MoveBack(ValueId gradient, RedistributeKind kind, int mesh_dim,
                    int from_dim, int to_dim, ReduceOp op = ReduceOp::kSum);
-  // Gradients of replicated parameters that wait for a common all-reduce.
+  // All-gathers of parameters since the unit began become buckets.
+  void GatherTogether();
+  // Gradients of parameters that wait for a common collective.
   void ReduceDeferred();
-  void ReduceBucket(int mesh_dim, const std::vector<MoveEntry>& entries);
+  void ReduceBucket(RedistributeKind kind, int mesh_dim,
+                    const std::vector<MoveEntry>& entries);
   bool Defers(const MoveEntry& entry) const;
+  bool Scatters(const MoveEntry& entry) const;
+  ValueId TargetOf(const MoveEntry& entry) const;
+  DTensorSpec ReducedSpec(RedistributeKind kind, int mesh_dim, ValueId gradient,
+                          ValueId target) const;
   void Back(const SegmentEntry& entry);
   void Back(const MoveEntry& entry);
   void Back(const AddedEntry& entry);
+  void Back(const UnitEntry& entry);
   void BackVary(const Redistribute& step, ValueId gradient);
 
   void FillOutputs(const std::vector<ValueId>& outputs);
@@ -177,6 +200,9 @@ class ProgramBuilder {
   std::vector<Gradients> gradients_;  // of the forward pass's values
   absl::flat_hash_map<MoveKey, ValueId> moved_back_;
   std::vector<MoveEntry> deferred_;  // in the order of the backward pass
+  int64_t deferred_bytes_ = 0;       // of their gradients, on rank 0
+  std::vector<bool> fully_sharded_;  // by mesh dim
+  int unit_begin_ = 0;               // instructions before the unit
 };
 
 }  // namespace shardplane

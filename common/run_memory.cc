@@ -4,6 +4,7 @@
 #include <variant>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "common/memory_ledger.h"
 #include "common/segment_memory.h"
 #include "common/tensor_spec.h"
@@ -56,6 +57,13 @@ class Player {
   }
 
  private:
+  // A collective of several tensors: all that is sent, all that comes.
+  struct Begun {
+    const Bucket* bucket = nullptr;
+    Block joined = MemoryLedger::kNone;
+    Block result = MemoryLedger::kNone;
+  };
+
   int64_t Bytes(ValueId id) const {
     return NumElements(shapes_[id]) * ByteSize(program_.values[id].type.dtype);
   }
@@ -123,22 +131,51 @@ class Player {
     }
   }
 
-  void Run(const AllReduceBucket& bucket) {
+  void Run(const Bucket& bucket) {
     if (IsAlone(bucket.mesh_dim)) {
       for (size_t i = 0; i < bucket.inputs.size(); ++i) {
         Share(bucket.inputs[i], bucket.outputs[i]);
       }
       return;
     }
-    int64_t bytes = 0;
-    for (const ValueId id : bucket.inputs) bytes += Bytes(id);
-    const Block joined = ledger_.Make(bytes);
-    const Block reduced = ledger_.Make(bytes);
-    ledger_.Drop(joined);
-    for (const ValueId id : bucket.outputs) {
-      Put(id, {ledger_.Hold(reduced)});
+    int64_t sent = 0;
+    int64_t received = 0;
+    for (size_t i = 0; i < bucket.inputs.size(); ++i) {
+      sent += Bytes(bucket.inputs[i]);
+      received += Bytes(bucket.outputs[i]);
     }
-    ledger_.Drop(reduced);
+    const Begun begun{&bucket, ledger_.Make(sent), ledger_.Make(received)};
+    if (!bucket.async) return End(begun);
+    for (const ValueId id : bucket.outputs) begun_[id] = begun;
+  }
+
+  void Run(const Wait& wait) {
+    for (const ValueId id : wait.values) {
+      const auto found = begun_.find(id);
+      if (found == begun_.end()) continue;
+      const Begun begun = found->second;
+      for (const ValueId output : begun.bucket->outputs) begun_.erase(output);
+      End(begun);
+    }
+  }
+
+  void End(const Begun& begun) {
+    const Bucket& bucket = *begun.bucket;
+    ledger_.Drop(begun.joined);
+    for (const ValueId id : bucket.outputs) {
+      if (bucket.again) {
+        ledger_.Resume(held_[id].block);
+      } else if (bucket.kind == RedistributeKind::kAllReduce) {
+        Put(id, {ledger_.Hold(begun.result)});
+      } else {
+        Make(id);
+      }
+    }
+    ledger_.Drop(begun.result);
+  }
+
+  void Run(const Reshard& reshard) {
+    for (const ValueId id : reshard.values) ledger_.Suspend(held_[id].block);
   }
 
   void Run(const Accumulate& sum) {
@@ -170,6 +207,7 @@ class Player {
   std::vector<bool> has_backward_;  // by segment
   std::vector<int> places_;
   std::vector<SegmentMemory> segments_;
+  absl::flat_hash_map<ValueId, Begun> begun_;  // by output
 };
 
 }  // namespace

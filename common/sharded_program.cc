@@ -52,17 +52,16 @@ CollectiveRecord RecordOf(const ShardedProgram& program,
   return record;
 }
 
-CollectiveRecord RecordOf(const ShardedProgram& program,
-                          const AllReduceBucket& bucket,
+CollectiveRecord RecordOf(const ShardedProgram& program, const Bucket& bucket,
                           absl::Span<const int> coordinate) {
-  int64_t elements = 0;
-  for (const ValueId id : bucket.inputs) {
-    const Value& in = program.values[id];
-    elements += NumElements(
-        LocalShape(in.type.shape, in.spec, program.mesh, coordinate));
+  CollectiveRecord record = RecordOf(program, StepOf(bucket, 0), coordinate);
+  for (size_t i = 1; i < bucket.inputs.size(); ++i) {
+    const CollectiveRecord more =
+        RecordOf(program, StepOf(bucket, i), coordinate);
+    record.send_elements += more.send_elements;
+    record.recv_elements += more.recv_elements;
   }
-  return {RedistributeKind::kAllReduce, bucket.mesh_dim,
-          program.values[bucket.inputs[0]].type.dtype, elements, elements};
+  return record;
 }
 
 uint64_t HashBytes(uint64_t hash, uint64_t value, int bytes) {
@@ -103,6 +102,57 @@ bool ChangesBuffers(const ShardedProgram& program) {
                      [](const ParameterBinding& p) { return p.update >= 0; });
 }
 
+std::vector<ValueId> ValuesOf(const ShardedProgram& program,
+                              const Instruction& instruction) {
+  std::vector<ValueId> ids;
+  const auto add = [&ids](const std::vector<ValueId>& more) {
+    ids.insert(ids.end(), more.begin(), more.end());
+  };
+  if (const auto* move = std::get_if<Redistribute>(&instruction)) {
+    ids = {move->input, move->output};
+  } else if (const auto* bucket = std::get_if<Bucket>(&instruction)) {
+    add(bucket->inputs);
+    add(bucket->outputs);
+  } else if (const auto* wait = std::get_if<Wait>(&instruction)) {
+    ids = wait->values;
+  } else if (const auto* reshard = std::get_if<Reshard>(&instruction)) {
+    ids = reshard->values;
+  } else if (const auto* free = std::get_if<Free>(&instruction)) {
+    ids = free->values;
+  } else if (const auto* sum = std::get_if<Accumulate>(&instruction)) {
+    add(sum->inputs);
+    ids.push_back(sum->output);
+  } else if (const auto* ones = std::get_if<Ones>(&instruction)) {
+    ids = {ones->output};
+  } else if (const auto* run = std::get_if<RunSegment>(&instruction)) {
+    add(program.segments[run->segment].inputs);
+    add(program.segments[run->segment].outputs);
+  } else if (const auto* back = std::get_if<RunSegmentBackward>(&instruction)) {
+    const Segment& segment = program.segments[back->segment];
+    add(segment.differentiable_inputs);
+    add(segment.differentiable_outputs);
+    add(back->output_gradients);
+    add(back->input_gradients);
+  }
+  std::erase_if(ids, [](ValueId id) { return id < 0; });
+  return ids;
+}
+
+Redistribute StepOf(const Bucket& bucket, size_t i) {
+  Redistribute step{.kind = bucket.kind,
+                    .mesh_dim = bucket.mesh_dim,
+                    .op = bucket.op,
+                    .input = bucket.inputs[i],
+                    .output = bucket.outputs[i]};
+  if (bucket.kind == RedistributeKind::kAllGather) {
+    step.from_dim = bucket.dims[i];
+  }
+  if (bucket.kind == RedistributeKind::kReduceScatter) {
+    step.to_dim = bucket.dims[i];
+  }
+  return step;
+}
+
 bool IsCollective(RedistributeKind kind) {
   return kind <= RedistributeKind::kAllToAll;
 }
@@ -126,7 +176,7 @@ std::vector<CollectiveRecord> Collectives(const ShardedProgram& program,
         program.mesh.dim_size(step->mesh_dim) > 1) {
       records.push_back(RecordOf(program, *step, coordinate));
     }
-    if (const auto* bucket = std::get_if<AllReduceBucket>(&instruction);
+    if (const auto* bucket = std::get_if<Bucket>(&instruction);
         bucket != nullptr && program.mesh.dim_size(bucket->mesh_dim) > 1) {
       records.push_back(RecordOf(program, *bucket, coordinate));
     }

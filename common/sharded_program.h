@@ -135,15 +135,38 @@ struct Redistribute {
   friend bool operator==(const Redistribute&, const Redistribute&) = default;
 };
 
-// Several tensors of one dtype, each P -> R, as one all-reduce of all their
-// elements: the gradients of small replicated parameters.
-struct AllReduceBucket {
+// Several tensors of one dtype in one collective, an all_reduce, all_gather or
+// reduce_scatter: each as a Redistribute of that kind has it.
+struct Bucket {
+  RedistributeKind kind = RedistributeKind::kAllReduce;
   int mesh_dim = 0;
   ReduceOp op = ReduceOp::kSum;
   std::vector<ValueId> inputs;
   std::vector<ValueId> outputs;  // one an input
-  friend bool operator==(const AllReduceBucket&,
-                         const AllReduceBucket&) = default;
+  // The tensor dim that each is gathered from or scattered to; none of
+  // all_reduce.
+  std::vector<int> dims;
+  bool async = false;  // only started: its outputs are there after a Wait
+  // An all_gather whose outputs were made before and lost their memory since,
+  // by a Reshard: they get it back.
+  bool again = false;
+  friend bool operator==(const Bucket&, const Bucket&) = default;
+};
+// What becomes of its input `i`.
+Redistribute StepOf(const Bucket& bucket, size_t i);
+
+// The end of what was started: these values, outputs of async buckets, are
+// there now. A phase waits for all that it starts.
+struct Wait {
+  std::vector<ValueId> values;
+  friend bool operator==(const Wait&, const Wait&) = default;
+};
+
+// Gathered parameters give their memory back, and so do their aliases, until a
+// Bucket gathers them again. What autograd has kept of them gets it back, too.
+struct Reshard {
+  std::vector<ValueId> values;
+  friend bool operator==(const Reshard&, const Reshard&) = default;
 };
 
 // output = sum of inputs, in order: gradients of a value used several times.
@@ -166,7 +189,7 @@ struct Free {
 };
 
 using Instruction = std::variant<RunSegment, RunSegmentBackward, Redistribute,
-                                 AllReduceBucket, Accumulate, Ones, Free>;
+                                 Bucket, Wait, Reshard, Accumulate, Ones, Free>;
 
 struct ParameterBinding {
   std::string fqn;  // canonical
@@ -205,12 +228,17 @@ struct ShardedProgram {
                          const ShardedProgram&) = default;
 };
 
+// Values that it uses or makes; of a backward, those that its gradients are of,
+// too.
+std::vector<ValueId> ValuesOf(const ShardedProgram& program,
+                              const Instruction& instruction);
+
 // Whether a run changes buffers: then it is a step and takes a number.
 bool ChangesBuffers(const ShardedProgram& program);
 
-// InvalidArgument: an id out of range, a value used before it is made or after
-// it was freed, a step whose specs do not fit its kind. A worker checks this
-// before it runs anything.
+// InvalidArgument: an id out of range, a value used before it is made, while it
+// is under way or after it was freed or resharded, a step whose specs do not
+// fit its kind. A worker checks this before it runs anything.
 absl::Status Validate(const ShardedProgram& program);
 
 // The whole program, one instruction a line; what goldens hold.

@@ -124,7 +124,8 @@ ShardedProgram Bucket() {
               {"b", {DType::kFloat32, {3}}, whole}};
   p.inputs = {{0, -1}, {1, -1}};
   p.outputs = {2, 3};
-  p.instructions = {AllReduceBucket{0, ReduceOp::kSum, {0, 1}, {2, 3}}};
+  p.instructions = {
+      shardplane::Bucket{.mesh_dim = 0, .inputs = {0, 1}, .outputs = {2, 3}}};
   p.backward_begin = 1;
   return p;
 }
@@ -139,8 +140,33 @@ TEST(ShardedProgramTest, BucketIsOneCollectiveOfAllItsElements) {
                                           DType::kFloat32, 23, 23}));
 }
 
-AllReduceBucket& BucketOf(ShardedProgram* p) {
-  return std::get<AllReduceBucket>(p->instructions[0]);
+shardplane::Bucket& BucketOf(ShardedProgram* p) {
+  return std::get<shardplane::Bucket>(p->instructions[0]);
+}
+
+// The same two values, of which each rank has rows, made whole; and back.
+TEST(ShardedProgramTest, BucketsGatherAndScatterWithTheirPadding) {
+  ShardedProgram p = Bucket();
+  for (int i = 0; i < 2; ++i) p.values[i].spec = {{Shard{0}}, {}};
+  BucketOf(&p).kind = RedistributeKind::kAllGather;
+  BucketOf(&p).dims = {0, 0};
+  ASSERT_TRUE(Validate(p).ok()) << Validate(p);
+  EXPECT_THAT(ToString(p), HasSubstr("%2, %3 = all_gather[tp, from 0 0] %0"));
+  // Two rows of five and two of three elements, the last of which is padding.
+  const auto gathered = Collectives(p, Phase::kForward, {1});
+  EXPECT_EQ(gathered[0], (CollectiveRecord{RedistributeKind::kAllGather, 0,
+                                           DType::kFloat32, 12, 24}));
+  for (int i = 0; i < 2; ++i) {
+    p.values[i].spec = {{Partial{}}, {}};
+    p.values[i + 2].spec = {{Shard{0}}, {}};
+  }
+  BucketOf(&p).kind = RedistributeKind::kReduceScatter;
+  ASSERT_TRUE(Validate(p).ok()) << Validate(p);
+  EXPECT_THAT(ToString(p),
+              HasSubstr("%2, %3 = reduce_scatter[tp, to 0 0, sum] %0, %1"));
+  const auto scattered = Collectives(p, Phase::kForward, {1});
+  EXPECT_EQ(scattered[0], (CollectiveRecord{RedistributeKind::kReduceScatter, 0,
+                                            DType::kFloat32, 24, 12}));
 }
 
 TEST(ShardedProgramTest, BadBucketsAreRefused) {
@@ -157,12 +183,94 @@ TEST(ShardedProgramTest, BadBucketsAreRefused) {
   EXPECT_THAT(check([](P p) {
                 p->values[1].spec = {{Replicate{}}, {}};
               }),
-              HasSubstr("a bucket reduces tensors"));
+              HasSubstr("a bucket takes tensors"));
+  EXPECT_THAT(check([](P p) {
+                BucketOf(p).dims = {0, 0};
+              }),
+              HasSubstr("that is all_reduce has 0 dims; got: 2"));
+  EXPECT_THAT(
+      check([](P p) { BucketOf(p).kind = RedistributeKind::kAllGather; }),
+      HasSubstr("that is all_gather has 2 dims; got: 0"));
+  EXPECT_THAT(check([](P p) { BucketOf(p).kind = RedistributeKind::kSlice; }),
+              HasSubstr("reduces, gathers or scatters; got: slice"));
   EXPECT_THAT(check([](P p) {
                 p->values[1].type.dtype = DType::kFloat64;
                 p->values[3].type.dtype = DType::kFloat64;
               }),
               HasSubstr("of one dtype"));
+}
+
+// Two weights, gathered as %2 and %3, which are aliased as %4.
+ShardedProgram GatheredInTheBackground() {
+  ShardedProgram p = Bucket();
+  for (int i = 0; i < 2; ++i) p.values[i].spec = {{Shard{0}}, {}};
+  p.values.push_back(p.values[2]);
+  BucketOf(&p).kind = RedistributeKind::kAllGather;
+  BucketOf(&p).dims = {0, 0};
+  BucketOf(&p).async = true;
+  shardplane::Bucket again = BucketOf(&p);
+  again.again = true;
+  p.instructions = {
+      p.instructions[0],
+      Wait{{2, 3}},
+      Redistribute{.kind = RedistributeKind::kAlias, .input = 2, .output = 4},
+      Reshard{{2, 3}},
+      again,
+      Wait{{2, 3}}};
+  p.outputs = {2, 3, 4};
+  p.backward_begin = static_cast<int>(p.instructions.size());
+  return p;
+}
+
+TEST(ShardedProgramTest, WhatIsStartedIsWaitedFor) {
+  ShardedProgram p = GatheredInTheBackground();
+  ASSERT_TRUE(Validate(p).ok()) << Validate(p);
+  const std::string text = ToString(p);
+  EXPECT_THAT(text, HasSubstr("start %2, %3 = all_gather[tp, from 0 0] %0"));
+  EXPECT_THAT(text, HasSubstr("reshard %2, %3\n"));
+  EXPECT_THAT(text,
+              HasSubstr("start %2, %3 = all_gather[tp, from 0 0, again]"));
+  EXPECT_THAT(text, HasSubstr("wait %2, %3\n"));
+  // Both phases run it.
+  EXPECT_EQ(Collectives(p, Phase::kForward, {1}).size(), 2);
+}
+
+TEST(ShardedProgramTest, BadWaitsAndReshardsAreRefused) {
+  using P = ShardedProgram*;
+  const auto without = [](int instruction) {
+    ShardedProgram p = GatheredInTheBackground();
+    p.instructions.erase(p.instructions.begin() + instruction);
+    --p.backward_begin;
+    return std::string(Validate(p).message());
+  };
+  const auto check = [](void (*plant)(P)) {
+    ShardedProgram p = GatheredInTheBackground();
+    plant(&p);
+    return std::string(Validate(p).message());
+  };
+  EXPECT_THAT(without(0), HasSubstr("was started before; got: %2"));
+  EXPECT_THAT(without(1), HasSubstr("got: %2 before it was waited for"));
+  EXPECT_THAT(without(3), HasSubstr("was resharded before; got: %2"));
+  EXPECT_THAT(without(5), HasSubstr("one that leaves 2 values under way"));
+  EXPECT_THAT(check([](P p) { p->backward_begin = 1; }),
+              HasSubstr("one that leaves 2 values under way"));
+  EXPECT_THAT(check([](P p) { p->instructions[3] = Reshard{{4}}; }),
+              HasSubstr("the result of an all_gather; got: %4"));
+  EXPECT_THAT(
+      check([](P p) { std::swap(p->instructions[2], p->instructions[3]); }),
+      HasSubstr("got: %2 after it was resharded"));
+  // The alias' memory is that of %2.
+  EXPECT_THAT(check([](P p) {
+                p->instructions.resize(4);
+                p->backward_begin = 4;
+                p->outputs = {4};
+              }),
+              HasSubstr("the memory of %4 is that of %2; got: a use after"));
+  EXPECT_THAT(check([](P p) {
+                std::get<shardplane::Bucket>(p->instructions[4]).kind =
+                    RedistributeKind::kReduceScatter;
+              }),
+              HasSubstr("again is an all_gather; got: reduce_scatter"));
 }
 
 TEST(ShardedProgramTest, RandomIsTwoIntegers) {

@@ -75,16 +75,33 @@ std::string Text(const Op& op, const DeviceMesh& mesh) {
                       op.fqn.empty() ? "" : absl::StrCat("  # ", op.fqn));
 }
 
+bool Reduces(RedistributeKind kind) {
+  return kind == RedistributeKind::kAllReduce ||
+         kind == RedistributeKind::kReduceScatter;
+}
+
 std::string Text(const Redistribute& step, const DeviceMesh& mesh) {
   std::string out = absl::StrCat(Id(step.output), " = ", ToString(step.kind),
                                  "[", mesh.dims()[step.mesh_dim].name);
   if (step.from_dim >= 0) absl::StrAppend(&out, ", from ", step.from_dim);
   if (step.to_dim >= 0) absl::StrAppend(&out, ", to ", step.to_dim);
-  if (step.kind == RedistributeKind::kAllReduce ||
-      step.kind == RedistributeKind::kReduceScatter) {
-    absl::StrAppend(&out, ", ", ToString(step.op));
-  }
+  if (Reduces(step.kind)) absl::StrAppend(&out, ", ", ToString(step.op));
   return absl::StrCat(out, "] ", Id(step.input));
+}
+
+// `start %3, %4 = all_gather[dp, from 0 1, again] %1, %2`
+std::string Text(const Bucket& bucket, const DeviceMesh& mesh) {
+  std::string out = absl::StrCat(
+      bucket.async ? "start " : "", Ids(bucket.outputs), " = ",
+      ToString(bucket.kind), "[", mesh.dims()[bucket.mesh_dim].name);
+  if (!bucket.dims.empty()) {
+    absl::StrAppend(
+        &out, bucket.kind == RedistributeKind::kAllGather ? ", from " : ", to ",
+        absl::StrJoin(bucket.dims, " "));
+  }
+  if (Reduces(bucket.kind)) absl::StrAppend(&out, ", ", ToString(bucket.op));
+  if (bucket.again) absl::StrAppend(&out, ", again");
+  return absl::StrCat(out, "] ", Ids(bucket.inputs));
 }
 
 std::string Text(const Instruction& instruction,
@@ -110,10 +127,12 @@ std::string Text(const Instruction& instruction,
                                 ")");
           },
           [&](const Redistribute& step) { return Text(step, program.mesh); },
-          [&](const AllReduceBucket& bucket) {
-            return absl::StrCat(Ids(bucket.outputs), " = all_reduce[",
-                                program.mesh.dims()[bucket.mesh_dim].name, ", ",
-                                ToString(bucket.op), "] ", Ids(bucket.inputs));
+          [&](const Bucket& bucket) { return Text(bucket, program.mesh); },
+          [](const Wait& wait) {
+            return absl::StrCat("wait ", Ids(wait.values));
+          },
+          [](const Reshard& reshard) {
+            return absl::StrCat("reshard ", Ids(reshard.values));
           },
           [](const Accumulate& sum) {
             return absl::StrCat(Id(sum.output), " = accumulate ",

@@ -1,5 +1,6 @@
 // What a worker checks before it runs a program.
 #include <algorithm>
+#include <numeric>
 #include <string>
 #include <utility>
 #include <variant>
@@ -18,13 +19,36 @@ absl::Status Bad(absl::string_view message) {
                    absl::StrCat("program: ", message), {"PROGRAM_INVALID", {}});
 }
 
+// Of a value. What is there is kMade.
+enum class State { kUnmade, kUnderWay, kMade, kResharded, kFreed };
+
+absl::string_view ToString(State state) {
+  switch (state) {
+    case State::kUnmade:
+      return "before";
+    case State::kUnderWay:
+      return "before it was waited for";
+    case State::kMade:
+      return "while it is there";
+    case State::kResharded:
+      return "after it was resharded";
+    case State::kFreed:
+      return "after it was freed";
+  }
+  return "";
+}
+
 // Follows the instructions, keeping book of which values there are.
 class Checker {
  public:
   explicit Checker(const ShardedProgram& program)
       : program_(program),
         has_(program.values.size(), State::kUnmade),
-        ran_(program.segments.size(), false) {}
+        memory_of_(program.values.size()),
+        gathered_(program.values.size(), false),
+        ran_(program.segments.size(), false) {
+    std::iota(memory_of_.begin(), memory_of_.end(), 0);
+  }
 
   absl::Status Check() {
     SP_RETURN_IF_ERROR(CheckValues());
@@ -43,16 +67,16 @@ class Checker {
       return Bad(absl::StrCat("backward begins within ", size,
                               " instructions; got: ", program_.backward_begin));
     }
-    for (const Instruction& instruction : program_.instructions) {
-      SP_RETURN_IF_ERROR(
-          std::visit([this](const auto& i) { return Step(i); }, instruction));
+    for (int i = 0; i < size; ++i) {
+      if (i == program_.backward_begin) SP_RETURN_IF_ERROR(CheckAllThere());
+      SP_RETURN_IF_ERROR(std::visit([this](const auto& s) { return Step(s); },
+                                    program_.instructions[i]));
     }
+    SP_RETURN_IF_ERROR(CheckAllThere());
     return CheckResults();
   }
 
  private:
-  enum class State { kUnmade, kMade, kFreed };
-
   absl::Status CheckValues() const {
     for (const Value& value : program_.values) {
       SP_RETURN_IF_ERROR(Validate(value.spec, program_.mesh,
@@ -65,20 +89,33 @@ class Checker {
     if (id >= 0 && id < static_cast<int>(has_.size())) return absl::OkStatus();
     return Bad(absl::StrCat("ids are below ", has_.size(), "; got: ", id));
   }
-  absl::Status Make(ValueId id) {
+  absl::Status Make(ValueId id, bool async = false) {
     SP_RETURN_IF_ERROR(InRange(id));
     if (has_[id] != State::kUnmade) {
       return Bad(absl::StrCat("each value is made once; got: %", id, " twice"));
     }
-    has_[id] = State::kMade;
+    Begin(id, async);
     return absl::OkStatus();
+  }
+  void Begin(ValueId id, bool async) {
+    has_[id] = async ? State::kUnderWay : State::kMade;
+    if (async) ++under_way_;
   }
   absl::Status Use(ValueId id) const {
     SP_RETURN_IF_ERROR(InRange(id));
-    if (has_[id] == State::kMade) return absl::OkStatus();
-    return Bad(absl::StrCat(
-        "values are used between being made and freed; got: %", id,
-        has_[id] == State::kFreed ? " after it was freed" : " before"));
+    if (has_[id] == State::kMade) return UseMemory(id);
+    return Bad(
+        absl::StrCat("values are used between being made and freed; got: %", id,
+                     " ", ToString(has_[id])));
+  }
+  // What another value has lent it may be gone while it is still there.
+  absl::Status UseMemory(ValueId id) const {
+    const State state = has_[memory_of_[id]];
+    if (state != State::kResharded && state != State::kUnderWay) {
+      return absl::OkStatus();
+    }
+    return Bad(absl::StrCat("the memory of %", id, " is that of %",
+                            memory_of_[id], "; got: a use ", ToString(state)));
   }
   absl::Status UseAll(const std::vector<ValueId>& ids) const {
     for (const ValueId id : ids) SP_RETURN_IF_ERROR(Use(id));
@@ -186,6 +223,9 @@ class Checker {
       return Bad(absl::StrCat("a backward of segment ", back.segment,
                               " has gradients of another number of values"));
     }
+    for (const ValueId id : segment->inputs) {
+      SP_RETURN_IF_ERROR(UseMemory(id));
+    }
     for (const ValueId id : back.output_gradients) {
       if (id >= 0) SP_RETURN_IF_ERROR(Use(id));
     }
@@ -199,6 +239,10 @@ class Checker {
     SP_RETURN_IF_ERROR(Use(step.input));
     SP_RETURN_IF_ERROR(Make(step.output));
     SP_RETURN_IF_ERROR(CheckMeshDim(step.mesh_dim));
+    if (!IsCollective(step.kind)) {
+      memory_of_[step.output] = memory_of_[step.input];
+    }
+    gathered_[step.output] = step.kind == RedistributeKind::kAllGather;
     const Value& in = program_.values[step.input];
     const Value& out = program_.values[step.output];
     if (in.type != out.type || !Fits(step, in.spec, out.spec)) {
@@ -224,28 +268,84 @@ class Checker {
             step.kind == RedistributeKind::kAllGather || only.op == step.op);
   }
 
-  absl::Status Step(const AllReduceBucket& bucket) {
+  absl::Status Step(const Bucket& bucket) {
     SP_RETURN_IF_ERROR(CheckMeshDim(bucket.mesh_dim));
+    SP_RETURN_IF_ERROR(CheckForm(bucket));
+    SP_RETURN_IF_ERROR(UseAll(bucket.inputs));
+    for (size_t i = 0; i < bucket.inputs.size(); ++i) {
+      SP_RETURN_IF_ERROR(bucket.again ? Remake(bucket.outputs[i], bucket.async)
+                                      : Make(bucket.outputs[i], bucket.async));
+      gathered_[bucket.outputs[i]] =
+          bucket.kind == RedistributeKind::kAllGather;
+      const Value& in = program_.values[bucket.inputs[i]];
+      const Value& out = program_.values[bucket.outputs[i]];
+      if (in.type != out.type || !Fits(StepOf(bucket, i), in.spec, out.spec) ||
+          in.type.dtype != program_.values[bucket.inputs[0]].type.dtype) {
+        return Bad(absl::StrCat(
+            "a bucket takes tensors of one dtype, as ", ToString(bucket.kind),
+            " does; got: ", ToString(in.type), " ", ToString(in.spec), " to ",
+            ToString(out.type), " ", ToString(out.spec)));
+      }
+    }
+    return absl::OkStatus();
+  }
+  absl::Status CheckForm(const Bucket& bucket) const {
     if (bucket.inputs.empty() ||
         bucket.inputs.size() != bucket.outputs.size()) {
       return Bad(absl::StrCat(
           "a bucket has one output an input; got: ", bucket.inputs.size(),
           " inputs and ", bucket.outputs.size(), " outputs"));
     }
-    SP_RETURN_IF_ERROR(UseAll(bucket.inputs));
-    for (size_t i = 0; i < bucket.inputs.size(); ++i) {
-      SP_RETURN_IF_ERROR(Make(bucket.outputs[i]));
-      const Value& in = program_.values[bucket.inputs[i]];
-      const Value& out = program_.values[bucket.outputs[i]];
-      const Redistribute step{RedistributeKind::kAllReduce, bucket.mesh_dim, -1,
-                              -1, bucket.op};
-      if (in.type != out.type || !Fits(step, in.spec, out.spec) ||
-          in.type.dtype != program_.values[bucket.inputs[0]].type.dtype) {
-        return Bad(absl::StrCat(
-            "a bucket reduces tensors of one dtype; got: ", ToString(in.type),
-            " ", ToString(in.spec), " to ", ToString(out.type), " ",
-            ToString(out.spec)));
+    if (bucket.kind > RedistributeKind::kReduceScatter) {
+      return Bad(absl::StrCat("a bucket reduces, gathers or scatters; got: ",
+                              ToString(bucket.kind)));
+    }
+    if (bucket.again && bucket.kind != RedistributeKind::kAllGather) {
+      return Bad(absl::StrCat("what happens again is an all_gather; got: ",
+                              ToString(bucket.kind)));
+    }
+    const size_t dims =
+        bucket.kind == RedistributeKind::kAllReduce ? 0 : bucket.inputs.size();
+    if (bucket.dims.size() == dims) return absl::OkStatus();
+    return Bad(absl::StrCat("a bucket of ", bucket.inputs.size(), " that is ",
+                            ToString(bucket.kind), " has ", dims,
+                            " dims; got: ", bucket.dims.size()));
+  }
+  absl::Status Remake(ValueId id, bool async) {
+    SP_RETURN_IF_ERROR(InRange(id));
+    if (has_[id] != State::kResharded) {
+      return Bad(absl::StrCat(
+          "what is gathered again was resharded before; got: %", id));
+    }
+    Begin(id, async);
+    return absl::OkStatus();
+  }
+  absl::Status Step(const Wait& wait) {
+    for (const ValueId id : wait.values) {
+      SP_RETURN_IF_ERROR(InRange(id));
+      if (has_[id] != State::kUnderWay) {
+        return Bad(
+            absl::StrCat("what is waited for was started before; got: %", id));
       }
+      has_[id] = State::kMade;
+      --under_way_;
+    }
+    return absl::OkStatus();
+  }
+  absl::Status CheckAllThere() const {
+    if (under_way_ == 0) return absl::OkStatus();
+    return Bad(absl::StrCat(
+        "a phase waits for all that it starts; got: one that leaves ",
+        under_way_, " values under way"));
+  }
+  absl::Status Step(const Reshard& reshard) {
+    for (const ValueId id : reshard.values) {
+      SP_RETURN_IF_ERROR(Use(id));
+      if (!gathered_[id]) {
+        return Bad(absl::StrCat(
+            "what is resharded is the result of an all_gather; got: %", id));
+      }
+      has_[id] = State::kResharded;
     }
     return absl::OkStatus();
   }
@@ -306,6 +406,10 @@ class Checker {
 
   const ShardedProgram& program_;
   std::vector<State> has_;
+  // Whose memory a value may lie in: its own, or what it was cut from.
+  std::vector<ValueId> memory_of_;
+  std::vector<bool> gathered_;
+  int under_way_ = 0;  // values
   std::vector<bool> ran_;
 };
 

@@ -47,8 +47,12 @@ ValueFlow::ValueFlow(const ShardedProgram& program)
 
 void ValueFlow::ReadForward(const Instruction& instruction) {
   if (const auto* move = std::get_if<Redistribute>(&instruction)) {
-    values_[move->output].move = move;
-    values_[move->input].moved_to.push_back(move->output);
+    return ReadMove(*move);
+  }
+  if (const auto* bucket = std::get_if<Bucket>(&instruction)) {
+    for (size_t i = 0; i < bucket->inputs.size(); ++i) {
+      ReadMove(of_buckets_.emplace_back(StepOf(*bucket, i)));
+    }
     return;
   }
   const auto* run = std::get_if<RunSegment>(&instruction);
@@ -57,6 +61,11 @@ void ValueFlow::ReadForward(const Instruction& instruction) {
     for (const ValueId id : ValuesReadBy(op)) values_[id].users.push_back(&op);
     for (const ValueId id : op.results) values_[id].op = &op;
   }
+}
+
+void ValueFlow::ReadMove(const Redistribute& move) {
+  values_[move.output].move = &move;
+  values_[move.input].moved_to.push_back(move.output);
 }
 
 void ValueFlow::ReadBackward(const Instruction& instruction) {
@@ -73,11 +82,11 @@ void ValueFlow::ReadBackward(const Instruction& instruction) {
     values_[sum->output].gradient_of = GradientOf(sum->inputs[0]);
   } else if (const auto* step = std::get_if<Redistribute>(&instruction)) {
     values_[step->output].gradient_of = GradientTarget(*step);
-  } else if (const auto* bucket = std::get_if<AllReduceBucket>(&instruction)) {
+  } else if (const auto* bucket = std::get_if<Bucket>(&instruction)) {
+    if (bucket->again) return;
     for (size_t i = 0; i < bucket->inputs.size(); ++i) {
-      const ValueId of = GradientOf(bucket->inputs[i]);
-      const Redistribute* vary = of < 0 ? nullptr : MovedBy(of);
-      values_[bucket->outputs[i]].gradient_of = vary ? vary->input : of;
+      values_[bucket->outputs[i]].gradient_of =
+          GradientTarget(StepOf(*bucket, i));
     }
   }
 }

@@ -3,6 +3,7 @@
 #ifndef SHARDPLANE_COMMON_VALUE_FLOW_H_
 #define SHARDPLANE_COMMON_VALUE_FLOW_H_
 
+#include <deque>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,8 @@ namespace shardplane {
 class ValueFlow {
  public:
   explicit ValueFlow(const ShardedProgram& program);
+  ValueFlow(const ValueFlow&) = delete;
+  ValueFlow& operator=(const ValueFlow&) = delete;
 
   const ShardedProgram& program() const { return program_; }
 
@@ -46,11 +49,13 @@ class ValueFlow {
   };
 
   void ReadForward(const Instruction& instruction);
+  void ReadMove(const Redistribute& move);  // which stays where it is
   void ReadBackward(const Instruction& instruction);
   ValueId GradientTarget(const Redistribute& step) const;
 
   const ShardedProgram& program_;
   std::vector<Facts> values_;
+  std::deque<Redistribute> of_buckets_;
 };
 
 }  // namespace shardplane

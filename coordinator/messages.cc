@@ -60,6 +60,11 @@ absl::StatusOr<DeploymentSpec> SpecFromProto(const pb::Deployment& message) {
   }
   spec.seed = message.seed();
   spec.strict = message.strict();
+  if (message.has_overlap()) {
+    spec.overlap = {.prefetch = message.overlap().prefetch(),
+                    .gradients = message.overlap().gradients()};
+  }
+  if (message.has_unit_bytes()) spec.unit_bytes = message.unit_bytes();
   spec.labels.insert(message.labels().begin(), message.labels().end());
   return spec;
 }
@@ -191,6 +196,9 @@ void SetSpec(const DeploymentInfo& info, DeploymentView view,
   }
   message->set_seed(spec.seed);
   message->set_strict(spec.strict);
+  message->mutable_overlap()->set_prefetch(spec.overlap.prefetch);
+  message->mutable_overlap()->set_gradients(spec.overlap.gradients);
+  message->set_unit_bytes(spec.unit_bytes);
   for (const auto& [key, value] : spec.labels) {
     (*message->mutable_labels())[key] = value;
   }

@@ -82,8 +82,11 @@ absl::StatusOr<PlannedProgram> PlanProgram(const DeploymentSpec& spec,
   }
   const GraphModule& module =
       signature.module.has_value() ? *signature.module : spec.module;
-  absl::StatusOr<CompiledProgram> compiled = Compile(
-      module, spec.mesh, plan, signature.signature, {.strict = spec.strict});
+  absl::StatusOr<CompiledProgram> compiled =
+      Compile(module, spec.mesh, plan, signature.signature,
+              {.strict = spec.strict,
+               .overlap = spec.overlap,
+               .unit_bytes = spec.unit_bytes});
   if (!compiled.ok()) {
     return WithMetadata(compiled.status(), "field", "signature");
   }
@@ -95,6 +98,13 @@ absl::StatusOr<PlannedProgram> PlanProgram(const DeploymentSpec& spec,
 
 absl::StatusOr<PlannedDeployment> PlanDeployment(
     const DeploymentSpec& spec, const std::optional<SignatureSpec>& signature) {
+  if (spec.unit_bytes < 0) {
+    return MakeError(
+        absl::StatusCode::kInvalidArgument,
+        absl::StrCat("unit_bytes: expected 0 or more, got: ", spec.unit_bytes),
+        {.reason = "UNIT_BYTES",
+         .metadata = {{"field", "deployment.unit_bytes"}}});
+  }
   absl::StatusOr<ResolvedPlan> plan =
       ResolvePlan(spec.module, spec.mesh, spec.plan,
                   {.mesh_dim = spec.plan_mesh_dim,

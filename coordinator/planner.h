@@ -32,6 +32,8 @@ struct DeploymentSpec {
   std::optional<int> src_data_rank;  // group rank along the plan's mesh dim
   uint64_t seed = 0;
   bool strict = false;
+  OverlapOptions overlap;
+  int64_t unit_bytes = kDefaultUnitBytes;
   absl::btree_map<std::string, std::string> labels;
 };
 

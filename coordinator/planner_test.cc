@@ -46,6 +46,15 @@ TEST(PlannerTest, SourceRankMustLieInThePlansMeshDim) {
                     HasMetadata("field", "deployment.src_data_rank")));
 }
 
+TEST(PlannerTest, UnitsHaveNoNegativeSize) {
+  DeploymentSpec spec = MlpSpec(4);
+  spec.unit_bytes = -1;
+  EXPECT_THAT(PlanDeployment(spec, std::nullopt),
+              AllOf(StatusIs(absl::StatusCode::kInvalidArgument,
+                             "unit_bytes: expected 0 or more, got: -1"),
+                    HasMetadata("field", "deployment.unit_bytes")));
+}
+
 TEST(PlannerTest, ErrorsOfAPlanNameTheirField) {
   DeploymentSpec spec = MlpSpec(4);
   spec.plan = ParallelizePlan{

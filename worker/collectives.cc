@@ -1,6 +1,5 @@
 #include "worker/collectives.h"
 
-#include <chrono>
 #include <string>
 
 #include "ATen/ATen.h"
@@ -8,6 +7,7 @@
 #include "common/errors.h"
 #include "common/tensor_spec.h"
 #include "worker/dim_first.h"
+#include "worker/stopwatch.h"
 #include "worker/torch_status.h"
 #include "worker/torch_tensors.h"
 
@@ -21,30 +21,6 @@ int64_t ElementsWith(const at::Tensor& tensor, int dim, int64_t extent) {
   return NumElements(shape);
 }
 
-// Transports add real numbers. Complex ones have no order: that max and min
-// fail is the transport's to say.
-bool GoesAsReal(const at::Tensor& tensor, ReduceOp op) {
-  return tensor.is_complex() && op == ReduceOp::kSum;
-}
-
-// Adds the time of its life.
-class Stopwatch {
- public:
-  explicit Stopwatch(double* seconds) : seconds_(seconds) {}
-  Stopwatch(const Stopwatch&) = delete;
-  Stopwatch& operator=(const Stopwatch&) = delete;
-  ~Stopwatch() {
-    *seconds_ +=
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start_)
-            .count();
-  }
-
- private:
-  const std::chrono::steady_clock::time_point start_ =
-      std::chrono::steady_clock::now();
-  double* const seconds_;
-};
-
 }  // namespace
 
 Communicator::Communicator(ProcessGroups* groups, DeviceMesh mesh, int rank)
@@ -53,6 +29,10 @@ Communicator::Communicator(ProcessGroups* groups, DeviceMesh mesh, int rank)
       rank_(rank),
       coordinate_(mesh_.Coordinate(rank)) {}
 
+bool Communicator::GoesAsReal(const at::Tensor& tensor, ReduceOp op) {
+  return tensor.is_complex() && op == ReduceOp::kSum;
+}
+
 void Communicator::Record(RedistributeKind kind, int mesh_dim,
                           const at::Tensor& tensor, const Elements& elements) {
   records_.push_back({.kind = kind,
@@ -60,11 +40,10 @@ void Communicator::Record(RedistributeKind kind, int mesh_dim,
                       .dtype = FromScalarType(tensor.scalar_type()),
                       .send_elements = elements.sent,
                       .recv_elements = elements.received});
-  ++completed_;
 }
 
-template <typename Move>
-absl::Status Communicator::Guard(const char* what, int mesh_dim, Move&& move) {
+absl::Status Communicator::Guard(const char* what, int mesh_dim,
+                                 absl::FunctionRef<void(ProcessGroup*)> move) {
   try {
     move(groups_->group(mesh_dim));
     return absl::OkStatus();
@@ -110,6 +89,7 @@ absl::StatusOr<at::Tensor> Communicator::AllReduce(const at::Tensor& tensor,
   }));
   Record(RedistributeKind::kAllReduce, mesh_dim, sent,
          {.sent = sent.numel(), .received = result.numel()});
+  ++completed_;
   return result;
 }
 
@@ -128,6 +108,7 @@ absl::StatusOr<at::Tensor> Communicator::AllGather(const at::Tensor& tensor,
       ElementsWith(tensor, dim, Chunk(extent, ranks, 0).size);
   Record(RedistributeKind::kAllGather, mesh_dim, tensor,
          {.sent = padded, .received = padded * ranks});
+  ++completed_;
   return all;
 }
 
@@ -150,6 +131,7 @@ absl::StatusOr<at::Tensor> Communicator::ReduceScatter(const at::Tensor& tensor,
       ElementsWith(tensor, dim, Chunk(tensor.size(dim), ranks, 0).size);
   Record(RedistributeKind::kReduceScatter, mesh_dim, tensor,
          {.sent = padded * ranks, .received = padded});
+  ++completed_;
   return sum;
 }
 
@@ -167,6 +149,7 @@ absl::StatusOr<at::Tensor> Communicator::AllToAll(const at::Tensor& tensor,
   }));
   Record(RedistributeKind::kAllToAll, mesh_dim, tensor,
          {.sent = tensor.numel(), .received = result.numel()});
+  ++completed_;
   return result;
 }
 

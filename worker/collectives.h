@@ -8,7 +8,10 @@
 #include <vector>
 
 #include "ATen/core/Tensor.h"
+#include "absl/functional/any_invocable.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "common/placement.h"
 #include "common/sharded_program.h"
 #include "worker/process_groups.h"
@@ -39,6 +42,22 @@ class Communicator {
   absl::StatusOr<at::Tensor> AllToAll(const at::Tensor& tensor, int mesh_dim,
                                       int from_dim, int to_dim, int64_t extent);
 
+  // Several tensors of one dtype in one collective, each as by the call above,
+  // with other work between its beginning and its end: what is returned is
+  // called once and waits for the results. It has the calls' errors, too, and
+  // must not outlive this.
+  using BegunEach =
+      absl::AnyInvocable<absl::StatusOr<std::vector<at::Tensor>>()>;
+  absl::StatusOr<BegunEach> BeginAllReduceEach(
+      absl::Span<const at::Tensor> tensors, int mesh_dim, ReduceOp op);
+  // dims, extents: of each tensor. No two results share memory.
+  absl::StatusOr<BegunEach> BeginAllGatherEach(
+      absl::Span<const at::Tensor> tensors, int mesh_dim,
+      absl::Span<const int> dims, absl::Span<const int64_t> extents);
+  absl::StatusOr<BegunEach> BeginReduceScatterEach(
+      absl::Span<const at::Tensor> tensors, int mesh_dim,
+      absl::Span<const int> dims, ReduceOp op);
+
   // Materializing. `full` is defined on group rank `root` alone, `type` (its
   // dtype and shape) everywhere.
   absl::StatusOr<at::Tensor> Scatter(const at::Tensor& full,
@@ -57,7 +76,7 @@ class Communicator {
   std::vector<CollectiveRecord> TakeRecords() {
     return std::exchange(records_, {});
   }
-  // How many of them have run so far: those that TakeRecords has told too.
+  // How many of them have ended so far: those that TakeRecords has told too.
   int64_t completed() const { return completed_; }
   // Seconds spent in the calls above since the last call of it, waiting for
   // other ranks included.
@@ -81,12 +100,20 @@ class Communicator {
     int64_t sent = 0;
     int64_t received = 0;
   };
+  // Transports add real numbers. Complex ones have no order: that max and min
+  // fail is the transport's to say.
+  static bool GoesAsReal(const at::Tensor& tensor, ReduceOp op);
   // `tensor` says of which type.
   void Record(RedistributeKind kind, int mesh_dim, const at::Tensor& tensor,
               const Elements& elements);
   // Calls `move`, which throws, and names mesh dim and rank if it does.
-  template <typename Move>
-  absl::Status Guard(const char* what, int mesh_dim, Move&& move);
+  absl::Status Guard(const char* what, int mesh_dim,
+                     absl::FunctionRef<void(ProcessGroup*)> move);
+  // `end` makes the results of what `begin` has begun.
+  absl::StatusOr<BegunEach> Begin(
+      const char* what, int mesh_dim,
+      absl::FunctionRef<BegunCollective(ProcessGroup*)> begin,
+      absl::AnyInvocable<std::vector<at::Tensor>(const at::Tensor&)> end);
   absl::Status CheckShard(const char* what, const at::Tensor& tensor,
                           int mesh_dim, int dim, int64_t extent);
 

@@ -118,6 +118,11 @@ absl::Status CheckDevice(c10::Device device) {
   }
 }
 
+// Puts the current stream behind a work; null: nothing travels.
+void Synchronize(const c10::intrusive_ptr<c10d::Work>& work) {
+  if (work != nullptr) work->synchronize();
+}
+
 constexpr CudaSupport kSupport = {.check_device = CheckDevice,
                                   .make_group = NcclGroup::Create};
 [[maybe_unused]] const bool registered = [] {
@@ -169,35 +174,75 @@ void NcclGroup::ThrowIfAborted() {
 }
 
 template <typename Start>
-void NcclGroup::Enqueue(Start&& start) {
+c10::intrusive_ptr<c10d::Work> NcclGroup::Begin(Start&& start) {
   ThrowIfAborted();
   last_ = start();
-  last_->synchronize();
+  return last_;
 }
 
-at::Tensor NcclGroup::AllReduce(const at::Tensor& input, ReduceOp op) {
+template <typename Start>
+void NcclGroup::Enqueue(Start&& start) {
+  Begin(std::forward<Start>(start))->synchronize();
+}
+
+BegunCollective NcclGroup::BeginAllReduce(const at::Tensor& input,
+                                          ReduceOp op) {
   std::vector<at::Tensor> buffer{input.to(SummedAs(input.scalar_type()),
                                           /*non_blocking=*/false,
                                           /*copy=*/true)};
+  c10::intrusive_ptr<c10d::Work> work;
   if (input.numel() > 0) {
     c10d::AllreduceOptions options;
     options.reduceOp = ToC10d(op);
-    Enqueue([&] { return backend_->allreduce(buffer, options); });
+    work = Begin([&] { return backend_->allreduce(buffer, options); });
   }
-  return buffer[0].to(input.scalar_type());
+  return [work, sum = buffer[0], dtype = input.scalar_type()] {
+    Synchronize(work);
+    return sum.to(dtype);
+  };
 }
 
-at::Tensor NcclGroup::ReduceScatter(const at::Tensor& input, ReduceOp op) {
+BegunCollective NcclGroup::BeginReduceScatter(const at::Tensor& input,
+                                              ReduceOp op) {
   at::Tensor sent = input.to(SummedAs(input.scalar_type()));
   std::vector<int64_t> sizes = sent.sizes().vec();
   sizes[0] /= size();
   at::Tensor sum = at::empty(sizes, sent.options());
+  c10::intrusive_ptr<c10d::Work> work;
   if (sent.numel() > 0) {
     c10d::ReduceScatterOptions options;
     options.reduceOp = ToC10d(op);
-    Enqueue([&] { return backend_->_reduce_scatter_base(sum, sent, options); });
+    work = Begin(
+        [&] { return backend_->_reduce_scatter_base(sum, sent, options); });
   }
-  return sum.to(input.scalar_type());
+  return [work, sum, sent, dtype = input.scalar_type()] {
+    Synchronize(work);
+    return sum.to(dtype);
+  };
+}
+
+BegunCollective NcclGroup::BeginAllGather(const at::Tensor& input) {
+  std::vector<int64_t> sizes = input.sizes().vec();
+  sizes[0] *= size();
+  const at::Tensor output = at::empty(sizes, input.options());
+  c10::intrusive_ptr<c10d::Work> work;
+  if (input.numel() > 0) {
+    at::Tensor received = Bytes(output);
+    at::Tensor sent = Bytes(input);
+    work = Begin([&] { return backend_->_allgather_base(received, sent); });
+  }
+  return [work, output, input] {
+    Synchronize(work);
+    return output;
+  };
+}
+
+at::Tensor NcclGroup::AllReduce(const at::Tensor& input, ReduceOp op) {
+  return BeginAllReduce(input, op)();
+}
+
+at::Tensor NcclGroup::ReduceScatter(const at::Tensor& input, ReduceOp op) {
+  return BeginReduceScatter(input, op)();
 }
 
 void NcclGroup::AllGather(const at::Tensor& output, const at::Tensor& input) {

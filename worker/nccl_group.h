@@ -42,6 +42,10 @@ class NcclGroup : public ProcessGroup {
   void Scatter(const at::Tensor& output, const at::Tensor& input,
                int root) override;
   void Broadcast(const at::Tensor& buffer, int root) override;
+  BegunCollective BeginAllReduce(const at::Tensor& input, ReduceOp op) override;
+  BegunCollective BeginReduceScatter(const at::Tensor& input,
+                                     ReduceOp op) override;
+  BegunCollective BeginAllGather(const at::Tensor& input) override;
   void Finish() override;
   void Abort() override;
 
@@ -49,8 +53,10 @@ class NcclGroup : public ProcessGroup {
   NcclGroup(c10::intrusive_ptr<c10d::ProcessGroupNCCL> backend,
             const CudaGroupOptions& options);
 
-  // Calls `start`, which returns c10d's Work, and puts the current stream
-  // behind it.
+  // Calls `start`, which returns c10d's Work.
+  template <typename Start>
+  c10::intrusive_ptr<c10d::Work> Begin(Start&& start);
+  // And puts the current stream behind it.
   template <typename Start>
   void Enqueue(Start&& start);
   void ThrowIfAborted();

@@ -1,5 +1,6 @@
 #include "worker/prepared_program.h"
 
+#include <algorithm>
 #include <utility>
 #include <variant>
 
@@ -18,7 +19,30 @@ struct PreparedProgram::State {
   std::vector<at::Tensor> values;
   std::vector<SegmentRecording> recordings;  // by segment
   Communicator* communicator = nullptr;
+  struct Begun {
+    const Bucket* step = nullptr;
+    Communicator::BegunEach wait;
+  };
+  std::vector<Begun> begun;  // in the order of their beginning
 };
+
+namespace {
+
+bool Contains(const std::vector<ValueId>& ids, ValueId id) {
+  return std::find(ids.begin(), ids.end(), id) != ids.end();
+}
+
+// The memory of one tensor becomes that of another, which lies alike, and of
+// all that share its.
+void GiveMemory(const at::Tensor& from, const at::Tensor& to) {
+  TORCH_INTERNAL_ASSERT(from.storage_offset() == 0 &&
+                        to.storage_offset() == 0 &&
+                        from.strides() == to.strides());
+  to.storage().set_data_ptr_noswap(
+      from.storage().set_data_ptr(at::DataPtr(nullptr, from.device())));
+}
+
+}  // namespace
 
 PreparedProgram::PreparedProgram(const ShardedProgram& program,
                                  const OperatorContext& context)
@@ -171,25 +195,73 @@ absl::Status PreparedProgram::Execute(const Redistribute& step,
   return absl::OkStatus();
 }
 
-absl::Status PreparedProgram::Execute(const AllReduceBucket& step,
-                                      State& state) const {
-  std::vector<at::Tensor> flat;
-  std::vector<int64_t> sizes;
-  for (const ValueId id : step.inputs) {
-    flat.push_back(state.values[id].reshape({-1}));
-    sizes.push_back(flat.back().numel());
+absl::StatusOr<Communicator::BegunEach> PreparedProgram::Begin(
+    const Bucket& step, absl::Span<const at::Tensor> inputs,
+    Communicator& communicator) const {
+  switch (step.kind) {
+    case RedistributeKind::kAllReduce:
+      return communicator.BeginAllReduceEach(inputs, step.mesh_dim, step.op);
+    case RedistributeKind::kAllGather: {
+      std::vector<int64_t> extents;
+      for (size_t i = 0; i < inputs.size(); ++i) {
+        extents.push_back(local_shapes_[step.outputs[i]][step.dims[i]]);
+      }
+      return communicator.BeginAllGatherEach(inputs, step.mesh_dim, step.dims,
+                                             extents);
+    }
+    case RedistributeKind::kReduceScatter:
+      return communicator.BeginReduceScatterEach(inputs, step.mesh_dim,
+                                                 step.dims, step.op);
+    default:
+      return absl::InternalError("no such kind of bucket");
   }
-  if (program_.mesh.dim_size(step.mesh_dim) > 1) {
-    SP_ASSIGN_OR_RETURN(
-        const at::Tensor reduced,
-        state.communicator->AllReduce(at::cat(flat), step.mesh_dim, step.op));
-    flat = reduced.split_with_sizes(sizes);
-  }
-  for (size_t i = 0; i < step.outputs.size(); ++i) {
+}
+
+absl::Status PreparedProgram::End(const Bucket& step,
+                                  std::vector<at::Tensor> outputs,
+                                  State& state) const {
+  for (size_t i = 0; i < outputs.size(); ++i) {
     const ValueId id = step.outputs[i];
-    at::Tensor output = flat[i].view(local_shapes_[id]);
-    SP_RETURN_IF_ERROR(CheckShape(id, output));
-    state.values[id] = std::move(output);
+    SP_RETURN_IF_ERROR(CheckShape(id, outputs[i]));
+    if (step.again) {
+      GiveMemory(outputs[i], state.values[id]);
+    } else {
+      state.values[id] = std::move(outputs[i]);
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PreparedProgram::Execute(const Bucket& step, State& state) const {
+  std::vector<at::Tensor> inputs;
+  for (const ValueId id : step.inputs) inputs.push_back(state.values[id]);
+  SP_ASSIGN_OR_RETURN(Communicator::BegunEach begun,
+                      Begin(step, inputs, *state.communicator));
+  if (step.async) {
+    state.begun.push_back({&step, std::move(begun)});
+    return absl::OkStatus();
+  }
+  SP_ASSIGN_OR_RETURN(std::vector<at::Tensor> outputs, begun());
+  return End(step, std::move(outputs), state);
+}
+
+absl::Status PreparedProgram::Execute(const Wait& step, State& state) const {
+  for (const ValueId id : step.values) {
+    const auto begun = std::find_if(
+        state.begun.begin(), state.begun.end(),
+        [id](const State::Begun& b) { return Contains(b.step->outputs, id); });
+    if (begun == state.begun.end()) continue;  // with another of its bucket
+    SP_ASSIGN_OR_RETURN(std::vector<at::Tensor> outputs, begun->wait());
+    SP_RETURN_IF_ERROR(End(*begun->step, std::move(outputs), state));
+    state.begun.erase(begun);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PreparedProgram::Execute(const Reshard& step, State& state) const {
+  for (const ValueId id : step.values) {
+    state.values[id].storage().set_data_ptr_noswap(
+        at::DataPtr(nullptr, state.values[id].device()));
   }
   return absl::OkStatus();
 }

@@ -72,13 +72,20 @@ class PreparedProgram {
   absl::Status Execute(const RunSegment& step, State& state) const;
   absl::Status Execute(const RunSegmentBackward& step, State& state) const;
   absl::Status Execute(const Redistribute& step, State& state) const;
-  absl::Status Execute(const AllReduceBucket& step, State& state) const;
+  absl::Status Execute(const Bucket& step, State& state) const;
+  absl::Status Execute(const Wait& step, State& state) const;
+  absl::Status Execute(const Reshard& step, State& state) const;
   absl::Status Execute(const Accumulate& step, State& state) const;
   absl::Status Execute(const Ones& step, State& state) const;
   absl::Status Execute(const Free& step, State& state) const;
   absl::StatusOr<at::Tensor> Communicate(const Redistribute& step,
                                          const at::Tensor& input,
                                          Communicator& communicator) const;
+  absl::StatusOr<Communicator::BegunEach> Begin(
+      const Bucket& step, absl::Span<const at::Tensor> inputs,
+      Communicator& communicator) const;
+  absl::Status End(const Bucket& step, std::vector<at::Tensor> outputs,
+                   State& state) const;
   absl::Status CheckShape(ValueId id, const at::Tensor& tensor) const;
   // Puts parameters, inputs and the random counter in their places.
   absl::Status Bind(absl::Span<const at::Tensor> parameters,

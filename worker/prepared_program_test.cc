@@ -29,7 +29,7 @@ ShardedProgram Bucket(const DeviceMesh& mesh,
                       const std::vector<BucketPart>& parts) {
   ShardedProgram program;
   program.mesh = mesh;
-  AllReduceBucket bucket{.mesh_dim = 1};
+  shardplane::Bucket bucket{.mesh_dim = 1};
   for (const BucketPart& part : parts) {
     const TensorType type{DType::kFloat32, part.shape};
     const ValueId id = static_cast<ValueId>(program.values.size());
@@ -102,6 +102,155 @@ TEST_P(BucketTest, SumsEachOfItsTensors) {
     }
     EXPECT_EQ(result->forward,
               Collectives(program, Phase::kForward, coordinate));
+  });
+}
+
+// Rows that do not divide, columns, and one row of which only rank 0 has any.
+TEST_P(BucketTest, GathersAndScattersAsEachAloneWould) {
+  GangForTest gang(GetParam());
+  if (TooFewGpus(gang.status(), gang.mesh().size())) GTEST_SKIP();
+  ASSERT_THAT(gang.status(), IsOk());
+  const DeviceMesh& mesh = gang.mesh();
+  const std::vector<int> dims = {0, 1, 0};
+  const std::vector<int64_t> extents = {5, 4, 1};
+  gang.Run([&](int rank, Communicator& communicator) {
+    const int ranks = mesh.dim_size(1);
+    const int at = mesh.Coordinate(rank)[1];
+    const auto numbers =
+        at::TensorOptions(communicator.device()).dtype(at::kFloat);
+    std::vector<at::Tensor> whole = {at::arange(15, numbers).view({5, 3}),
+                                     at::arange(8, numbers).view({2, 4}),
+                                     at::arange(2, numbers).view({1, 2})};
+    std::vector<at::Tensor> parts;
+    for (size_t i = 0; i < whole.size(); ++i) {
+      const Extent extent = Chunk(extents[i], ranks, at);
+      parts.push_back(whole[i].narrow(dims[i], extent.offset, extent.size));
+      whole[i] = whole[i] + rank;
+    }
+    auto gathering = communicator.BeginAllGatherEach(parts, 1, dims, extents);
+    auto scattering =
+        communicator.BeginReduceScatterEach(whole, 1, dims, ReduceOp::kSum);
+    ASSERT_THAT(gathering, IsOk());
+    ASSERT_THAT(scattering, IsOk());
+    // Ended in another order than they began in.
+    const auto scattered = (*scattering)();
+    const auto gathered = (*gathering)();
+    ASSERT_THAT(gathered, IsOk());
+    ASSERT_THAT(scattered, IsOk());
+    EXPECT_EQ(communicator.TakeRecords().size(), ranks == 1 ? 0 : 2);
+    for (size_t i = 0; i < whole.size(); ++i) {
+      const auto alone =
+          communicator.AllGather(parts[i], 1, dims[i], extents[i]);
+      EXPECT_TRUE((*gathered)[i].equal(*alone)) << i;
+      EXPECT_TRUE((*gathered)[i].equal(whole[i] - rank)) << i;
+      const auto sum =
+          communicator.ReduceScatter(whole[i], 1, dims[i], ReduceOp::kSum);
+      EXPECT_TRUE((*scattered)[i].equal(*sum)) << i;
+    }
+  });
+}
+
+// y = x w and z = sum(y w) of a weight %1 of which each rank has rows: it is
+// gathered as %2, loses its memory after each use and gets it back for the
+// next, backward from what autograd has kept.
+ShardedProgram Resharding(const DeviceMesh& mesh) {
+  ShardedProgram p;
+  p.mesh = mesh;
+  const TensorType matrix{DType::kFloat32, {5, 5}};
+  const TensorType scalar{DType::kFloat32, {}};
+  const DTensorSpec whole = DTensorSpec::Replicated(2);
+  p.values = {{"x", matrix, whole},
+              {"w", matrix, {{Replicate{}, Shard{0}}, {}}},
+              {"w", matrix, whole},
+              {"y", matrix, whole},
+              {"yw", matrix, whole},
+              {"z", scalar, whole},
+              {"gradient of z", scalar, whole}};
+  for (int i = 0; i < 4; ++i) p.values.push_back({"", matrix, whole});
+  p.inputs = {{.value = 0}};
+  p.parameters = {{.fqn = "w", .value = 1, .gradient = 10}};
+  p.outputs = {3};
+  p.loss = 5;
+  const auto mm = [](ValueId a, ValueId b, ValueId out) {
+    return Op{.target = "aten.mm.default",
+              .args = {{ValueRef{a}}, {ValueRef{b}}},
+              .results = {out}};
+  };
+  p.segments = {{.inputs = {0, 2},
+                 .outputs = {3},
+                 .ops = {mm(0, 2, 3)},
+                 .differentiable_inputs = {2},
+                 .differentiable_outputs = {3}},
+                {.inputs = {3, 2},
+                 .outputs = {5},
+                 .ops = {mm(3, 2, 4),
+                         {.target = "aten.sum.default",
+                          .args = {{ValueRef{4}}},
+                          .results = {5}}},
+                 .differentiable_inputs = {3, 2},
+                 .differentiable_outputs = {5}}};
+  shardplane::Bucket again{.kind = RedistributeKind::kAllGather,
+                           .mesh_dim = 1,
+                           .inputs = {1},
+                           .outputs = {2},
+                           .dims = {0},
+                           .async = true,
+                           .again = true};
+  p.instructions = {Redistribute{.kind = RedistributeKind::kAllGather,
+                                 .mesh_dim = 1,
+                                 .from_dim = 0,
+                                 .input = 1,
+                                 .output = 2},
+                    RunSegment{0},
+                    Reshard{{2}},
+                    again,
+                    Wait{{2}},
+                    RunSegment{1},
+                    Reshard{{2}},
+                    Ones{6},
+                    again,
+                    Wait{{2}},
+                    RunSegmentBackward{1, {6}, {7, 8}},
+                    RunSegmentBackward{0, {7}, {9}},
+                    Accumulate{{8, 9}, 10}};
+  p.backward_begin = 7;
+  return p;
+}
+
+TEST_P(BucketTest, WeightsGetTheirMemoryBack) {
+  GangForTest gang(GetParam());
+  if (TooFewGpus(gang.status(), gang.mesh().size())) GTEST_SKIP();
+  ASSERT_THAT(gang.status(), IsOk());
+  const DeviceMesh& mesh = gang.mesh();
+  if (mesh.dim_size(1) == 1) GTEST_SKIP() << "nothing is gathered";
+  const ShardedProgram program = Resharding(mesh);
+  gang.Run([&](int rank, Communicator& communicator) {
+    const auto numbers =
+        at::TensorOptions(communicator.device()).dtype(at::kFloat);
+    const at::Tensor x = at::arange(25, numbers).view({5, 5}) / 7;
+    at::Tensor w = (at::arange(25, numbers).view({5, 5}) - 9) / 5;
+    const Extent rows = Chunk(5, mesh.dim_size(1), mesh.Coordinate(rank)[1]);
+    const at::Tensor own = w.narrow(0, rows.offset, rows.size).clone();
+    auto prepared = PreparedProgram::Create(
+        program,
+        {.coordinate = mesh.Coordinate(rank), .device = communicator.device()});
+    ASSERT_THAT(prepared, IsOk());
+    at::Tensor y;
+    {
+      const at::AutoGradMode grad(true);
+      w.requires_grad_(true);
+      y = x.mm(w);
+      y.mm(w).sum().backward();
+    }
+    for (int i = 0; i < 2; ++i) {
+      const auto result =
+          (*prepared)->Run(RunMode::kTrain, {own}, {x}, communicator);
+      ASSERT_THAT(result, IsOk());
+      EXPECT_TRUE(result->outputs[0].equal(y));
+      EXPECT_TRUE(result->gradients.at("w").allclose(w.grad()));
+      EXPECT_EQ(result->forward.size(), 2);
+      EXPECT_EQ(result->backward.size(), 1);
+    }
   });
 }
 

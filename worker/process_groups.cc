@@ -101,6 +101,24 @@ absl::StatusOr<std::unique_ptr<ProcessGroup>> MakeGroup(
 
 }  // namespace
 
+BegunCollective ProcessGroup::BeginAllReduce(const at::Tensor& input,
+                                             ReduceOp op) {
+  return [result = AllReduce(input, op)] { return result; };
+}
+
+BegunCollective ProcessGroup::BeginReduceScatter(const at::Tensor& input,
+                                                 ReduceOp op) {
+  return [result = ReduceScatter(input, op)] { return result; };
+}
+
+BegunCollective ProcessGroup::BeginAllGather(const at::Tensor& input) {
+  std::vector<int64_t> sizes = input.sizes().vec();
+  sizes[0] *= size();
+  const at::Tensor result = at::empty(sizes, input.options());
+  AllGather(result, input);
+  return [result] { return result; };
+}
+
 at::Tensor ProcessGroup::AllGatherAlong(const at::Tensor& input, int dim,
                                         int64_t extent) {
   const int64_t chunk = Chunk(extent, size(), 0).size;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "ATen/core/Tensor.h"
+#include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "c10/core/Device.h"
@@ -17,6 +18,10 @@
 #include "worker/transport.h"
 
 namespace shardplane {
+
+// A collective that has begun: called once, it waits for the result. Both keep
+// what they work on, and throw as the group's calls do.
+using BegunCollective = absl::AnyInvocable<at::Tensor()>;
 
 // One group of ranks: ShmGroup (worker/shm_group) and GlooGroup
 // (worker/gloo_group) between CPUs, NcclGroup (worker/nccl_group) between GPUs.
@@ -64,6 +69,13 @@ class ProcessGroup {
   // A chunk of from_dim (`extent` as above) becomes one of to_dim.
   virtual at::Tensor AllToAllAlong(const at::Tensor& input, int from_dim,
                                    int to_dim, int64_t extent);
+
+  // As the calls above, with other work between beginning and end. Here they
+  // end at once. BeginAllGather's result is [size * n, ...] of inputs [n, ...].
+  virtual BegunCollective BeginAllReduce(const at::Tensor& input, ReduceOp op);
+  virtual BegunCollective BeginReduceScatter(const at::Tensor& input,
+                                             ReduceOp op);
+  virtual BegunCollective BeginAllGather(const at::Tensor& input);
 
   // Returns when all calls before have ended, at the latest after the gang's
   // timeout. Until then results may be still to come: GPUs work behind the

@@ -88,6 +88,40 @@ void ShmGroup::Broadcast(const at::Tensor& buffer, int root) {
   backend_->Run(BroadcastCall(backend_->place(), buffer, root));
 }
 
+BegunCollective ShmGroup::Begin(c10d::OpType op, ShmCall call,
+                                at::Tensor output) {
+  return [work = backend_->Start(op, std::move(call)),
+          output = std::move(output)] {
+    work->wait();
+    return output;
+  };
+}
+
+BegunCollective ShmGroup::BeginAllReduce(const at::Tensor& input, ReduceOp op) {
+  const at::Tensor output = at::empty_like(input);
+  return Begin(c10d::OpType::ALLREDUCE,
+               AllReduceCall(input, output, ToC10d(op)), output);
+}
+
+BegunCollective ShmGroup::BeginReduceScatter(const at::Tensor& input,
+                                             ReduceOp op) {
+  std::vector<int64_t> sizes = input.sizes().vec();
+  sizes[0] /= size();
+  const at::Tensor output = at::empty(sizes, input.options());
+  return Begin(
+      c10d::OpType::_REDUCE_SCATTER_BASE,
+      ReduceScatterFromCall(backend_->place(), output, input, ToC10d(op)),
+      output);
+}
+
+BegunCollective ShmGroup::BeginAllGather(const at::Tensor& input) {
+  std::vector<int64_t> sizes = input.sizes().vec();
+  sizes[0] *= size();
+  const at::Tensor output = at::empty(sizes, input.options());
+  return Begin(c10d::OpType::_ALLGATHER_BASE,
+               AllGatherIntoCall(backend_->place(), output, input), output);
+}
+
 at::Tensor ShmGroup::AllGatherAlong(const at::Tensor& input, int dim,
                                     int64_t extent) {
   Shape sizes = input.sizes().vec();

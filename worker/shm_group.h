@@ -34,10 +34,17 @@ class ShmGroup : public ProcessGroup {
                                 ReduceOp op) override;
   at::Tensor AllToAllAlong(const at::Tensor& input, int from_dim, int to_dim,
                            int64_t extent) override;
+  // They go on in other calls, and in the end's own.
+  BegunCollective BeginAllReduce(const at::Tensor& input, ReduceOp op) override;
+  BegunCollective BeginReduceScatter(const at::Tensor& input,
+                                     ReduceOp op) override;
+  BegunCollective BeginAllGather(const at::Tensor& input) override;
   void Finish() override {}  // calls block
   void Abort() override { backend_->abort(); }
 
  private:
+  BegunCollective Begin(c10d::OpType op, ShmCall call, at::Tensor output);
+
   const c10::intrusive_ptr<ShmBackend> backend_;
 };
 

@@ -73,9 +73,8 @@ class Reader {
   absl::StatusOr<Accumulate> ReadAccumulate(
       const pb::ShardedProgram::Accumulate& message,
       const FieldPath& field) const;
-  absl::StatusOr<AllReduceBucket> ReadBucket(
-      const pb::ShardedProgram::AllReduceBucket& message,
-      const FieldPath& field) const;
+  absl::StatusOr<Bucket> ReadBucket(const pb::ShardedProgram::Bucket& message,
+                                    const FieldPath& field) const;
   absl::StatusOr<Instruction> ReadInstruction(
       const pb::ShardedProgram::Instruction& message,
       const FieldPath& field) const;
@@ -315,10 +314,11 @@ absl::StatusOr<Accumulate> Reader::ReadAccumulate(
   return accumulate;
 }
 
-absl::StatusOr<AllReduceBucket> Reader::ReadBucket(
-    const pb::ShardedProgram::AllReduceBucket& message,
-    const FieldPath& field) const {
-  AllReduceBucket bucket;
+absl::StatusOr<Bucket> Reader::ReadBucket(
+    const pb::ShardedProgram::Bucket& message, const FieldPath& field) const {
+  Bucket bucket;
+  SP_ASSIGN_OR_RETURN(bucket.kind,
+                      FromProto(message.kind(), field.Member("kind")));
   SP_ASSIGN_OR_RETURN(
       bucket.mesh_dim,
       Index(message.mesh_dim(), 0, num_mesh_dims_, field.Member("mesh_dim")));
@@ -327,6 +327,10 @@ absl::StatusOr<AllReduceBucket> Reader::ReadBucket(
                       ValueIds(message.inputs(), field, "inputs"));
   SP_ASSIGN_OR_RETURN(bucket.outputs,
                       ValueIds(message.outputs(), field, "outputs"));
+  SP_ASSIGN_OR_RETURN(
+      bucket.dims, Indices(message.dims(), 0, kMaxTensorRank, field, "dims"));
+  bucket.async = message.async();
+  bucket.again = message.again();
   return bucket;
 }
 
@@ -350,9 +354,20 @@ absl::StatusOr<Instruction> Reader::ReadInstruction(
                               field.Member("redistribute"));
     case Message::kAccumulate:
       return ReadAccumulate(message.accumulate(), field.Member("accumulate"));
-    case Message::kAllReduceBucket:
-      return ReadBucket(message.all_reduce_bucket(),
-                        field.Member("all_reduce_bucket"));
+    case Message::kBucket:
+      return ReadBucket(message.bucket(), field.Member("bucket"));
+    case Message::kWait: {
+      SP_ASSIGN_OR_RETURN(
+          std::vector<ValueId> values,
+          ValueIds(message.wait().values(), field.Member("wait"), "values"));
+      return Instruction(Wait{std::move(values)});
+    }
+    case Message::kReshard: {
+      SP_ASSIGN_OR_RETURN(std::vector<ValueId> values,
+                          ValueIds(message.reshard().values(),
+                                   field.Member("reshard"), "values"));
+      return Instruction(Reshard{std::move(values)});
+    }
     case Message::kOnes: {
       SP_ASSIGN_OR_RETURN(
           const ValueId output,
@@ -370,7 +385,7 @@ absl::StatusOr<Instruction> Reader::ReadInstruction(
   }
   return MissingOneof(field,
                       "run_segment, run_segment_backward, redistribute, "
-                      "accumulate, ones, free");
+                      "bucket, wait, reshard, accumulate, ones, free");
 }
 
 template <typename Message, typename Binding>

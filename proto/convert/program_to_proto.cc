@@ -125,13 +125,22 @@ struct InstructionWriter {
     message->set_input(step.input);
     message->set_output(step.output);
   }
-  void operator()(const AllReduceBucket& bucket) {
-    pb::ShardedProgram::AllReduceBucket* message =
-        out.mutable_all_reduce_bucket();
+  void operator()(const Bucket& bucket) {
+    pb::ShardedProgram::Bucket* message = out.mutable_bucket();
+    message->set_kind(ToProto(bucket.kind));
     message->set_mesh_dim(bucket.mesh_dim);
     message->set_op(ToProto(bucket.op));
     CopyIds(bucket.inputs, message->mutable_inputs());
     CopyIds(bucket.outputs, message->mutable_outputs());
+    CopyIds(bucket.dims, message->mutable_dims());
+    message->set_async(bucket.async);
+    message->set_again(bucket.again);
+  }
+  void operator()(const Wait& wait) {
+    CopyIds(wait.values, out.mutable_wait()->mutable_values());
+  }
+  void operator()(const Reshard& reshard) {
+    CopyIds(reshard.values, out.mutable_reshard()->mutable_values());
   }
   void operator()(const Accumulate& accumulate) {
     CopyIds(accumulate.inputs, out.mutable_accumulate()->mutable_inputs());

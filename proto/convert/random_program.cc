@@ -57,7 +57,7 @@ Op RandomValues::AnyOp(int values, int mesh_ndim) {
 
 Instruction RandomValues::AnyInstruction(int values, int segments,
                                          int mesh_ndim) {
-  switch (Below(7)) {
+  switch (Below(9)) {
     case 0:
       return RunSegment{Below(segments)};
     case 1:
@@ -76,10 +76,18 @@ Instruction RandomValues::AnyInstruction(int values, int segments,
     case 4:
       return Ones{Below(values)};
     case 5:
-      return AllReduceBucket{.mesh_dim = Below(mesh_ndim),
-                             .op = static_cast<ReduceOp>(1 + Below(3)),
-                             .inputs = Ids(0, values),
-                             .outputs = Ids(0, values)};
+      return Bucket{.kind = static_cast<RedistributeKind>(Below(3)),
+                    .mesh_dim = Below(mesh_ndim),
+                    .op = static_cast<ReduceOp>(1 + Below(3)),
+                    .inputs = Ids(0, values),
+                    .outputs = Ids(0, values),
+                    .dims = Ids(0, 4),
+                    .async = Below(2) == 1,
+                    .again = Below(2) == 1};
+    case 6:
+      return Wait{Ids(0, values)};
+    case 7:
+      return Reshard{Ids(0, values)};
     default:
       return Free{Ids(0, values)};
   }

@@ -10,6 +10,7 @@ from shardplane.description import is_description
 from shardplane.errors import PlanTypeError, invalid
 from shardplane.explanation import explainer
 from shardplane.handle import DeployedModule
+from shardplane.overlap import to_proto_overlap
 from shardplane.report import Report
 from shardplane.rpc import request_id
 from shardplane.v1 import coordinator_pb2 as pb
@@ -62,8 +63,8 @@ def _warn(report):
 def deploy(rpc, module, mesh=None, plan=None, *, device_mesh=None,
            parallelize_plan=None, example_inputs=None, example_kwargs=None,
            example_targets=None, src_data_rank=0, loss=None,
-           data_parallel=None, strict=False, seed=0, validate_only=False,
-           name=None):
+           data_parallel=None, unit_bytes=None, overlap=None, strict=False,
+           seed=0, validate_only=False, name=None):
     """See CLIENT.md."""
     mesh = meshes.to_proto_mesh(device_mesh if mesh is None else mesh)
     plan = plans.to_proto_plan(parallelize_plan if plan is None else plan)
@@ -88,7 +89,8 @@ def deploy(rpc, module, mesh=None, plan=None, *, device_mesh=None,
         deployment=pb.Deployment(
             module=first.exported.module if first else source.to_proto(),
             mesh=mesh, plan=plan, plan_mesh_dim=plan_dim,
-            data_parallel=data_parallel,
+            data_parallel=data_parallel, unit_bytes=unit_bytes,
+            overlap=to_proto_overlap(overlap),
             src_data_rank=src_data_rank, seed=seed, strict=strict))
     deployment = rpc.call("CreateDeployment", request, timeout=300)
     _warn(Report(deployment.report))

@@ -75,7 +75,8 @@ class Case:
     it, with Styles. `vocabulary`: of ids as input; 0: floats. `head`: columns
     of a last linear; 0: none. `frozen`: FQNs; `tied`: pairs of modules, the
     second of which takes the first's weight. `data_parallel`: pairs of mesh
-    dim and kind."""
+    dim and kind. `unit_bytes`: as parallelize_module takes it; 0: each block
+    is a unit, which gathers and scatters for itself."""
 
     mesh: dict
     blocks: dict
@@ -93,6 +94,7 @@ class Case:
     input_gradient: bool = False
     src_data_rank: int | None = 0
     data_parallel: tuple = ()
+    unit_bytes: int | None = None
     seed: int = 0
 
     def __repr__(self):

@@ -46,6 +46,8 @@ def random_case(seed):
     case = case.replace(frozen=random_frozen(rng, case))
     case = case.replace(plan=random_plan(rng, case))
     case = case.replace(data_parallel=random_data_parallel(rng, case))
+    if case.data_parallel:
+        case = case.replace(unit_bytes=rng.choice([0, 0, None]))
     if case.src_data_rank == 1 and mesh.get("tp", 2) == 1:
         case = case.replace(src_data_rank=0)
     return case

@@ -177,7 +177,7 @@ def collectives_of(program_text):
     found = []
     for line in program_text.splitlines():
         match = re.match(
-            r"\s+(?:%\d+,? ?)+= (all_\w+|reduce_scatter)\[([\w.]+)[^\]]*\]"
+            r"\s+(?:start )?(?:%\d+,? ?)+= (all_\w+|reduce_scatter)\[([\w.]+)[^\]]*\]"
             r" (.*)", line)
         if match:
             found.append((match[1], match[2],

@@ -75,13 +75,15 @@ def bound(case):
 
 def of_a_batch(case, dim):
     """Inputs and targets are cut along dim 0, but one row is not; parameters
-    that are cut along `dim` are gathered once."""
+    that are cut along `dim` are gathered once, and where there are several
+    units again for the backward pass."""
     state = None if case.batch == 1 else "S(0)"
     follower = Follower(case, dim, [], state, of_targets=state)
     gathered = sum(padded(p, case.mesh[dim])
                    for p in follower.module.parameters()
                    ) if dim in case.sharded else 0
-    return follower.run().total() + Bound(gathered, 0)
+    again = gathered if case.unit_bytes == 0 else 0
+    return follower.run().total() + Bound(gathered, again)
 
 
 class Follower(TorchFunctionMode):

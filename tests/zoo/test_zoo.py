@@ -107,11 +107,12 @@ def test_zoo(cluster, name, ranks):
     *((name, "fully_shard") for name in ZOO),
     ("llama", "replicate"), ("encoder", "replicate")])
 def test_data_parallel(cluster, name, kind):
-    """Two by two ranks: of the batch, and within by the usual plan."""
+    """Two by two ranks: of the batch, and within by the usual plan. Each layer
+    travels by itself."""
     zoo, mesh = model(name), {"dp": 2, "tp": 2}
     reference = deepcopy(zoo.module)
     with cluster.parallelize_module(
-            zoo.module, mesh, zoo.plan, data_parallel=kind,
+            zoo.module, mesh, zoo.plan, data_parallel=kind, unit_bytes=0,
             example_kwargs=zoo.inputs) as m:
         check_nothing_gathers(m.report)
         cuts = expected_cuts(zoo.module, zoo.plan)

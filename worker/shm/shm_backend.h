@@ -97,10 +97,12 @@ class ShmBackend : public c10d::Backend {
   // no work.
   void Run(ShmCall call);
   const ShmPlace& place() const { return place_; }
+  // Only starts it.
+  c10::intrusive_ptr<c10d::Work> Start(
+      c10d::OpType op, ShmCall call,
+      std::chrono::milliseconds timeout = c10d::kUnsetTimeout);
 
  private:
-  c10::intrusive_ptr<c10d::Work> Start(c10d::OpType op, ShmCall call,
-                                       std::chrono::milliseconds timeout);
   // Starts them one after the other; one work for all.
   c10::intrusive_ptr<c10d::Work> StartAll(c10d::OpType op,
                                           std::vector<ShmCall> calls,
