@@ -1,5 +1,6 @@
 #include "common/compile.h"
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <utility>
@@ -19,6 +20,16 @@
 namespace shardplane {
 namespace {
 
+ProgramBuilderOptions BuilderOptions(const ResolvedPlan& plan,
+                                     const CompileOptions& options) {
+  ProgramBuilderOptions result{.overlap = options.overlap,
+                               .link_costs = options.link_costs};
+  for (const auto& kind : plan.data_parallel) {
+    result.fully_sharded.push_back(kind == DataParallelKind::kFullyShard);
+  }
+  return result;
+}
+
 class Compiler {
  public:
   Compiler(const GraphModule& module, const DeviceMesh& mesh,
@@ -27,20 +38,16 @@ class Compiler {
       : module_(module),
         plan_(plan),
         signature_(signature),
-        options_(options),
         graphs_(module),
-        builder_(mesh),
+        builder_(mesh, BuilderOptions(plan, options)),
         emitter_(&builder_, options, &compiled_),
         writes_(&emitter_),
         layouts_(module, plan, &builder_, &compiled_.diagnostics),
         parameters_(module.parameters().size(), -1) {
-    std::vector<bool> fully_sharded(mesh.ndim(), false);
-    for (size_t m = 0; m < plan.data_parallel.size(); ++m) {
-      if (!plan.data_parallel[m].has_value()) continue;
-      fully_sharded[m] = plan.data_parallel[m] == DataParallelKind::kFullyShard;
-      if (units_.empty()) units_ = UnitsOf(module, options.unit_bytes);
+    if (std::any_of(plan.data_parallel.begin(), plan.data_parallel.end(),
+                    [](const auto& kind) { return kind.has_value(); })) {
+      units_ = UnitsOf(module, options.unit_bytes);
     }
-    builder_.set_fully_sharded(std::move(fully_sharded));
   }
 
   absl::StatusOr<CompiledProgram> Run() {
@@ -66,7 +73,7 @@ class Compiler {
       SP_ASSIGN_OR_RETURN(const ValueId loss, RunLoss(outputs));
       SP_RETURN_IF_ERROR(builder_.Backward(loss));
     }
-    compiled_.program = builder_.Finish(std::move(outputs), options_.overlap);
+    compiled_.program = builder_.Finish(std::move(outputs));
     compiled_.distinct_calls = emitter_.distinct_calls();
     return std::move(compiled_);
   }
@@ -351,7 +358,6 @@ class Compiler {
   const GraphModule& module_;
   const ResolvedPlan& plan_;
   const Signature& signature_;
-  const CompileOptions& options_;
   WrittenGraphs graphs_;
   CompiledProgram compiled_;
   ProgramBuilder builder_;

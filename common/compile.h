@@ -13,6 +13,7 @@
 #include "common/device_mesh.h"
 #include "common/flops.h"
 #include "common/graph_module.h"
+#include "common/link_costs.h"
 #include "common/overlap.h"
 #include "common/parallelize_plan.h"
 #include "common/sharded_program.h"
@@ -44,6 +45,7 @@ struct CompileOptions {
   bool strict = false;  // an op without a row is Unimplemented, not a warning
   OverlapOptions overlap;
   int64_t unit_bytes = kDefaultUnitBytes;  // see UnitsOf
+  LinkCosts link_costs = kDefaultLinkCosts;
 };
 
 struct CompiledProgram {

@@ -112,8 +112,9 @@ void ProgramBuilder::BackVary(const Redistribute& step, ValueId gradient) {
 // Whether gather and vary of a parameter go back in one.
 bool ProgramBuilder::Scatters(const MoveEntry& entry) const {
   const Info& info = info_[entry.step.input];
-  return entry.vary && fully_sharded_[entry.step.mesh_dim] && info.parameter &&
-         info.gathered_from >= 0 && info.gathered_along == entry.step.mesh_dim;
+  return entry.vary && options_.fully_sharded[entry.step.mesh_dim] &&
+         info.parameter && info.gathered_from >= 0 &&
+         info.gathered_along == entry.step.mesh_dim;
 }
 
 // What a parameter's gradient goes through can wait for others.

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "common/cheapest_redistribution.h"
 #include "common/errors.h"
 #include "common/op_values.h"
 
@@ -39,8 +40,18 @@ ValueId Once(const std::pair<ValueId, Key>& key, Map* made, Make make) {
 
 }  // namespace
 
-ProgramBuilder::ProgramBuilder(DeviceMesh mesh)
-    : fully_sharded_(mesh.ndim(), false) {
+namespace {
+
+ProgramBuilderOptions WithMeshDims(ProgramBuilderOptions options, int ndim) {
+  options.fully_sharded.resize(ndim, false);
+  return options;
+}
+
+}  // namespace
+
+ProgramBuilder::ProgramBuilder(DeviceMesh mesh,
+                               const ProgramBuilderOptions& options)
+    : options_(WithMeshDims(options, mesh.ndim())) {
   program_.mesh = std::move(mesh);
 }
 
@@ -192,8 +203,10 @@ absl::StatusOr<ValueId> ProgramBuilder::Demand(ValueId id,
   if (info_[id].base >= 0) {
     SP_ASSIGN_OR_RETURN(id, RealizeSum(id, spec));
   }
-  SP_ASSIGN_OR_RETURN(const std::vector<RedistributeStep> steps,
-                      PlanRedistribute(value(id).spec, spec));
+  SP_ASSIGN_OR_RETURN(
+      const std::vector<RedistributeStep> steps,
+      CheapestRedistribution(value(id).spec, spec, value(id).type, mesh(),
+                             options_.link_costs, requires_grad(id)));
   for (const RedistributeStep& step : steps) {
     id = Once(std::pair(id, step.result), &demanded_,
               [&](ValueId from) { return EmitMove(from, step); });

@@ -31,21 +31,25 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/container/inlined_vector.h"
 #include "absl/status/statusor.h"
+#include "common/link_costs.h"
 #include "common/overlap.h"
 #include "common/redistribute.h"
 #include "common/sharded_program.h"
 
 namespace shardplane {
 
+struct ProgramBuilderOptions {
+  // By mesh dim: what is stored in parts along it is gathered by units, and not
+  // kept from forward to backward. Empty: along none.
+  std::vector<bool> fully_sharded = {};
+  OverlapOptions overlap = {};
+  LinkCosts link_costs = {};
+};
+
 class ProgramBuilder {
  public:
-  explicit ProgramBuilder(DeviceMesh mesh);
-
-  // By mesh dim: what is stored in parts along it is gathered by units, and not
-  // kept from forward to backward.
-  void set_fully_sharded(std::vector<bool> mesh_dims) {
-    fully_sharded_ = std::move(mesh_dims);
-  }
+  explicit ProgramBuilder(DeviceMesh mesh,
+                          const ProgramBuilderOptions& options = {});
 
   const DeviceMesh& mesh() const { return program_.mesh; }
   const Value& value(ValueId id) const { return program_.values[id]; }
@@ -106,8 +110,7 @@ class ProgramBuilder {
   absl::Status Backward(ValueId loss);
 
   // Call once, last.
-  ShardedProgram Finish(std::vector<ValueId> outputs,
-                        const OverlapOptions& overlap = {});
+  ShardedProgram Finish(std::vector<ValueId> outputs);
 
  private:
   using Flags = absl::InlinedVector<bool, 4>;
@@ -187,6 +190,7 @@ class ProgramBuilder {
   void FillOutputs(const std::vector<ValueId>& outputs);
   void InsertFrees(const std::vector<ValueId>& outputs);
 
+  const ProgramBuilderOptions options_;  // fully_sharded has all mesh dims
   ShardedProgram program_;
   std::vector<Info> info_;
   std::vector<TapeEntry> tape_;
@@ -201,7 +205,6 @@ class ProgramBuilder {
   absl::flat_hash_map<MoveKey, ValueId> moved_back_;
   std::vector<MoveEntry> deferred_;  // in the order of the backward pass
   int64_t deferred_bytes_ = 0;       // of their gradients, on rank 0
-  std::vector<bool> fully_sharded_;  // by mesh dim
   int unit_begin_ = 0;               // instructions before the unit
 };
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "common/merge_collectives.h"
 #include "common/program_builder.h"
 #include "common/reshard.h"
 
@@ -31,7 +32,7 @@ void ProgramBuilder::GatherTogether() {
   for (size_t i = unit_begin_; i < all.size(); ++i) {
     const auto* step = std::get_if<Redistribute>(&all[i]);
     if (step == nullptr || step->kind != RedistributeKind::kAllGather ||
-        !fully_sharded_[step->mesh_dim] || !is_parameter(step->input)) {
+        !options_.fully_sharded[step->mesh_dim] || !is_parameter(step->input)) {
       kept.push_back(std::move(all[i]));
       continue;
     }
@@ -154,8 +155,7 @@ void ProgramBuilder::InsertFrees(const std::vector<ValueId>& outputs) {
   program_.backward_begin = backward_begin;
 }
 
-ShardedProgram ProgramBuilder::Finish(std::vector<ValueId> outputs,
-                                      const OverlapOptions& overlap) {
+ShardedProgram ProgramBuilder::Finish(std::vector<ValueId> outputs) {
   CloseSegment();
   if (program_.loss < 0) {
     GatherTogether();
@@ -163,8 +163,9 @@ ShardedProgram ProgramBuilder::Finish(std::vector<ValueId> outputs,
   }
   FillOutputs(outputs);
   program_.outputs = outputs;
-  ReshardAfterForward(fully_sharded_, &program_);
-  Overlap(overlap, &program_);
+  MergeCollectives(&program_);
+  ReshardAfterForward(options_.fully_sharded, &program_);
+  Overlap(options_.overlap, &program_);
   InsertFrees(outputs);
   return std::move(program_);
 }

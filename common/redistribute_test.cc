@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "common/cheapest_redistribution.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -209,6 +210,63 @@ TEST_P(RedistributeEverything, ReachesEveryLayoutFromEveryLayout) {
       ASSERT_TRUE(ranks.Right()) << ToString(from) << " to " << ToString(to);
     }
   }
+}
+
+// Whatever way is taken, it leads there, and costs no more than the plain one.
+TEST_P(RedistributeEverything, CheapestWaysLeadThereToo) {
+  const DeviceMesh mesh = Mesh(GetParam().mesh);
+  const TensorType type{DType::kFloat64, GetParam().shape};
+  const auto specs = AllSpecs(mesh.ndim(), static_cast<int>(type.shape.size()));
+  const size_t stride = specs.size() > 100 ? 23 : 1;
+  size_t pair = 0;
+  int cheaper = 0;
+  for (const DTensorSpec& from : specs) {
+    for (const DTensorSpec& to : specs) {
+      if (++pair % stride != 0) continue;
+      const bool gradient = pair % 2 == 0;
+      const LinkCosts costs{.latency_us = pair % 3 == 0 ? 1.0 : 0.0,
+                            .us_per_mib = 1 << 20};
+      const auto plain = PlanRedistribute(from, to);
+      const auto steps =
+          CheapestRedistribution(from, to, type, mesh, costs, gradient);
+      ASSERT_TRUE(steps.ok()) << steps.status();
+      Ranks ranks(mesh, type.shape, from);
+      for (const RedistributeStep& step : *steps) ranks.Take(step);
+      ASSERT_EQ(steps->empty() ? from : steps->back().result, to);
+      ASSERT_TRUE(ranks.Right()) << ToString(from) << " to " << ToString(to);
+      const double cost = CostUs(*steps, from, type, mesh, costs, gradient);
+      const double limit = CostUs(*plain, from, type, mesh, costs, gradient);
+      ASSERT_LE(cost, limit) << ToString(from) << " to " << ToString(to);
+      if (cost < limit) ++cheaper;
+    }
+  }
+  EXPECT_EQ(cheaper > 0, mesh.ndim() > 1);
+}
+
+std::string Way(const DTensorSpec& from, const DTensorSpec& to, int64_t rows,
+                bool gradient) {
+  const LinkCosts costs{.latency_us = 10, .us_per_mib = 100};
+  const auto steps = CheapestRedistribution(
+      from, to, {DType::kFloat32, {rows, 256}}, Mesh({2, 2}), costs, gradient);
+  std::string way;
+  for (const RedistributeStep& step : *steps) {
+    absl::StrAppend(&way, ToString(step.kind), " ", ToString(step.result), " ");
+  }
+  return way;
+}
+
+// Much that is partial along both mesh dims is scattered along one, reduced
+// along the other, and gathered; little, and what has a gradient, which would
+// have to be gathered on its way back, is all-reduced twice.
+TEST(CheapestRedistributionTest, PartialAlongTwoMeshDims) {
+  const DTensorSpec from = {{Partial{}, Partial{}}, {}};
+  const DTensorSpec to = {{Replicate{}, Replicate{}}, {}};
+  EXPECT_EQ(Way(from, to, 4096, false),
+            "reduce_scatter [S(0), P(sum)] all_reduce [S(0), R] "
+            "all_gather [R, R] ");
+  const std::string twice = "all_reduce [R, P(sum)] all_reduce [R, R] ";
+  EXPECT_EQ(Way(from, to, 16, false), twice);
+  EXPECT_EQ(Way(from, to, 4096, true), twice);
 }
 
 INSTANTIATE_TEST_SUITE_P(

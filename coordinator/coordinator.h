@@ -166,6 +166,8 @@ class Coordinator {
     absl::Duration run_timeout = absl::Minutes(10);
     absl::Duration upload_timeout = absl::Minutes(30);
     Gang::Options gang;
+    // Of deployments that come without.
+    LinkCosts link_costs = kDefaultLinkCosts;
   };
 
   explicit Coordinator(Options options);
@@ -301,6 +303,8 @@ class Coordinator {
   absl::Status CopyModule(DeploymentSpec* spec) const;
 
   // coordinator_deploy.cc
+  // What a request may leave out, and CopyModule.
+  absl::Status Complete(DeploymentSpec* spec) const;
   absl::StatusOr<PlannedDeployment> Plan(CreateCall* call);
   absl::StatusOr<std::shared_ptr<Gang>> SeatGang(const DeploymentId& id,
                                                  int count);

@@ -54,8 +54,13 @@ MaterializeCall MakeMaterializeCall(const Deployment& deployment) {
 
 }  // namespace
 
+absl::Status Coordinator::Complete(DeploymentSpec* spec) const {
+  if (!spec->link_costs.has_value()) spec->link_costs = options_.link_costs;
+  return CopyModule(spec);
+}
+
 absl::StatusOr<PlannedDeployment> Coordinator::Plan(CreateCall* call) {
-  SP_RETURN_IF_ERROR(CopyModule(&call->spec));
+  SP_RETURN_IF_ERROR(Complete(&call->spec));
   const absl::Time start = Now();
   absl::StatusOr<PlannedDeployment> planned =
       PlanDeployment(call->spec, call->signature);

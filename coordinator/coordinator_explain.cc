@@ -45,7 +45,7 @@ absl::StatusOr<Explanation> Coordinator::ExplainDeployment(
 
 absl::StatusOr<Explanation> Coordinator::ExplainDryRun(
     CreateCall call, absl::string_view fqn) const {
-  SP_RETURN_IF_ERROR(CopyModule(&call.spec));
+  SP_RETURN_IF_ERROR(Complete(&call.spec));
   SP_ASSIGN_OR_RETURN(const PlannedDeployment planned,
                       PlanDeployment(call.spec, call.signature));
   std::vector<ExplainedProgram> explained;

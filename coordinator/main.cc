@@ -18,6 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
+#include "common/link_costs.h"
 #include "coordinator/coordinator_server.h"
 #include "coordinator/grpc_worker_client.h"
 #include "proto/message_process.h"
@@ -35,6 +36,10 @@ ABSL_FLAG(std::string, ready_file, "",
           "written, as JSON with the addresses, once the process serves");
 ABSL_FLAG(int64_t, lease_ms, 10'000,
           "how long a worker may be silent, in milliseconds");
+ABSL_FLAG(std::string, link_costs, "shm",
+          "what collectives are taken to cost where a deployment does not say: "
+          "shm, gloo, nccl, or measured as latency_us=NUMBER,us_per_mib=NUMBER "
+          "(docs/meshes.md)");
 ABSL_FLAG(int64_t, drain_ms, 20'000,
           "how long calls may go on after SIGTERM, in milliseconds");
 
@@ -53,7 +58,8 @@ std::string RandomUid() {
 
 std::string RandomId() { return RandomUid().substr(0, 8); }
 
-CoordinatorServer::Options ServerOptions(Metrics* metrics) {
+CoordinatorServer::Options ServerOptions(const LinkCosts& costs,
+                                         Metrics* metrics) {
   const int64_t start_ms = absl::ToUnixMillis(absl::Now());
   CoordinatorServer::Options options;
   options.listen = absl::GetFlag(FLAGS_listen);
@@ -67,6 +73,7 @@ CoordinatorServer::Options ServerOptions(Metrics* metrics) {
   // thousand gangs a millisecond.
   options.coordinator.first_epoch =
       GangEpoch{static_cast<uint64_t>(start_ms) * 1000};
+  options.coordinator.link_costs = costs;
   options.coordinator.connect = &ConnectToWorker;
   options.coordinator.clock = &absl::Now;
   options.coordinator.random_id = &RandomId;
@@ -102,6 +109,9 @@ int Main() {
                                   "expected a positive number, got: ",
                                   absl::GetFlag(FLAGS_lease_ms))));
   }
+  const absl::StatusOr<LinkCosts> costs =
+      ParseLinkCosts(absl::GetFlag(FLAGS_link_costs));
+  if (!costs.ok()) return Fail("--link_costs", costs.status());
   // Before the first thread starts, so that none of them gets the signals.
   sigset_t signals;
   sigemptyset(&signals);
@@ -111,7 +121,7 @@ int Main() {
 
   Metrics metrics({.component = "coordinator"});
   absl::StatusOr<std::unique_ptr<CoordinatorServer>> server =
-      CoordinatorServer::Start(ServerOptions(&metrics));
+      CoordinatorServer::Start(ServerOptions(*costs, &metrics));
   if (!server.ok()) {
     return Fail("gRPC", server.status());
   }

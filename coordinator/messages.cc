@@ -65,6 +65,10 @@ absl::StatusOr<DeploymentSpec> SpecFromProto(const pb::Deployment& message) {
                     .gradients = message.overlap().gradients()};
   }
   if (message.has_unit_bytes()) spec.unit_bytes = message.unit_bytes();
+  if (message.has_link_costs()) {
+    spec.link_costs = {.latency_us = message.link_costs().latency_us(),
+                       .us_per_mib = message.link_costs().us_per_mib()};
+  }
   spec.labels.insert(message.labels().begin(), message.labels().end());
   return spec;
 }
@@ -199,6 +203,10 @@ void SetSpec(const DeploymentInfo& info, DeploymentView view,
   message->mutable_overlap()->set_prefetch(spec.overlap.prefetch);
   message->mutable_overlap()->set_gradients(spec.overlap.gradients);
   message->set_unit_bytes(spec.unit_bytes);
+  if (spec.link_costs.has_value()) {
+    message->mutable_link_costs()->set_latency_us(spec.link_costs->latency_us);
+    message->mutable_link_costs()->set_us_per_mib(spec.link_costs->us_per_mib);
+  }
   for (const auto& [key, value] : spec.labels) {
     (*message->mutable_labels())[key] = value;
   }

@@ -86,7 +86,8 @@ absl::StatusOr<PlannedProgram> PlanProgram(const DeploymentSpec& spec,
       Compile(module, spec.mesh, plan, signature.signature,
               {.strict = spec.strict,
                .overlap = spec.overlap,
-               .unit_bytes = spec.unit_bytes});
+               .unit_bytes = spec.unit_bytes,
+               .link_costs = spec.link_costs.value_or(kDefaultLinkCosts)});
   if (!compiled.ok()) {
     return WithMetadata(compiled.status(), "field", "signature");
   }

@@ -177,8 +177,8 @@ def collectives_of(program_text):
     found = []
     for line in program_text.splitlines():
         match = re.match(
-            r"\s+(?:start )?(?:%\d+,? ?)+= (all_\w+|reduce_scatter)\[([\w.]+)[^\]]*\]"
-            r" (.*)", line)
+            r"\s+(?:start )?(?:%\d+,? ?)+= (all_\w+|reduce_scatter)"
+            r"\[([\w.]+)[^\]]*\] (.*)", line)
         if match:
             found.append((match[1], match[2],
                           [int(n) for n in re.findall(r"%(\d+)", match[3])]))
