@@ -147,13 +147,22 @@ class Explainer {
       const Instruction& instruction = program_.instructions[i];
       if (const auto* step = std::get_if<Redistribute>(&instruction)) {
         if (!IsCollective(step->kind) || IsAlone(step->mesh_dim)) continue;
-        visit(forward ? Forward(*step) : Backward(*step));
+        visit(forward                        ? Forward(*step)
+              : flow_.IsForward(step->input) ? Again(Forward(*step))
+                                             : Backward(*step));
       } else if (const auto* bucket = std::get_if<Bucket>(&instruction)) {
         if (IsAlone(bucket->mesh_dim)) continue;
-        visit(forward || bucket->again ? Gathered(*bucket)
-                                       : Gradients(*bucket));
+        visit(forward                              ? Gathered(*bucket)
+              : flow_.IsForward(bucket->inputs[0]) ? Again(Gathered(*bucket))
+                                                   : Gradients(*bucket));
       }
     }
+  }
+
+  // In the backward pass, which makes it anew.
+  static CausedCollective Again(CausedCollective cause) {
+    absl::StrAppend(&cause.why, ", again, for backward");
+    return cause;
   }
 
   bool IsAlone(int mesh_dim) const {
@@ -335,8 +344,7 @@ class Explainer {
     cause.modules = ModulesOf(users);
     cause.why = absl::StrCat("bucket of ", cause.parameters.size(),
                              " parameters, of which each rank has a part: ",
-                             Names(cause.parameters, ""),
-                             bucket.again ? ", again, for backward" : "");
+                             Names(cause.parameters, ""));
     return cause;
   }
 

@@ -14,6 +14,7 @@
 #include "common/errors.h"
 #include "common/op_emitter.h"
 #include "common/program_builder.h"
+#include "common/recompute.h"
 #include "common/style_layouts.h"
 #include "common/written_graphs.h"
 
@@ -43,7 +44,9 @@ class Compiler {
         emitter_(&builder_, options, &compiled_),
         writes_(&emitter_),
         layouts_(module, plan, &builder_, &compiled_.diagnostics),
-        parameters_(module.parameters().size(), -1) {
+        parameters_(module.parameters().size(), -1),
+        recomputed_(RecomputedModules(module, options.recompute,
+                                      &compiled_.diagnostics)) {
     if (std::any_of(plan.data_parallel.begin(), plan.data_parallel.end(),
                     [](const auto& kind) { return kind.has_value(); })) {
       units_ = UnitsOf(module, options.unit_bytes);
@@ -162,8 +165,20 @@ class Compiler {
 
   absl::StatusOr<Flow> RunModule(int index, std::vector<Flow> args,
                                  KeywordFlows kwargs) {
-    const std::string& fqn = module_.modules()[index].fqn;
     EnterUnitOf(index);
+    if (!recomputed_[index] || builder_.recomputing()) {
+      return RunAndPlace(index, std::move(args), std::move(kwargs));
+    }
+    builder_.BeginRecompute();
+    SP_ASSIGN_OR_RETURN(Flow output,
+                        RunAndPlace(index, std::move(args), std::move(kwargs)));
+    builder_.EndRecompute();
+    return output;
+  }
+
+  absl::StatusOr<Flow> RunAndPlace(int index, std::vector<Flow> args,
+                                   KeywordFlows kwargs) {
+    const std::string& fqn = module_.modules()[index].fqn;
     SP_RETURN_IF_ERROR(layouts_.ApplyInputs(index, &args, &kwargs));
     SP_ASSIGN_OR_RETURN(const WrittenGraph graph, graphs_.Of(index));
     SP_ASSIGN_OR_RETURN(
@@ -364,9 +379,10 @@ class Compiler {
   OpEmitter emitter_;
   BufferWrites writes_;
   StyleLayouts layouts_;
-  std::vector<ValueId> parameters_;  // by index, as stored; -1: not yet used
-  std::vector<int> units_;           // by module; none: nothing data parallel
-  int unit_ = -1;                    // the one that runs
+  std::vector<ValueId> parameters_;     // by index, as stored; -1: not yet used
+  const std::vector<bool> recomputed_;  // by module
+  std::vector<int> units_;  // by module; none: nothing data parallel
+  int unit_ = -1;           // the one that runs
 };
 
 }  // namespace

@@ -46,6 +46,9 @@ struct CompileOptions {
   OverlapOptions overlap;
   int64_t unit_bytes = kDefaultUnitBytes;  // see UnitsOf
   LinkCosts link_costs = kDefaultLinkCosts;
+  // Modules whose activations are made anew for the backward pass, by the
+  // patterns of a plan; those within them are so, too.
+  std::vector<std::string> recompute = {};
 };
 
 struct CompiledProgram {

@@ -99,7 +99,8 @@ absl::StatusOr<CompiledProgram> Compile(const Request& s) {
   Signature signature;
   signature.inputs = {{{DType::kFloat64, s.input}, s.input_grad, "x"}};
   if (s.loss) signature.loss = LossReduction::kSum;
-  return Compile(s.module, mesh, plan, signature, {s.strict});
+  return Compile(s.module, mesh, plan, signature,
+                 {.strict = s.strict, .recompute = s.recompute});
 }
 
 std::string Steps(const absl::StatusOr<CompiledProgram>& compiled) {

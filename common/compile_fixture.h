@@ -39,6 +39,7 @@ struct Request {
   std::vector<MeshDim> mesh = {{"tp", 4}};
   std::vector<DataParallel> data_parallel = {};
   bool strict = false;
+  std::vector<std::string> recompute = {};
 };
 // One input x, the sum as loss.
 absl::StatusOr<CompiledProgram> Compile(const Request& request);

@@ -233,6 +233,7 @@ void OpEmitter::CountFlops(const OpInstance& op, const OpSharding& sharding,
   if (op.lowering == Lowering::kAttention && flops.backward > 0) {
     flops.backward = 2 * op.flops;
   }
+  if (builder_->recomputing()) flops.backward += flops.forward;
   compiled_->flops.Add(std::move(cuts), flops);
 }
 

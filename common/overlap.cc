@@ -97,10 +97,9 @@ class Overlapper {
   }
 
   // Whether this gathers parameters as they are stored, which can happen at any
-  // time. Backward: those that are gathered again.
-  bool CanBeAhead(const Bucket& bucket, bool backward) const {
+  // time.
+  bool CanBeAhead(const Bucket& bucket) const {
     return bucket.kind == RedistributeKind::kAllGather && !IsAlone(bucket) &&
-           bucket.again == backward &&
            std::all_of(bucket.inputs.begin(), bucket.inputs.end(),
                        [this](ValueId id) { return is_parameter_[id]; });
   }
@@ -119,7 +118,7 @@ class Overlapper {
         continue;
       }
       const std::optional<Bucket> bucket = BucketOf(program_.instructions[i]);
-      if (!bucket.has_value() || !CanBeAhead(*bucket, backward)) continue;
+      if (!bucket.has_value() || !CanBeAhead(*bucket)) continue;
       if (unit < 0) unit = i;
       if (unit_before < 0 || !computed) continue;
       const std::vector<ValueId> outputs = bucket->outputs;

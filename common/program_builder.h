@@ -101,6 +101,14 @@ class ProgramBuilder {
   // are scattered when its backward is over.
   void BeginUnit();
 
+  // What is between them keeps nothing for the backward pass but what it takes
+  // from outside: it runs again there. Not nested.
+  void BeginRecompute();
+  void EndRecompute();
+  bool recomputing() const {
+    return !recomputed_.empty() && recomputed_.back().end < 0;
+  }
+
   // A stored buffer becomes `value`, which lies as it does, when the step is
   // accepted. The last update counts.
   void Update(ValueId buffer, ValueId value);
@@ -187,6 +195,15 @@ class ProgramBuilder {
   void Back(const UnitEntry& entry);
   void BackVary(const Redistribute& step, ValueId gradient);
 
+  // Instructions of the forward pass that run again.
+  struct RecomputedRange {
+    int begin = 0;
+    int end = -1;
+  };
+  class Copier;
+  int FirstBackwardOf(const RecomputedRange& range) const;
+  void Recompute();
+
   void FillOutputs(const std::vector<ValueId>& outputs);
   void InsertFrees(const std::vector<ValueId>& outputs);
 
@@ -205,7 +222,8 @@ class ProgramBuilder {
   absl::flat_hash_map<MoveKey, ValueId> moved_back_;
   std::vector<MoveEntry> deferred_;  // in the order of the backward pass
   int64_t deferred_bytes_ = 0;       // of their gradients, on rank 0
-  int unit_begin_ = 0;               // instructions before the unit
+  std::vector<RecomputedRange> recomputed_;
+  int unit_begin_ = 0;  // instructions before the unit
 };
 
 }  // namespace shardplane

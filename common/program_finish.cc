@@ -161,6 +161,7 @@ ShardedProgram ProgramBuilder::Finish(std::vector<ValueId> outputs) {
     GatherTogether();
     program_.backward_begin = static_cast<int>(program_.instructions.size());
   }
+  Recompute();
   FillOutputs(outputs);
   program_.outputs = outputs;
   MergeCollectives(&program_);

@@ -1,5 +1,6 @@
 #include "common/value_flow.h"
 
+#include <algorithm>
 #include <variant>
 #include <vector>
 
@@ -35,7 +36,12 @@ ValueFlow::ValueFlow(const ShardedProgram& program)
     : program_(program), values_(program.values.size()) {
   for (size_t i = 0; i < program.parameters.size(); ++i) {
     values_[program.parameters[i].value].parameter = static_cast<int>(i);
+    values_[program.parameters[i].value].forward = true;
   }
+  for (const InputBinding& input : program.inputs) {
+    values_[input.value].forward = true;
+  }
+  if (program.random >= 0) values_[program.random].forward = true;
   const int count = static_cast<int>(program.instructions.size());
   for (int i = 0; i < program.backward_begin; ++i) {
     ReadForward(program.instructions[i]);
@@ -50,6 +56,7 @@ void ValueFlow::ReadForward(const Instruction& instruction) {
     return ReadMove(*move);
   }
   if (const auto* bucket = std::get_if<Bucket>(&instruction)) {
+    if (bucket->again) return;
     for (size_t i = 0; i < bucket->inputs.size(); ++i) {
       ReadMove(of_buckets_.emplace_back(StepOf(*bucket, i)));
     }
@@ -59,16 +66,36 @@ void ValueFlow::ReadForward(const Instruction& instruction) {
   if (run == nullptr) return;
   for (const Op& op : program_.segments[run->segment].ops) {
     for (const ValueId id : ValuesReadBy(op)) values_[id].users.push_back(&op);
-    for (const ValueId id : op.results) values_[id].op = &op;
+    for (const ValueId id : op.results) {
+      values_[id].op = &op;
+      values_[id].forward = true;
+    }
   }
 }
 
 void ValueFlow::ReadMove(const Redistribute& move) {
   values_[move.output].move = &move;
+  values_[move.output].forward = true;
   values_[move.input].moved_to.push_back(move.output);
 }
 
+// Whether this is of the forward pass, and runs again in the backward pass.
+bool ValueFlow::IsRecomputed(const Instruction& instruction) const {
+  if (const auto* step = std::get_if<Redistribute>(&instruction)) {
+    return IsForward(step->input);
+  }
+  if (const auto* bucket = std::get_if<Bucket>(&instruction)) {
+    return IsForward(bucket->inputs[0]);
+  }
+  const auto* run = std::get_if<RunSegment>(&instruction);
+  if (run == nullptr) return false;
+  const Segment& segment = program_.segments[run->segment];
+  return std::all_of(segment.inputs.begin(), segment.inputs.end(),
+                     [this](ValueId id) { return IsForward(id); });
+}
+
 void ValueFlow::ReadBackward(const Instruction& instruction) {
+  if (IsRecomputed(instruction)) return ReadForward(instruction);
   if (const auto* ones = std::get_if<Ones>(&instruction)) {
     values_[ones->output].gradient_of = program_.loss;
   } else if (const auto* back = std::get_if<RunSegmentBackward>(&instruction)) {
@@ -83,7 +110,6 @@ void ValueFlow::ReadBackward(const Instruction& instruction) {
   } else if (const auto* step = std::get_if<Redistribute>(&instruction)) {
     values_[step->output].gradient_of = GradientTarget(*step);
   } else if (const auto* bucket = std::get_if<Bucket>(&instruction)) {
-    if (bucket->again) return;
     for (size_t i = 0; i < bucket->inputs.size(); ++i) {
       values_[bucket->outputs[i]].gradient_of =
           GradientTarget(StepOf(*bucket, i));

@@ -30,6 +30,8 @@ class ValueFlow {
   // The ops that use a value, redistributed or not, in program order.
   std::vector<const Op*> Users(ValueId id) const;
 
+  // Whether a value is of the forward pass, or made anew of such.
+  bool IsForward(ValueId id) const { return values_[id].forward; }
   // The forward value that a gradient is of; -1: no gradient.
   ValueId GradientOf(ValueId gradient) const {
     return values_[gradient].gradient_of;
@@ -40,6 +42,7 @@ class ValueFlow {
 
  private:
   struct Facts {
+    bool forward = false;  // or made anew of such
     const Op* op = nullptr;
     const Redistribute* move = nullptr;
     int parameter = -1;
@@ -50,6 +53,7 @@ class ValueFlow {
 
   void ReadForward(const Instruction& instruction);
   void ReadMove(const Redistribute& move);  // which stays where it is
+  bool IsRecomputed(const Instruction& instruction) const;
   void ReadBackward(const Instruction& instruction);
   ValueId GradientTarget(const Redistribute& step) const;
 

@@ -65,6 +65,7 @@ absl::StatusOr<DeploymentSpec> SpecFromProto(const pb::Deployment& message) {
                     .gradients = message.overlap().gradients()};
   }
   if (message.has_unit_bytes()) spec.unit_bytes = message.unit_bytes();
+  spec.recompute.assign(message.recompute().begin(), message.recompute().end());
   if (message.has_link_costs()) {
     spec.link_costs = {.latency_us = message.link_costs().latency_us(),
                        .us_per_mib = message.link_costs().us_per_mib()};
@@ -203,6 +204,8 @@ void SetSpec(const DeploymentInfo& info, DeploymentView view,
   message->mutable_overlap()->set_prefetch(spec.overlap.prefetch);
   message->mutable_overlap()->set_gradients(spec.overlap.gradients);
   message->set_unit_bytes(spec.unit_bytes);
+  message->mutable_recompute()->Assign(spec.recompute.begin(),
+                                       spec.recompute.end());
   if (spec.link_costs.has_value()) {
     message->mutable_link_costs()->set_latency_us(spec.link_costs->latency_us);
     message->mutable_link_costs()->set_us_per_mib(spec.link_costs->us_per_mib);

@@ -87,7 +87,8 @@ absl::StatusOr<PlannedProgram> PlanProgram(const DeploymentSpec& spec,
               {.strict = spec.strict,
                .overlap = spec.overlap,
                .unit_bytes = spec.unit_bytes,
-               .link_costs = spec.link_costs.value_or(kDefaultLinkCosts)});
+               .link_costs = spec.link_costs.value_or(kDefaultLinkCosts),
+               .recompute = spec.recompute});
   if (!compiled.ok()) {
     return WithMetadata(compiled.status(), "field", "signature");
   }

@@ -34,6 +34,7 @@ struct DeploymentSpec {
   bool strict = false;
   OverlapOptions overlap;
   int64_t unit_bytes = kDefaultUnitBytes;
+  std::vector<std::string> recompute;   // patterns
   std::optional<LinkCosts> link_costs;  // nullopt: kDefaultLinkCosts
   absl::btree_map<std::string, std::string> labels;
 };

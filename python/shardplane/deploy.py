@@ -60,11 +60,27 @@ def _warn(report):
         warnings.warn(text, UserWarning, stacklevel=level - 1)
 
 
+def to_patterns(recompute):
+    """A pattern, or several."""
+    if isinstance(recompute, str):
+        return [recompute]
+    try:
+        patterns = list(recompute)
+    except TypeError:
+        patterns = [recompute]
+    for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise invalid(
+                f"recompute: expected patterns of modules, got: {pattern!r}",
+                reason="RECOMPUTE_TYPE", cls=PlanTypeError, field="recompute")
+    return patterns
+
+
 def deploy(rpc, module, mesh=None, plan=None, *, device_mesh=None,
            parallelize_plan=None, example_inputs=None, example_kwargs=None,
            example_targets=None, src_data_rank=0, loss=None,
-           data_parallel=None, unit_bytes=None, overlap=None, strict=False,
-           seed=0, validate_only=False, name=None):
+           data_parallel=None, unit_bytes=None, overlap=None, recompute=(),
+           strict=False, seed=0, validate_only=False, name=None):
     """See CLIENT.md."""
     mesh = meshes.to_proto_mesh(device_mesh if mesh is None else mesh)
     plan = plans.to_proto_plan(parallelize_plan if plan is None else plan)
@@ -91,6 +107,7 @@ def deploy(rpc, module, mesh=None, plan=None, *, device_mesh=None,
             mesh=mesh, plan=plan, plan_mesh_dim=plan_dim,
             data_parallel=data_parallel, unit_bytes=unit_bytes,
             overlap=to_proto_overlap(overlap),
+            recompute=to_patterns(recompute),
             src_data_rank=src_data_rank, seed=seed, strict=strict))
     deployment = rpc.call("CreateDeployment", request, timeout=300)
     _warn(Report(deployment.report))

@@ -76,7 +76,7 @@ class Case:
     of a last linear; 0: none. `frozen`: FQNs; `tied`: pairs of modules, the
     second of which takes the first's weight. `data_parallel`: pairs of mesh
     dim and kind. `unit_bytes`: as parallelize_module takes it; 0: each block
-    is a unit, which gathers and scatters for itself."""
+    is a unit, which gathers and scatters for itself. `recompute`: patterns."""
 
     mesh: dict
     blocks: dict
@@ -95,6 +95,7 @@ class Case:
     src_data_rank: int | None = 0
     data_parallel: tuple = ()
     unit_bytes: int | None = None
+    recompute: tuple = ()
     seed: int = 0
 
     def __repr__(self):

@@ -74,7 +74,7 @@ class Check:
                 case.module(), case.mesh, case.build_plan(),
                 example_inputs=(x,), src_data_rank=case.src_data_rank,
                 data_parallel=dict(case.data_parallel) or None,
-                unit_bytes=case.unit_bytes,
+                unit_bytes=case.unit_bytes, recompute=case.recompute,
                 seed=case.seed, **loss) as self.m:
             self.program = self.m.report.program_text
             self.start()

@@ -48,6 +48,9 @@ def random_case(seed):
     case = case.replace(data_parallel=random_data_parallel(rng, case))
     if case.data_parallel:
         case = case.replace(unit_bytes=rng.choice([0, 0, None]))
+    if rng.random() < 0.25:
+        name = rng.choice(["*", *case.blocks])
+        case = case.replace(recompute=(f"blocks.{name}",))
     if case.src_data_rank == 1 and mesh.get("tp", 2) == 1:
         case = case.replace(src_data_rank=0)
     return case

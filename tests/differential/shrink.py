@@ -93,6 +93,8 @@ def smaller_meshes(case):
     for i in range(len(case.data_parallel)):
         yield case.replace(data_parallel=(
             *case.data_parallel[:i], *case.data_parallel[i + 1:]))
+    if case.recompute:
+        yield case.replace(recompute=())
     if case.unit_bytes == 0:
         yield case.replace(unit_bytes=None)
     for dim, size in case.mesh.items():

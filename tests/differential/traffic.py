@@ -69,6 +69,8 @@ def bound(case):
     batches = [dim for dim, _ in case.data_parallel if case.mesh[dim] > 1]
     for dim in batches:
         total += of_a_batch(case, dim)
+    if case.recompute:
+        total += Bound(0, total.forward)
     # Along two dims: what one has cut may have to make way for the other.
     return total + total if len(dims) + len(batches) > 1 else total
 
