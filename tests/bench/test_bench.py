@@ -66,6 +66,26 @@ def test_step_prints_what_it_writes(step):
         assert f"{figure['median'] * 1e3:.1f} (" in text
 
 
+def test_step_with_each_overlap_on_and_off(tmp_path):
+    path = tmp_path / "overlaps.json"
+    done = subprocess.run(
+        [sys.executable, ROOT / "bench" / "step.py", "--overlaps",
+         "--models=digits", "--ranks=2", "--rounds=1", "--steps=2",
+         f"--json={path}"],
+        capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = json.loads(path.read_text(encoding="utf-8"))
+    for kind in ("fully_shard", "replicate"):
+        of = [f for f in figures if f["data_parallel"] == kind]
+        assert [f["overlap"] for f in select(of, "step_seconds")] == [
+            "none", "prefetch", "gradients", "all"]
+        gains = select(of, "overlap_gain")
+        assert [f["overlap"] for f in gains] == ["prefetch", "gradients",
+                                                 "all"]
+        assert all(f["median"] > 0 for f in gains)
+        assert f"digits, {kind} " in done.stdout
+
+
 @pytest.mark.parametrize("arguments, problem", [
     (["--models=nonesuch"], "nonesuch"), (["--rounds=0"], "at least 1")])
 def test_step_refuses_bad_options(arguments, problem):
