@@ -143,6 +143,9 @@ TEST_P(BucketTest, GathersAndScattersAsEachAloneWould) {
           communicator.AllGather(parts[i], 1, dims[i], extents[i]);
       EXPECT_TRUE((*gathered)[i].equal(*alone)) << i;
       EXPECT_TRUE((*gathered)[i].equal(whole[i] - rank)) << i;
+      for (size_t k = 0; k < i && ranks > 1; ++k) {
+        EXPECT_FALSE((*gathered)[i].is_alias_of((*gathered)[k])) << i << k;
+      }
       const auto sum =
           communicator.ReduceScatter(whole[i], 1, dims[i], ReduceOp::kSum);
       EXPECT_TRUE((*scattered)[i].equal(*sum)) << i;
