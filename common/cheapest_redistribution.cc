@@ -93,12 +93,12 @@ class Search {
 
   // Empty: none that costs less than `limit`.
   std::vector<RedistributeStep> Run(double limit) {
+    limit_ = limit;
     Reach(from_, 0, {});
     while (!open_.empty()) {
       const auto [cost, number] = open_.top();
       open_.pop();
       const DTensorSpec at = reached_[number].spec;
-      if (cost >= limit) return {};
       if (!done_.insert(at).second) continue;
       if (at == to_) return reached_[number].steps;
       Expand(cost, number);
@@ -131,6 +131,7 @@ class Search {
     for (RedistributeStep& step : neighbours.All()) {
       const double more =
           CostUs({step}, at, type_, mesh_, costs_, has_gradient_);
+      if (cost + more + kStepUs >= limit_) continue;
       std::vector<RedistributeStep> steps = way;
       const DTensorSpec next = step.result;
       steps.push_back(std::move(step));
@@ -147,6 +148,7 @@ class Search {
   const DeviceMesh& mesh_;
   const LinkCosts& costs_;
   const bool has_gradient_;
+  double limit_ = 0;  // what costs as much is no way
   std::vector<Reached> reached_;
   absl::flat_hash_map<DTensorSpec, double> best_;
   absl::flat_hash_set<DTensorSpec> done_;
@@ -154,6 +156,15 @@ class Search {
   using Entry = std::pair<double, int>;  // cost, number in reached_
   std::priority_queue<Entry, std::vector<Entry>, std::greater<>> open_;
 };
+
+// What is gathered over several mesh dims has to come anyway, and costs the
+// same in any order.
+bool OnlyGathers(const std::vector<RedistributeStep>& steps) {
+  return std::all_of(steps.begin(), steps.end(),
+                     [](const RedistributeStep& step) {
+                       return step.kind == RedistributeKind::kAllGather;
+                     });
+}
 
 }  // namespace
 
@@ -179,7 +190,7 @@ absl::StatusOr<std::vector<RedistributeStep>> CheapestRedistribution(
     const DeviceMesh& mesh, const LinkCosts& costs, bool has_gradient) {
   absl::StatusOr<std::vector<RedistributeStep>> plain =
       PlanRedistribute(from, to);
-  if (!plain.ok() || plain->size() < 2) return plain;
+  if (!plain.ok() || plain->size() < 2 || OnlyGathers(*plain)) return plain;
   const double cost = CostUs(*plain, from, type, mesh, costs, has_gradient);
   // Anything that is there: the shortest way may be found at another cost by
   // rounding.

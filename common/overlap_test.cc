@@ -31,7 +31,8 @@ Bucket Gather(int i, bool again) {
           .again = again};
 }
 
-// Layers of one weight each, fully sharded, resharded but for the last.
+// Layers of one weight each, fully sharded; of several ranks they are resharded
+// but for the last.
 ShardedProgram Layers(int layers, int ranks = 2) {
   ShardedProgram program;
   program.mesh = *DeviceMesh::Create({{"dp", ranks}});
@@ -60,7 +61,7 @@ ShardedProgram Layers(int layers, int ranks = 2) {
     program.segments.push_back(segment);
     program.instructions.push_back(Gather(i, false));
     program.instructions.push_back(RunSegment{i});
-    if (i + 1 < layers) {
+    if (i + 1 < layers && ranks > 1) {
       program.instructions.push_back(Reshard{{Gathered(i)}});
     }
   }
@@ -68,7 +69,9 @@ ShardedProgram Layers(int layers, int ranks = 2) {
   program.backward_begin = static_cast<int>(program.instructions.size());
   program.instructions.push_back(Ones{OutGradient(layers - 1)});
   for (int i = layers - 1; i >= 0; --i) {
-    if (i + 1 < layers) program.instructions.push_back(Gather(i, true));
+    if (i + 1 < layers && ranks > 1) {
+      program.instructions.push_back(Gather(i, true));
+    }
     RunSegmentBackward back{i, {OutGradient(i)}, {Gradient(i)}};
     if (i > 0) back.input_gradients.push_back(OutGradient(i - 1));
     program.instructions.push_back(back);

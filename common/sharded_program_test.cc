@@ -256,6 +256,11 @@ TEST(ShardedProgramTest, BadWaitsAndReshardsAreRefused) {
               HasSubstr("one that leaves 2 values under way"));
   EXPECT_THAT(check([](P p) { p->instructions[3] = Reshard{{4}}; }),
               HasSubstr("the result of an all_gather; got: %4"));
+  // Of one rank it is the parameter itself.
+  EXPECT_THAT(check([](P p) {
+                p->mesh = *DeviceMesh::Create({{"tp", 1}});
+              }),
+              HasSubstr("the result of an all_gather; got: %2"));
   EXPECT_THAT(
       check([](P p) { std::swap(p->instructions[2], p->instructions[3]); }),
       HasSubstr("got: %2 after it was resharded"));

@@ -242,7 +242,8 @@ class Checker {
     if (!IsCollective(step.kind)) {
       memory_of_[step.output] = memory_of_[step.input];
     }
-    gathered_[step.output] = step.kind == RedistributeKind::kAllGather;
+    gathered_[step.output] = step.kind == RedistributeKind::kAllGather &&
+                             program_.mesh.dim_size(step.mesh_dim) > 1;
     const Value& in = program_.values[step.input];
     const Value& out = program_.values[step.output];
     if (in.type != out.type || !Fits(step, in.spec, out.spec)) {
@@ -276,7 +277,8 @@ class Checker {
       SP_RETURN_IF_ERROR(bucket.again ? Remake(bucket.outputs[i], bucket.async)
                                       : Make(bucket.outputs[i], bucket.async));
       gathered_[bucket.outputs[i]] =
-          bucket.kind == RedistributeKind::kAllGather;
+          bucket.kind == RedistributeKind::kAllGather &&
+          program_.mesh.dim_size(bucket.mesh_dim) > 1;
       const Value& in = program_.values[bucket.inputs[i]];
       const Value& out = program_.values[bucket.outputs[i]];
       if (in.type != out.type || !Fits(StepOf(bucket, i), in.spec, out.spec) ||
@@ -408,8 +410,8 @@ class Checker {
   std::vector<State> has_;
   // Whose memory a value may lie in: its own, or what it was cut from.
   std::vector<ValueId> memory_of_;
-  std::vector<bool> gathered_;
-  int under_way_ = 0;  // values
+  std::vector<bool> gathered_;  // among several ranks: memory of its own
+  int under_way_ = 0;           // values
   std::vector<bool> ran_;
 };
 

@@ -23,11 +23,14 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LAUNCHER = os.path.join(ROOT, "shardplane")
 # Everything together takes minutes: what takes this long hangs.
 PYTEST_MINUTES = 45
-# Folders of Python tests; the rest start processes and Bazel more than they
-# compute.
-PARTS = (("tests/conformance/",),
-         ("tests/client/", "tests/differential/", "tests/faults/",
-          "tests/zoo/"))
+# Python tests by the beginning of their path, the first that fits; the rest
+# start processes and Bazel more than they compute.
+PARTS = (("tests/client/", "tests/conformance/test_data_parallel",
+          "tests/conformance/test_fully_shard",
+          "tests/conformance/test_recompute",
+          "tests/conformance/test_transformer", "tests/differential/",
+          "tests/faults/", "tests/zoo/"),
+         ("tests/conformance/",))
 
 
 @dataclasses.dataclass

@@ -220,12 +220,13 @@ ShardedProgram Resharding(const DeviceMesh& mesh) {
   return p;
 }
 
-TEST_P(BucketTest, WeightsGetTheirMemoryBack) {
+class ReshardTest : public testing::TestWithParam<std::vector<MeshDim>> {};
+
+TEST_P(ReshardTest, WeightsGetTheirMemoryBack) {
   GangForTest gang(GetParam());
   if (TooFewGpus(gang.status(), gang.mesh().size())) GTEST_SKIP();
   ASSERT_THAT(gang.status(), IsOk());
   const DeviceMesh& mesh = gang.mesh();
-  if (mesh.dim_size(1) == 1) GTEST_SKIP() << "nothing is gathered";
   const ShardedProgram program = Resharding(mesh);
   gang.Run([&](int rank, Communicator& communicator) {
     const auto numbers =
@@ -257,16 +258,24 @@ TEST_P(BucketTest, WeightsGetTheirMemoryBack) {
   });
 }
 
+std::string NameOf(const testing::TestParamInfo<std::vector<MeshDim>>& info) {
+  return "Dp" + std::to_string(info.param[0].size) + "Tp" +
+         std::to_string(info.param[1].size);
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Meshes, BucketTest,
     testing::Values(std::vector<MeshDim>{{"dp", 1}, {"tp", 2}},
                     std::vector<MeshDim>{{"dp", 1}, {"tp", 3}},
                     std::vector<MeshDim>{{"dp", 2}, {"tp", 2}},
                     std::vector<MeshDim>{{"dp", 2}, {"tp", 1}}),
-    [](const auto& info) {
-      return "Dp" + std::to_string(info.param[0].size) + "Tp" +
-             std::to_string(info.param[1].size);
-    });
+    NameOf);
+
+INSTANTIATE_TEST_SUITE_P(
+    Meshes, ReshardTest,
+    testing::Values(std::vector<MeshDim>{{"dp", 1}, {"tp", 3}},
+                    std::vector<MeshDim>{{"dp", 2}, {"tp", 2}}),
+    NameOf);
 
 TEST(BucketTest, IsOneCollectiveOfAllElements) {
   const ShardedProgram program =
