@@ -145,6 +145,7 @@ TEST_P(BucketTest, GathersAndScattersAsEachAloneWould) {
       EXPECT_TRUE((*gathered)[i].equal(whole[i] - rank)) << i;
       for (size_t k = 0; k < i && ranks > 1; ++k) {
         EXPECT_FALSE((*gathered)[i].is_alias_of((*gathered)[k])) << i << k;
+        EXPECT_FALSE((*scattered)[i].is_alias_of((*scattered)[k])) << i << k;
       }
       const auto sum =
           communicator.ReduceScatter(whole[i], 1, dims[i], ReduceOp::kSum);
