@@ -1,30 +1,22 @@
 #include "common/cheapest_redistribution.h"
 
 #include <algorithm>
-#include <map>
+#include <functional>
 #include <queue>
 #include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
-#include "absl/container/flat_hash_set.h"
 
 namespace shardplane {
 namespace {
 
-// Of a rank that has the first chunk of every cut.
+// Of the rank that has the first chunk, the largest, of every cut.
 double LargestBytes(const DTensorSpec& spec, const TensorType& type,
                     const DeviceMesh& mesh) {
-  double bytes = ByteSize(type.dtype);
-  for (int dim = 0; dim < static_cast<int>(type.shape.size()); ++dim) {
-    int64_t size = type.shape[dim];
-    for (const int m : CutsOf(spec, dim)) {
-      const int64_t ranks = mesh.dim_size(m);
-      size = (size + ranks - 1) / ranks;
-    }
-    bytes *= static_cast<double>(size);
-  }
-  return bytes;
+  return static_cast<double>(
+      ByteSize(type.dtype) *
+      LocalElements(type.shape, spec, mesh, mesh.Coordinate(0)));
 }
 
 // All that one step can make of a value.
@@ -62,15 +54,7 @@ class Neighbours {
     }
   }
   void Add(RedistributeKind kind, int m, const Placement& after) {
-    RedistributeStep step{.kind = kind,
-                          .mesh_dim = m,
-                          .from_dim = ShardDim(at_.placements[m]),
-                          .to_dim = ShardDim(after),
-                          .result = WithPlacement(at_, m, after)};
-    if (const auto* partial = std::get_if<Partial>(&at_.placements[m])) {
-      step.op = partial->op;
-    }
-    steps_.push_back(std::move(step));
+    steps_.push_back(StepFrom(at_, kind, m, after));
   }
 
   const DTensorSpec& at_;
@@ -84,74 +68,73 @@ class Search {
  public:
   Search(DTensorSpec from, DTensorSpec to, const TensorType& type,
          const DeviceMesh& mesh, const LinkCosts& costs, bool has_gradient)
-      : from_(std::move(from)),
-        to_(std::move(to)),
+      : to_(std::move(to)),
         type_(type),
         mesh_(mesh),
         costs_(costs),
-        has_gradient_(has_gradient) {}
+        has_gradient_(has_gradient),
+        to_partial_(std::ranges::any_of(to_.placements, IsPartial)) {
+    Reach({.result = std::move(from)}, /*before=*/-1, 0);
+  }
 
   // Empty: none that costs less than `limit`.
   std::vector<RedistributeStep> Run(double limit) {
-    limit_ = limit;
-    Reach(from_, 0, {});
     while (!open_.empty()) {
       const auto [cost, number] = open_.top();
       open_.pop();
-      const DTensorSpec at = reached_[number].spec;
-      if (!done_.insert(at).second) continue;
-      if (at == to_) return reached_[number].steps;
-      Expand(cost, number);
+      const DTensorSpec at = reached_[number].step.result;
+      if (cost > best_.at(at)) continue;  // found a cheaper way since
+      if (at == to_) return WayTo(number);
+      Expand(at, cost, number, limit);
     }
     return {};
   }
 
  private:
   struct Reached {
-    DTensorSpec spec;
-    std::vector<RedistributeStep> steps;
+    RedistributeStep step;  // that leads here; of where it begins only a result
+    int before = -1;        // from that one
   };
 
-  void Reach(const DTensorSpec& spec, double cost,
-             std::vector<RedistributeStep> steps) {
-    const auto [best, is_new] = best_.try_emplace(spec, cost);
+  void Reach(RedistributeStep step, int before, double cost) {
+    const auto [best, is_new] = best_.try_emplace(step.result, cost);
     if (!is_new && best->second <= cost) return;
     best->second = cost;
     open_.push({cost, static_cast<int>(reached_.size())});
-    reached_.push_back({spec, std::move(steps)});
+    reached_.push_back({std::move(step), before});
   }
 
-  void Expand(double cost, int number) {
-    const DTensorSpec at = reached_[number].spec;
-    const std::vector<RedistributeStep> way = reached_[number].steps;
-    const bool to_partial =
-        std::any_of(to_.placements.begin(), to_.placements.end(),
-                    [](const Placement& p) { return IsPartial(p); });
-    Neighbours neighbours(at, static_cast<int>(type_.shape.size()), to_partial);
+  void Expand(const DTensorSpec& at, double cost, int number, double limit) {
+    Neighbours neighbours(at, static_cast<int>(type_.shape.size()),
+                          to_partial_);
     for (RedistributeStep& step : neighbours.All()) {
-      const double more =
+      const double there =
+          cost + kStepUs +
           CostUs({step}, at, type_, mesh_, costs_, has_gradient_);
-      if (cost + more + kStepUs >= limit_) continue;
-      std::vector<RedistributeStep> steps = way;
-      const DTensorSpec next = step.result;
-      steps.push_back(std::move(step));
-      Reach(next, cost + more + kStepUs, std::move(steps));
+      if (there < limit) Reach(std::move(step), number, there);
     }
+  }
+
+  std::vector<RedistributeStep> WayTo(int number) const {
+    std::vector<RedistributeStep> way;
+    for (; reached_[number].before >= 0; number = reached_[number].before) {
+      way.push_back(reached_[number].step);
+    }
+    std::ranges::reverse(way);
+    return way;
   }
 
   // Each step is work, also where nothing travels.
   static constexpr double kStepUs = 0.01;
 
-  const DTensorSpec from_;
   const DTensorSpec to_;
   const TensorType& type_;
   const DeviceMesh& mesh_;
   const LinkCosts& costs_;
   const bool has_gradient_;
-  double limit_ = 0;  // what costs as much is no way
+  const bool to_partial_;
   std::vector<Reached> reached_;
   absl::flat_hash_map<DTensorSpec, double> best_;
-  absl::flat_hash_set<DTensorSpec> done_;
   // What costs alike in the order of its finding.
   using Entry = std::pair<double, int>;  // cost, number in reached_
   std::priority_queue<Entry, std::vector<Entry>, std::greater<>> open_;
@@ -192,8 +175,7 @@ absl::StatusOr<std::vector<RedistributeStep>> CheapestRedistribution(
       PlanRedistribute(from, to);
   if (!plain.ok() || plain->size() < 2 || OnlyGathers(*plain)) return plain;
   const double cost = CostUs(*plain, from, type, mesh, costs, has_gradient);
-  // Anything that is there: the shortest way may be found at another cost by
-  // rounding.
+  // By more than rounding.
   std::vector<RedistributeStep> cheaper =
       Search(Canonical(from), Canonical(to), type, mesh, costs, has_gradient)
           .Run(cost * 0.999);

@@ -23,8 +23,6 @@ double CostUs(const std::vector<RedistributeStep>& steps,
 // As PlanRedistribute, whose way is taken unless another one is cheaper:
 //   [P, P] -> [R, R] of much: scattered along the first dim, reduced along the
 //   second, and gathered again, which is one all_reduce less in bytes
-//   [S(0)#2, S(0)#1] -> [S(0), S(0)]: by way of another tensor dim where an
-//   all_to_all is cheaper than what is gathered
 // Errors are PlanRedistribute's.
 absl::StatusOr<std::vector<RedistributeStep>> CheapestRedistribution(
     const DTensorSpec& from, const DTensorSpec& to, const TensorType& type,

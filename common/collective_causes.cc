@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "common/fqn.h"
 #include "common/style_edges.h"
 #include "common/value_flow.h"
 
@@ -152,7 +153,8 @@ class Explainer {
                                              : Backward(*step));
       } else if (const auto* bucket = std::get_if<Bucket>(&instruction)) {
         if (IsAlone(bucket->mesh_dim)) continue;
-        visit(forward                              ? Gathered(*bucket)
+        visit(IsActivation(*bucket)                ? Kept(*bucket)
+              : forward                            ? Gathered(*bucket)
               : flow_.IsForward(bucket->inputs[0]) ? Again(Gathered(*bucket))
                                                    : Gradients(*bucket));
       }
@@ -348,6 +350,36 @@ class Explainer {
     return cause;
   }
 
+  // Whether an activation gets its memory back.
+  bool IsActivation(const Bucket& bucket) const {
+    return bucket.again && flow_.ParameterOf(bucket.outputs[0]) == nullptr;
+  }
+
+  CausedCollective Kept(const Bucket& bucket) const {
+    const ValueId value = bucket.outputs[0];
+    std::vector<const Op*> ops = flow_.Users(value);
+    ops.push_back(flow_.MadeBy(flow_.Origin(value)));
+    const Assignment* nearest = nullptr;
+    for (const std::vector<const Assignment*>& of_module : styles_) {
+      for (const Assignment* style : of_module) {
+        if (std::holds_alternative<InputReshard>(style->style.kind) &&
+            std::any_of(ops.begin(), ops.end(),
+                        [style](const Op* op) {
+                          return op != nullptr && IsWithin(style->fqn, op->fqn);
+                        }) &&
+            (nearest == nullptr || nearest->fqn.size() <= style->fqn.size())) {
+          nearest = style;
+        }
+      }
+    }
+    const std::string fqn = nearest == nullptr ? "" : nearest->fqn;
+    return {.value = bucket.inputs[0],
+            .modules = {fqn},
+            .why = absl::StrCat("kept in parts for the backward pass, asked by "
+                                "InputReshard of ",
+                                fqn.empty() ? "the root module" : fqn)};
+  }
+
   CausedCollective Gradients(const Bucket& bucket) const {
     CausedCollective cause{.value = bucket.inputs[0]};
     std::vector<std::string>& parameters = cause.parameters;
@@ -375,21 +407,6 @@ class Explainer {
 };
 
 }  // namespace
-
-bool IsWithin(absl::string_view module, absl::string_view fqn) {
-  if (module.empty() || module == fqn) return true;
-  return fqn.size() > module.size() && fqn[module.size()] == '.' &&
-         fqn.substr(0, module.size()) == module;
-}
-
-std::string CommonModule(const std::vector<std::string>& fqns) {
-  if (fqns.empty()) return "";
-  std::string common = fqns[0];
-  for (const std::string& fqn : fqns) {
-    while (!IsWithin(common, fqn)) common = SplitFqn(common).first;
-  }
-  return common;
-}
 
 std::vector<CausedCollective> CausesOfCollectives(
     const GraphModule& module, const ResolvedPlan& plan,

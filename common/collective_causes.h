@@ -33,13 +33,6 @@ std::vector<CausedCollective> CausesOfCollectives(
     const GraphModule& module, const ResolvedPlan& plan,
     const ShardedProgram& program);
 
-// Whether `fqn` is `module` or lies in it; everything lies in "".
-//   ("layers.0", "layers.0.wq") -> true;  ("layers.1", "layers.10") -> false
-bool IsWithin(absl::string_view module, absl::string_view fqn);
-
-// The nearest module that holds all: "layers.0.wq", "layers.0.wk" -> "layers.0"
-std::string CommonModule(const std::vector<std::string>& fqns);
-
 }  // namespace shardplane
 
 #endif  // SHARDPLANE_COMMON_COLLECTIVE_CAUSES_H_

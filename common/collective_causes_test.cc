@@ -184,22 +184,5 @@ TEST(CausesTest, AreAsManyAsTheProgramsCollectives) {
   EXPECT_EQ(Causes(request).size(), count);
 }
 
-TEST(IsWithinTest, GoesByNames) {
-  EXPECT_TRUE(IsWithin("", "a"));
-  EXPECT_TRUE(IsWithin("a.1", "a.1"));
-  EXPECT_TRUE(IsWithin("a.1", "a.1.b"));
-  EXPECT_FALSE(IsWithin("a.1", "a.10"));
-  EXPECT_FALSE(IsWithin("a.1", "a"));
-}
-
-TEST(CommonModuleTest, IsTheNearestThatHoldsAll) {
-  EXPECT_EQ(CommonModule({"a.b.q", "a.b.k"}), "a.b");
-  EXPECT_EQ(CommonModule({"a.b", "a.b.k"}), "a.b");
-  EXPECT_EQ(CommonModule({"a.1", "a.10"}), "a");
-  EXPECT_EQ(CommonModule({"a", "b"}), "");
-  EXPECT_EQ(CommonModule({"a"}), "a");
-  EXPECT_EQ(CommonModule({}), "");
-}
-
 }  // namespace
 }  // namespace shardplane

@@ -28,6 +28,12 @@ ProgramBuilderOptions BuilderOptions(const ResolvedPlan& plan,
   for (const auto& kind : plan.data_parallel) {
     result.fully_sharded.push_back(kind == DataParallelKind::kFullyShard);
   }
+  for (const Assignment& assignment : plan.assignments) {
+    const auto* style = std::get_if<InputReshard>(&assignment.style.kind);
+    if (style == nullptr || !style->input_reshard_dim) continue;
+    result.resharded_inputs.push_back(
+        {assignment.fqn, assignment.mesh_dim, *style->input_reshard_dim});
+  }
   return result;
 }
 

@@ -12,6 +12,7 @@
 #include "common/closest_name.h"
 #include "common/collective_causes.h"
 #include "common/errors.h"
+#include "common/fqn.h"
 #include "common/plan_matching.h"
 #include "common/report.h"
 #include "common/style_edges.h"

@@ -96,16 +96,6 @@ std::string ToString(const Argument& argument) {
   return std::visit(ArgumentText{}, argument.value);
 }
 
-std::string JoinFqn(absl::string_view parent, absl::string_view name) {
-  return parent.empty() ? std::string(name) : absl::StrCat(parent, ".", name);
-}
-
-std::pair<std::string, std::string> SplitFqn(absl::string_view fqn) {
-  const size_t dot = fqn.rfind('.');
-  if (dot == absl::string_view::npos) return {"", std::string(fqn)};
-  return {std::string(fqn.substr(0, dot)), std::string(fqn.substr(dot + 1))};
-}
-
 absl::Status GraphModule::AddModule(ModuleNode module) {
   const int index = static_cast<int>(modules_.size());
   const auto [parent, name] = SplitFqn(module.fqn);

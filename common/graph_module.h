@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "common/fqn.h"
 #include "common/tensor_type.h"
 
 namespace shardplane {
@@ -138,11 +139,6 @@ class GraphModule {
   absl::flat_hash_map<std::string, int> module_index_;
   absl::flat_hash_map<std::string, int> parameter_index_;
 };
-
-// "layers.0" + "net1" -> "layers.0.net1"; "" + "net1" -> "net1".
-std::string JoinFqn(absl::string_view parent, absl::string_view name);
-// "layers.0.net1" -> {"layers.0", "net1"}; "net1" -> {"", "net1"}.
-std::pair<std::string, std::string> SplitFqn(absl::string_view fqn);
 
 // Whether the module's type or one of its bases is torch's class `type`, a bare
 // name: "Linear" matches "torch.nn.modules.linear.Linear", "torch.nn.Linear"

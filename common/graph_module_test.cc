@@ -246,13 +246,6 @@ TEST(Argument, TextForm) {
             "[1, %y]");
 }
 
-TEST(Fqn, JoinsAndSplits) {
-  EXPECT_EQ(JoinFqn("layers.0", "net1"), "layers.0.net1");
-  EXPECT_EQ(JoinFqn("", "net1"), "net1");
-  EXPECT_THAT(SplitFqn("layers.0.net1"), Pair("layers.0", "net1"));
-  EXPECT_THAT(SplitFqn("net1"), Pair("", "net1"));
-}
-
 struct IsACase {
   std::string name;
   std::string type;

@@ -1,9 +1,9 @@
 #include "common/merge_collectives.h"
 
-#include <algorithm>
 #include <variant>
 #include <vector>
 
+#include "common/instruction_edits.h"
 #include "common/redistribute.h"
 
 namespace shardplane {
@@ -24,27 +24,46 @@ class Merger {
         made_by_(program->values.size(), -1) {}
 
   void Run() {
+    if (!FindSteps()) return;
     Count();
     const int size = static_cast<int>(program_.instructions.size());
-    std::vector<bool> dropped(size, false);
+    InstructionEdits edits;
     for (int i = 0; i < size; ++i) {
       auto* step = std::get_if<Redistribute>(&program_.instructions[i]);
       if (!Moves(step)) continue;
-      made_by_[step->output] = i;
       // What it is merged with may be merged with what came before.
       for (int before = Mergeable(*step, i); before >= 0;
            before = Mergeable(*step, i)) {
         const auto& first =
             std::get<Redistribute>(program_.instructions[before]);
         if (!Merge(first, step)) break;
-        dropped[before] = true;
+        edits.Drop(before);
         if (step->kind == RedistributeKind::kAlias) break;
       }
     }
-    Drop(dropped);
+    edits.Apply(&program_);
   }
 
  private:
+  // Whether any follows another along its mesh dim; most programs end here.
+  bool FindSteps() {
+    bool follows = false;
+    for (size_t i = 0; i < program_.instructions.size(); ++i) {
+      const auto* step = std::get_if<Redistribute>(&program_.instructions[i]);
+      if (!Moves(step)) continue;
+      made_by_[step->output] = static_cast<int>(i);
+      follows |= Before(*step) >= 0;
+    }
+    return follows;
+  }
+  // The step along the same mesh dim that made its input; -1: none.
+  int Before(const Redistribute& step) const {
+    const int before = made_by_[step.input];
+    if (before < 0) return -1;
+    const auto& first = std::get<Redistribute>(program_.instructions[before]);
+    return first.mesh_dim == step.mesh_dim ? before : -1;
+  }
+
   void Use(ValueId id) {
     if (id >= 0) ++uses_[id];
   }
@@ -69,12 +88,11 @@ class Merger {
   // The step that made its input, for it alone; -1: none. `i`: where it stands,
   // in the same phase.
   int Mergeable(const Redistribute& step, int i) const {
-    const int before = made_by_[step.input];
+    const int before = Before(step);
     if (before < 0 || uses_[step.input] != 2) return -1;
     const bool backward = i >= program_.backward_begin;
     if ((before >= program_.backward_begin) != backward) return -1;
-    const auto& first = std::get<Redistribute>(program_.instructions[before]);
-    return first.mesh_dim == step.mesh_dim ? before : -1;
+    return before;
   }
 
   // Makes `second` what both are together.
@@ -82,32 +100,13 @@ class Merger {
     const auto steps = PlanRedistribute(program_.values[first.input].spec,
                                         program_.values[second->output].spec);
     if (!steps.ok() || steps->size() > 1) return false;
-    if (steps->empty()) {
-      second->kind = RedistributeKind::kAlias;
-      second->from_dim = second->to_dim = -1;
-    } else {
-      const RedistributeStep& step = steps->front();
-      second->kind = step.kind;
-      second->from_dim = step.from_dim;
-      second->to_dim = step.to_dim;
-      second->op = step.op;
-    }
-    second->input = first.input;
+    *second = steps->empty()
+                  ? Redistribute{.kind = RedistributeKind::kAlias,
+                                 .mesh_dim = second->mesh_dim,
+                                 .input = first.input,
+                                 .output = second->output}
+                  : MoveOf(steps->front(), first.input, second->output);
     return true;
-  }
-
-  void Drop(const std::vector<bool>& dropped) {
-    int backward_begin = program_.backward_begin;
-    std::vector<Instruction> kept;
-    for (size_t i = 0; i < dropped.size(); ++i) {
-      if (!dropped[i]) {
-        kept.push_back(std::move(program_.instructions[i]));
-      } else if (static_cast<int>(i) < program_.backward_begin) {
-        --backward_begin;
-      }
-    }
-    program_.instructions = std::move(kept);
-    program_.backward_begin = backward_begin;
   }
 
   ShardedProgram& program_;

@@ -26,12 +26,7 @@ ShardedProgram Moves(const std::vector<Placement>& placements) {
     const RedistributeStep step =
         PlanRedistribute(program.values[id - 1].spec, program.values[id].spec)
             ->front();
-    program.instructions.push_back(Redistribute{.kind = step.kind,
-                                                .from_dim = step.from_dim,
-                                                .to_dim = step.to_dim,
-                                                .op = step.op,
-                                                .input = id - 1,
-                                                .output = id});
+    program.instructions.push_back(MoveOf(step, id - 1, id));
   }
   program.inputs = {{.value = 0}};
   program.outputs = {static_cast<ValueId>(program.values.size()) - 1};

@@ -1,6 +1,8 @@
 #include "common/op_memory.h"
 
+#include <algorithm>
 #include <string>
+#include <vector>
 
 #include "absl/container/flat_hash_map.h"
 
@@ -13,7 +15,10 @@ constexpr OpMemory kRows[] = {
     {.name = "sub", .keeps = Keep::kNothing, .passes_gradient = true},
     {.name = "rsub", .keeps = Keep::kNothing},
     {.name = "sum", .keeps = Keep::kNothing, .passes_gradient = true},
-    {.name = "sum_to_size", .keeps = Keep::kNothing, .passes_gradient = true},
+    {.name = "sum_to_size",
+     .keeps = Keep::kNothing,
+     .passes_gradient = true,
+     .may_return_operand = true},
     {.name = "mean", .keeps = Keep::kNothing},
     {.name = "cumsum", .keeps = Keep::kNothing},
     {.name = "neg", .keeps = Keep::kNothing},
@@ -27,7 +32,7 @@ constexpr OpMemory kRows[] = {
     {.name = "baddbmm", .keeps = Keep::kProduct},
     {.name = "mv", .keeps = Keep::kProduct},
     {.name = "dot", .keeps = Keep::kProduct},
-    {.name = "einsum", .keeps = Keep::kProduct},
+    {.name = "einsum", .keeps = Keep::kProduct, .may_return_operand = true},
     {.name = "conv1d", .keeps = Keep::kProduct},
     {.name = "conv2d", .keeps = Keep::kProduct},
     {.name = "convolution", .keeps = Keep::kProduct},
@@ -64,7 +69,8 @@ constexpr OpMemory kRows[] = {
      .keeps = Keep::kNothing,
      .forward_scratch = 1,
      .backward_scratch = 1,
-     .mask_bytes = 1},
+     .mask_bytes = 1,
+     .may_return_operand = true},
     // Norms and losses.
     {.name = "layer_norm", .keeps = Keep::kFirst},
     {.name = "group_norm", .keeps = Keep::kFirst},
@@ -104,9 +110,9 @@ constexpr OpMemory kRows[] = {
     {.name = "triu", .keeps = Keep::kNothing},
     {.name = "constant_pad_nd", .keeps = Keep::kNothing},
     {.name = "pad", .keeps = Keep::kNothing},
-    {.name = "to", .keeps = Keep::kNothing},
+    {.name = "to", .keeps = Keep::kNothing, .may_return_operand = true},
     {.name = "_to_copy", .keeps = Keep::kNothing},
-    {.name = "type_as", .keeps = Keep::kNothing},
+    {.name = "type_as", .keeps = Keep::kNothing, .may_return_operand = true},
     {.name = "contiguous",
      .result = ResultMemory::kViewOrCopy,
      .keeps = Keep::kNothing},
@@ -171,6 +177,59 @@ const OpMemory& MemoryOf(absl::string_view target) {
   const size_t end = target.find('.', begin);
   const auto row = table->find(target.substr(begin, end - begin));
   return row == table->end() ? kOther : *row->second;
+}
+
+bool IsProduct(absl::string_view target) {
+  return MemoryOf(target).keeps == Keep::kProduct &&
+         target != "aten.mul.Tensor" && target != "aten.mul.Scalar";
+}
+
+namespace {
+
+// Whether an operand of a product other than `index` asks for a gradient; a
+// term that is merely added is none.
+bool AnotherAsks(absl::string_view target, size_t index,
+                 const std::vector<bool>& asks) {
+  const bool first_is_added =
+      target == "aten.addmm.default" || target == "aten.baddbmm.default";
+  const size_t begin = first_is_added ? 1 : 0;
+  const size_t end =
+      IsProduct(target) ? std::min(asks.size(), begin + 2) : asks.size();
+  if (index < begin || index >= end) return false;
+  for (size_t k = begin; k < end; ++k) {
+    if (k != index && asks[k]) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+bool KeepsOperand(absl::string_view target, size_t index,
+                  const std::vector<bool>& asks) {
+  switch (MemoryOf(target).keeps) {
+    case Keep::kNothing:
+    case Keep::kResult:
+      return false;
+    case Keep::kFirst:
+    case Keep::kFirstAndResult:
+      return index == 0;
+    case Keep::kSecond:
+      return index == 1;
+    case Keep::kOperands:
+    case Keep::kOperandsAndResult:
+      return true;
+    case Keep::kProduct:
+      return AnotherAsks(target, index, asks);
+    case Keep::kQuotient:
+      return index == 1 || (asks.size() > 1 && asks[1]);
+  }
+  return false;
+}
+
+bool KeepsResult(absl::string_view target) {
+  const Keep keeps = MemoryOf(target).keeps;
+  return keeps == Keep::kResult || keeps == Keep::kFirstAndResult ||
+         keeps == Keep::kOperandsAndResult;
 }
 
 }  // namespace shardplane

@@ -4,6 +4,9 @@
 #ifndef SHARDPLANE_COMMON_OP_MEMORY_H_
 #define SHARDPLANE_COMMON_OP_MEMORY_H_
 
+#include <cstddef>
+#include <vector>
+
 #include "absl/strings/string_view.h"
 
 namespace shardplane {
@@ -43,11 +46,23 @@ struct OpMemory {
   int mask_bytes = 0;
   // The gradient of an operand is that of the result itself: a sum.
   bool passes_gradient = false;
+  // The operand itself is the result where there is nothing to do.
+  bool may_return_operand = false;
 };
 
 // Of "aten.gelu.default". What the table lacks makes new results and keeps its
 // operands.
 const OpMemory& MemoryOf(absl::string_view target);
+
+// A matrix product or a convolution.
+bool IsProduct(absl::string_view target);
+
+// Whether autograd keeps an op's operand `index`; `asks`: which of its operands
+// ask for a gradient, one does.
+bool KeepsOperand(absl::string_view target, size_t index,
+                  const std::vector<bool>& asks);
+// Its (first) result.
+bool KeepsResult(absl::string_view target);
 
 }  // namespace shardplane
 

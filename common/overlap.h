@@ -12,6 +12,9 @@ struct OverlapOptions {
   bool prefetch = true;
   // Gradients are reduced while the backward pass goes on.
   bool gradients = true;
+  // Gradients of weights are made after those of inputs, which are reduced
+  // beside that (common/weight_gradients).
+  bool input_gradients = true;
   friend bool operator==(const OverlapOptions&,
                          const OverlapOptions&) = default;
 };

@@ -66,6 +66,12 @@ struct PrepareModuleInputOutput {
   friend bool operator==(const PrepareModuleInputOutput&,
                          const PrepareModuleInputOutput&) = default;
 };
+// Activations that the module, or one within it, keeps for the backward pass
+// whole on every rank are cut along this tensor dim until then; nullopt: stay.
+struct InputReshard {
+  std::optional<int> input_reshard_dim = 0;
+  friend bool operator==(const InputReshard&, const InputReshard&) = default;
+};
 // A name that is no style of this release: Unimplemented when resolved.
 struct UnknownStyle {
   std::string name;
@@ -75,7 +81,7 @@ struct UnknownStyle {
 struct ParallelStyle {
   std::variant<ColwiseParallel, RowwiseParallel, SequenceParallel,
                PrepareModuleInput, PrepareModuleOutput,
-               PrepareModuleInputOutput, UnknownStyle>
+               PrepareModuleInputOutput, InputReshard, UnknownStyle>
       kind;
   std::string mesh_dim;  // "" is the plan's
   friend bool operator==(const ParallelStyle&, const ParallelStyle&) = default;

@@ -387,7 +387,8 @@ INSTANTIATE_TEST_SUITE_P(
                   "the style for module \"net1\" (pattern 'net1') must be one "
                   "of ColwiseParallel, RowwiseParallel, SequenceParallel, "
                   "PrepareModuleInput, PrepareModuleOutput, "
-                  "PrepareModuleInputOutput; got: PairwiseParallel"},
+                  "PrepareModuleInputOutput, InputReshard; got: "
+                  "PairwiseParallel"},
         ErrorCase{"unknown mesh dim",
                   Mlp,
                   {Entry("net1", {{ColwiseParallel{}, "pp"}})},

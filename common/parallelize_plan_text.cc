@@ -24,6 +24,7 @@ struct Name {
   std::string operator()(const PrepareModuleInputOutput&) {
     return "PrepareModuleInputOutput";
   }
+  std::string operator()(const InputReshard&) { return "InputReshard"; }
   std::string operator()(const UnknownStyle& style) { return style.name; }
 };
 
@@ -48,6 +49,11 @@ struct Layouts {
   std::string operator()(const PrepareModuleInputOutput& style) {
     return absl::StrCat("in: ", ToString(style.input),
                         "; out: ", ToString(style.output));
+  }
+  std::string operator()(const InputReshard& style) {
+    return style.input_reshard_dim
+               ? ToString(Placement(Shard{*style.input_reshard_dim}))
+               : "None";
   }
   std::string operator()(const UnknownStyle&) { return "?"; }
 };

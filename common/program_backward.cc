@@ -13,6 +13,10 @@
 namespace shardplane {
 namespace {
 
+Placement AfterMove(int to_dim) {
+  return to_dim >= 0 ? Placement(Shard{to_dim}) : Placement(Replicate{});
+}
+
 // As much as PyTorch's data parallel has in a bucket.
 constexpr int64_t kBucketBytes = int64_t{25} << 20;
 
@@ -57,11 +61,9 @@ ValueId ProgramBuilder::MoveBack(ValueId gradient, RedistributeKind kind,
     return it->second;
   }
   const Value& source = value(gradient);
-  const Placement after =
-      to_dim >= 0 ? Placement(Shard{to_dim}) : Placement(Replicate{});
   const ValueId out =
       NewValue(source.name, source.type,
-               WithPlacement(source.spec, mesh_dim, after), false);
+               WithPlacement(source.spec, mesh_dim, AfterMove(to_dim)), false);
   program_.instructions.push_back(
       Redistribute{kind, mesh_dim, from_dim, to_dim, op, gradient, out});
   moved_back_[key] = out;
@@ -95,26 +97,29 @@ void ProgramBuilder::Back(const SegmentEntry& entry) {
   program_.instructions.push_back(std::move(back));
 }
 
-void ProgramBuilder::BackVary(const Redistribute& step, ValueId gradient) {
-  const Info info = info_[step.input];  // a copy: MoveBack makes values
-  if (info.gathered_from >= 0 && info.gathered_along == step.mesh_dim) {
-    const int dim =
-        ShardDim(value(info.gathered_from).spec.placements[step.mesh_dim]);
-    AddGradient(info.gathered_from,
-                MoveBack(gradient, RedistributeKind::kReduceScatter,
-                         step.mesh_dim, -1, dim));
-    return;
-  }
-  AddGradient(step.input, MoveBack(gradient, RedistributeKind::kAllReduce,
-                                   step.mesh_dim, -1, -1));
+// What was gathered right before it varies along the same mesh dim: the
+// gradient goes back over both in one reduce-scatter. -1: nothing.
+ValueId ProgramBuilder::ScatteredTo(const Redistribute& vary) const {
+  const Info& info = info_[vary.input];
+  return info.gathered_along == vary.mesh_dim ? info.gathered_from : -1;
 }
 
-// Whether gather and vary of a parameter go back in one.
+void ProgramBuilder::BackVary(const Redistribute& step, ValueId gradient) {
+  const ValueId cut = ScatteredTo(step);
+  if (cut < 0) {
+    AddGradient(step.input, MoveBack(gradient, RedistributeKind::kAllReduce,
+                                     step.mesh_dim, -1, -1));
+    return;
+  }
+  const int dim = ShardDim(value(cut).spec.placements[step.mesh_dim]);
+  AddGradient(cut, MoveBack(gradient, RedistributeKind::kReduceScatter,
+                            step.mesh_dim, -1, dim));
+}
+
+// Whether a unit's weight goes back so.
 bool ProgramBuilder::Scatters(const MoveEntry& entry) const {
-  const Info& info = info_[entry.step.input];
   return entry.vary && options_.fully_sharded[entry.step.mesh_dim] &&
-         info.parameter && info.gathered_from >= 0 &&
-         info.gathered_along == entry.step.mesh_dim;
+         info_[entry.step.input].parameter && ScatteredTo(entry.step) >= 0;
 }
 
 // What a parameter's gradient goes through can wait for others.
@@ -124,8 +129,7 @@ bool ProgramBuilder::Defers(const MoveEntry& entry) const {
 
 // The value whose gradient it then is.
 ValueId ProgramBuilder::TargetOf(const MoveEntry& entry) const {
-  return Scatters(entry) ? info_[entry.step.input].gathered_from
-                         : entry.step.input;
+  return Scatters(entry) ? ScatteredTo(entry.step) : entry.step.input;
 }
 
 void ProgramBuilder::ReduceDeferred() {
@@ -156,15 +160,6 @@ void ProgramBuilder::ReduceDeferred() {
   deferred_bytes_ = 0;
 }
 
-DTensorSpec ProgramBuilder::ReducedSpec(RedistributeKind kind, int mesh_dim,
-                                        ValueId gradient,
-                                        ValueId target) const {
-  const Placement after = kind == RedistributeKind::kReduceScatter
-                              ? value(target).spec.placements[mesh_dim]
-                              : Placement(Replicate{});
-  return WithPlacement(value(gradient).spec, mesh_dim, after);
-}
-
 void ProgramBuilder::ReduceBucket(RedistributeKind kind, int mesh_dim,
                                   const std::vector<MoveEntry>& entries) {
   Bucket bucket{.kind = kind, .mesh_dim = mesh_dim};
@@ -188,9 +183,10 @@ void ProgramBuilder::ReduceBucket(RedistributeKind kind, int mesh_dim,
   }
   for (size_t i = 0; i < targets.size(); ++i) {
     const Value& source = value(bucket.inputs[i]);
+    const int to_dim = bucket.dims.empty() ? -1 : bucket.dims[i];
     const ValueId out = NewValue(
         source.name, source.type,
-        ReducedSpec(kind, mesh_dim, bucket.inputs[i], targets[i]), false);
+        WithPlacement(source.spec, mesh_dim, AfterMove(to_dim)), false);
     bucket.outputs.push_back(out);
     AddGradient(targets[i], out);
   }

@@ -38,10 +38,6 @@ ValueId Once(const std::pair<ValueId, Key>& key, Map* made, Make make) {
   return id;
 }
 
-}  // namespace
-
-namespace {
-
 ProgramBuilderOptions WithMeshDims(ProgramBuilderOptions options, int ndim) {
   options.fully_sharded.resize(ndim, false);
   return options;
@@ -161,8 +157,7 @@ ValueId ProgramBuilder::EmitMove(ValueId id, const RedistributeStep& step) {
     info_[out].gathered_from = id;
     info_[out].gathered_along = step.mesh_dim;
   }
-  const Redistribute instruction{
-      step.kind, step.mesh_dim, step.from_dim, step.to_dim, step.op, id, out};
+  const Redistribute instruction = MoveOf(step, id, out);
   program_.instructions.push_back(instruction);
   tape_.push_back(MoveEntry{instruction, /*vary=*/false});
   return out;

@@ -34,6 +34,7 @@
 #include "common/link_costs.h"
 #include "common/overlap.h"
 #include "common/redistribute.h"
+#include "common/reshard.h"
 #include "common/sharded_program.h"
 
 namespace shardplane {
@@ -44,6 +45,7 @@ struct ProgramBuilderOptions {
   std::vector<bool> fully_sharded = {};
   OverlapOptions overlap = {};
   LinkCosts link_costs = {};
+  std::vector<ReshardedInputs> resharded_inputs = {};
 };
 
 class ProgramBuilder {
@@ -187,12 +189,11 @@ class ProgramBuilder {
   bool Defers(const MoveEntry& entry) const;
   bool Scatters(const MoveEntry& entry) const;
   ValueId TargetOf(const MoveEntry& entry) const;
-  DTensorSpec ReducedSpec(RedistributeKind kind, int mesh_dim, ValueId gradient,
-                          ValueId target) const;
   void Back(const SegmentEntry& entry);
   void Back(const MoveEntry& entry);
   void Back(const AddedEntry& entry);
   void Back(const UnitEntry& entry);
+  ValueId ScatteredTo(const Redistribute& vary) const;
   void BackVary(const Redistribute& step, ValueId gradient);
 
   // Instructions of the forward pass that run again.

@@ -8,9 +8,11 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "common/instruction_edits.h"
 #include "common/merge_collectives.h"
 #include "common/program_builder.h"
 #include "common/reshard.h"
+#include "common/weight_gradients.h"
 
 namespace shardplane {
 
@@ -135,24 +137,12 @@ void ProgramBuilder::InsertFrees(const std::vector<ValueId>& outputs) {
     if (last_use[id] < 0) continue;
     free_after[last_use[id]].push_back(static_cast<ValueId>(id));
   }
-  std::vector<Instruction> instructions;
-  instructions.reserve(2 * program_.instructions.size());
-  int backward_begin = 0;
-  for (size_t i = 0; i < program_.instructions.size(); ++i) {
-    if (static_cast<int>(i) == program_.backward_begin) {
-      backward_begin = static_cast<int>(instructions.size());
-    }
-    instructions.push_back(std::move(program_.instructions[i]));
-    if (!free_after[i].empty()) {
-      instructions.push_back(Free{std::move(free_after[i])});
-    }
+  InstructionEdits edits;
+  for (size_t i = 0; i < free_after.size(); ++i) {
+    if (free_after[i].empty()) continue;
+    edits.InsertAfter(static_cast<int>(i), Free{std::move(free_after[i])});
   }
-  if (program_.backward_begin ==
-      static_cast<int>(program_.instructions.size())) {
-    backward_begin = static_cast<int>(instructions.size());
-  }
-  program_.instructions = std::move(instructions);
-  program_.backward_begin = backward_begin;
+  edits.Apply(&program_);
 }
 
 ShardedProgram ProgramBuilder::Finish(std::vector<ValueId> outputs) {
@@ -165,7 +155,11 @@ ShardedProgram ProgramBuilder::Finish(std::vector<ValueId> outputs) {
   FillOutputs(outputs);
   program_.outputs = outputs;
   MergeCollectives(&program_);
-  ReshardAfterForward(options_.fully_sharded, &program_);
+  ReshardAfterForward({options_.fully_sharded, options_.resharded_inputs},
+                      &program_);
+  if (options_.overlap.input_gradients) {
+    DeferWeightGradients(options_.link_costs, &program_);
+  }
   Overlap(options_.overlap, &program_);
   InsertFrees(outputs);
   return std::move(program_);

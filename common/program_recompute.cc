@@ -1,10 +1,10 @@
 // Parts of a program under construction that run again for the backward pass.
 #include <map>
-#include <string>
 #include <utility>
 #include <variant>
 #include <vector>
 
+#include "common/instruction_edits.h"
 #include "common/program_builder.h"
 
 namespace shardplane {
@@ -117,7 +117,7 @@ int ProgramBuilder::FirstBackwardOf(const RecomputedRange& range) const {
 
 void ProgramBuilder::Recompute() {
   const int size = static_cast<int>(program_.instructions.size());
-  std::map<int, std::vector<Instruction>> before;
+  InstructionEdits edits;
   std::map<int, int> segments;
   for (const RecomputedRange& range : recomputed_) {
     const int place = FirstBackwardOf(range);
@@ -126,21 +126,18 @@ void ProgramBuilder::Recompute() {
     for (int i = range.begin; i < range.end; ++i) {
       copier.Copy(program_.instructions[i]);
     }
-    before[place] = copier.TakeCopies();
+    for (Instruction& copy : copier.TakeCopies()) {
+      edits.InsertBefore(place, std::move(copy));
+    }
     segments.insert(copier.segments().begin(), copier.segments().end());
   }
-  if (before.empty()) return;
-  std::vector<Instruction> instructions;
-  for (int i = 0; i < size; ++i) {
-    for (Instruction& copy : before[i]) instructions.push_back(std::move(copy));
-    auto* back = std::get_if<RunSegmentBackward>(&program_.instructions[i]);
-    if (back != nullptr) {
-      const auto copy = segments.find(back->segment);
-      if (copy != segments.end()) back->segment = copy->second;
-    }
-    instructions.push_back(std::move(program_.instructions[i]));
+  for (Instruction& instruction : program_.instructions) {
+    auto* back = std::get_if<RunSegmentBackward>(&instruction);
+    if (back == nullptr) continue;
+    const auto copy = segments.find(back->segment);
+    if (copy != segments.end()) back->segment = copy->second;
   }
-  program_.instructions = std::move(instructions);
+  edits.Apply(&program_);
 }
 
 }  // namespace shardplane

@@ -76,15 +76,7 @@ class Route {
 
   RedistributeStep Make(RedistributeKind kind, int m,
                         const Placement& after) const {
-    RedistributeStep step{.kind = kind,
-                          .mesh_dim = m,
-                          .from_dim = ShardDim(At(m)),
-                          .to_dim = ShardDim(after),
-                          .result = WithPlacement(at_, m, after)};
-    if (const auto* partial = std::get_if<Partial>(&At(m))) {
-      step.op = partial->op;
-    }
-    return step;
+    return StepFrom(at_, kind, m, after);
   }
 
   std::optional<RedistributeStep> Slice(int m) const {
@@ -168,6 +160,29 @@ DTensorSpec WithPlacement(const DTensorSpec& spec, int mesh_dim,
   Placements placements = spec.placements;
   placements[mesh_dim] = placement;
   return SpecOf(std::move(placements), cuts);
+}
+
+RedistributeStep StepFrom(const DTensorSpec& at, RedistributeKind kind,
+                          int mesh_dim, const Placement& after) {
+  const Placement& here = at.placements[mesh_dim];
+  RedistributeStep step{.kind = kind,
+                        .mesh_dim = mesh_dim,
+                        .from_dim = ShardDim(here),
+                        .to_dim = ShardDim(after),
+                        .result = WithPlacement(at, mesh_dim, after)};
+  if (const auto* partial = std::get_if<Partial>(&here)) step.op = partial->op;
+  return step;
+}
+
+Redistribute MoveOf(const RedistributeStep& step, ValueId input,
+                    ValueId output) {
+  return {.kind = step.kind,
+          .mesh_dim = step.mesh_dim,
+          .from_dim = step.from_dim,
+          .to_dim = step.to_dim,
+          .op = step.op,
+          .input = input,
+          .output = output};
 }
 
 absl::StatusOr<std::vector<RedistributeStep>> PlanRedistribute(

@@ -22,6 +22,14 @@ struct RedistributeStep {
                          const RedistributeStep&) = default;
 };
 
+// The step of that kind along one mesh dim, which becomes `after`.
+RedistributeStep StepFrom(const DTensorSpec& at, RedistributeKind kind,
+                          int mesh_dim, const Placement& after);
+
+// The instruction that takes a step.
+Redistribute MoveOf(const RedistributeStep& step, ValueId input,
+                    ValueId output);
+
 // The steps from one spec to another, none where they are equal. A cut can only
 // be made or undone as the innermost of its tensor dim; where another stands in
 // the way, that one is gathered first.

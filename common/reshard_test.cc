@@ -63,7 +63,7 @@ ShardedProgram TwoLayers(const std::string& first, int ranks = 2) {
 }
 
 std::string Resharded(ShardedProgram program, bool fully_sharded = true) {
-  ReshardAfterForward({fully_sharded}, &program);
+  ReshardAfterForward({.parameters = {fully_sharded}}, &program);
   EXPECT_TRUE(Validate(program).ok()) << Validate(program);
   return ToString(program);
 }
@@ -84,7 +84,8 @@ TEST(ReshardTest, GathersWeightsAgainForTheirBackward) {
 
 // What comes out of the layer may lie in the weight's memory, or nobody knows.
 TEST(ReshardTest, WeightsStayThatOthersMayLieIn) {
-  for (const char* op : {"aten.view.default", "aten.mystery.default"}) {
+  for (const char* op :
+       {"aten.view.default", "aten.to.dtype", "aten.mystery.default"}) {
     EXPECT_THAT(Resharded(TwoLayers(op)), Not(HasSubstr("reshard"))) << op;
   }
 }
@@ -153,7 +154,7 @@ TEST(ReshardTest, TwoMeshDimsAreGatheredInTheirOrder) {
                                            .input = 11,
                                            .output = 1});
   ++program.backward_begin;
-  ReshardAfterForward({true, true}, &program);
+  ReshardAfterForward({.parameters = {true, true}}, &program);
   EXPECT_TRUE(Validate(program).ok()) << Validate(program);
   const std::string text = ToString(program);
   const size_t inner = text.find("%11 = all_gather[b, from 0, again] %0");

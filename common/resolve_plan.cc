@@ -182,7 +182,8 @@ class Resolver {
                           "') must be one of ColwiseParallel, "
                           "RowwiseParallel, SequenceParallel, "
                           "PrepareModuleInput, "
-                          "PrepareModuleOutput, PrepareModuleInputOutput; "
+                          "PrepareModuleOutput, PrepareModuleInputOutput, "
+                          "InputReshard; "
                           "got: ",
                           StyleName(*match.style)));
   }

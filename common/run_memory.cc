@@ -43,6 +43,11 @@ class Player {
       segments_.emplace_back(program, segment, shapes_, is_parameter_, &places_,
                              &ledger_);
     }
+    for (const Instruction& instruction : program.instructions) {
+      if (const auto* run = std::get_if<RunWeightGradients>(&instruction)) {
+        segments_[run->segment].SetLate(run->weights);
+      }
+    }
   }
 
   RunPeak Play() {
@@ -107,6 +112,12 @@ class Player {
         Put(run.input_gradients[i], {made[i]});
       }
     }
+  }
+
+  void Run(const RunWeightGradients& run) {
+    const std::vector<Block> made =
+        segments_[run.segment].WeightGradients(run.weights);
+    for (size_t i = 0; i < made.size(); ++i) Put(run.gradients[i], {made[i]});
   }
 
   // Whether narrowing along `dim` leaves one run of memory.
@@ -175,7 +186,10 @@ class Player {
   }
 
   void Run(const Reshard& reshard) {
-    for (const ValueId id : reshard.values) ledger_.Suspend(held_[id].block);
+    for (size_t i = 0; i < reshard.values.size(); ++i) {
+      if (!reshard.outputs.empty()) Make(reshard.outputs[i]);
+      ledger_.Suspend(held_[reshard.values[i]].block);
+    }
   }
 
   void Run(const Accumulate& sum) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 #include <optional>
+#include <string>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -13,11 +14,6 @@ namespace shardplane {
 namespace {
 
 bool Is(const Op& op, absl::string_view name) { return op.target == name; }
-
-bool IsProduct(const Op& op) {
-  return MemoryOf(op.target).keeps == Keep::kProduct &&
-         !Is(op, "aten.mul.Tensor") && !Is(op, "aten.mul.Scalar");
-}
 
 int WrappedDim(const Op& op, size_t arg, int rank) {
   const auto* dim = op.args.size() > arg
@@ -134,7 +130,7 @@ HeldValue SegmentMemory::ResultOf(const Node& node, Place result) {
     // The kernel writes [batch, sequence, head, width].
     if (memory.keeps == Keep::kOperandsAndResult && rank == 4) {
       made.order = {0, 2, 1, 3};
-    } else if (memory.result == ResultMemory::kNew && !IsProduct(op) &&
+    } else if (memory.result == ResultMemory::kNew && !IsProduct(op.target) &&
                ShapeOf(result) == shape) {
       made.order = first.order;  // what goes by element keeps the order
     }
@@ -167,50 +163,18 @@ MemoryLedger::Block SegmentMemory::KeptOperand(const Node& node, size_t index) {
   return ledger_->Hold(value.block);
 }
 
-// Whether an operand of a product other than `index` asks for a gradient; a
-// term that is merely added is none.
-bool SegmentMemory::AnotherAsks(const Node& node, size_t index) const {
-  const bool first_is_added = Is(*node.op, "aten.addmm.default") ||
-                              Is(*node.op, "aten.baddbmm.default");
-  const size_t begin = first_is_added ? 1 : 0;
-  const size_t count = node.operands.size();
-  const size_t end = IsProduct(*node.op) ? std::min(count, begin + 2) : count;
-  if (index < begin || index >= end) return false;
-  for (size_t k = begin; k < end; ++k) {
-    if (k != index && Asks(node.operands[k])) return true;
-  }
-  return false;
-}
-
-bool SegmentMemory::Keeps(const Node& node, size_t index) const {
-  switch (node.memory->keeps) {
-    case Keep::kNothing:
-    case Keep::kResult:
-      return false;
-    case Keep::kFirst:
-    case Keep::kFirstAndResult:
-      return index == 0;
-    case Keep::kSecond:
-      return index == 1;
-    case Keep::kOperands:
-    case Keep::kOperandsAndResult:
-      return true;
-    case Keep::kProduct:
-      return AnotherAsks(node, index);
-    case Keep::kQuotient:
-      return index == 1 || (node.operands.size() > 1 && Asks(node.operands[1]));
-  }
-  return false;
-}
-
 void SegmentMemory::KeepFor(Node* node) {
   const OpMemory& memory = *node->memory;
+  const std::string& target = node->op->target;
+  std::vector<bool> asks;
+  for (const Place place : node->operands) asks.push_back(Asks(place));
   for (size_t i = 0; i < node->operands.size(); ++i) {
-    if (Keeps(*node, i)) node->kept.push_back(KeptOperand(*node, i));
+    if (KeepsOperand(target, i, asks)) {
+      node->kept.push_back(KeptOperand(*node, i));
+    }
   }
   const Place result = node->results[0];
-  if (memory.keeps == Keep::kResult || memory.keeps == Keep::kFirstAndResult ||
-      memory.keeps == Keep::kOperandsAndResult) {
+  if (KeepsResult(target)) {
     node->kept.push_back(ledger_->Hold(frame_[result].block));
   }
   if (memory.mask_bytes > 0) {
@@ -237,6 +201,9 @@ void SegmentMemory::Run(Node* node, bool record) {
     }
   }
   KeepFor(node);
+  if (IsLate(*node)) {
+    late_inputs_.push_back(ledger_->Hold(frame_[node->operands[0]].block));
+  }
   nodes_.push_back(std::move(*node));
 }
 
@@ -277,7 +244,7 @@ void SegmentMemory::Forward(bool record, std::vector<HeldValue>* held) {
   }
   if (record) {
     for (const ValueId id : segment_.differentiable_inputs) {
-      asking_[PlaceOf(id)] = true;
+      asking_[PlaceOf(id)] = !late_.contains(id);
     }
   }
   RunOps(record);
@@ -285,16 +252,14 @@ void SegmentMemory::Forward(bool record, std::vector<HeldValue>* held) {
     (*held)[id] = frame_[PlaceOf(id)];
     ledger_->Hold((*held)[id].block);
   }
-  if (record) {
-    for (const ValueId id : segment_.differentiable_inputs) {
-      recording_.push_back(ledger_->Hold((*held)[id].block));
-    }
-    for (const ValueId id : segment_.differentiable_outputs) {
-      recording_.push_back(ledger_->Hold(frame_[PlaceOf(id)].block));
-    }
-  }
   for (const HeldValue& value : frame_) ledger_->Drop(value.block);
   frame_.clear();
+}
+
+// Whether the gradient of its weight comes after the backward.
+bool SegmentMemory::IsLate(const Node& node) const {
+  return node.operands.size() > 1 && late_.contains(IdOf(node.operands[1])) &&
+         Is(*node.op, "aten.linear.default");
 }
 
 void SegmentMemory::AddGradient(Place place, Block block) {
@@ -332,7 +297,7 @@ MemoryLedger::Block SegmentMemory::GradientOf(const Node& node, Place operand,
   }
   const Block made = MakeGradient(operand);
   // By element it is made as large as the result, and then summed.
-  if (!same && memory.keeps == Keep::kProduct && !IsProduct(*node.op)) {
+  if (!same && memory.keeps == Keep::kProduct && !IsProduct(node.op->target)) {
     ledger_->Touch(Bytes(result));
   }
   return made;
@@ -346,9 +311,10 @@ void SegmentMemory::RunBack(Node* node) {
     if (gradient.has_value()) reached.push_back(*gradient);
   }
   if (!reached.empty()) {
+    if (IsLate(*node)) late_gradients_.push_back(ledger_->Hold(reached[0]));
     ledger_->Touch(Scaled(node->memory->backward_scratch, node->operands[0]));
     // A product does not work on a gradient that is one number, expanded.
-    if (IsProduct(*node->op) && reached[0] == MemoryLedger::kNone) {
+    if (IsProduct(node->op->target) && reached[0] == MemoryLedger::kNone) {
       ledger_->Touch(Bytes(node->results[0]));
     }
     std::vector<std::pair<Place, Block>> made;
@@ -377,6 +343,10 @@ std::vector<MemoryLedger::Block> SegmentMemory::Backward(
   nodes_.clear();
   std::vector<Block> result;
   for (const ValueId id : segment_.differentiable_inputs) {
+    if (late_.contains(id)) {
+      result.push_back(MemoryLedger::kNone);
+      continue;
+    }
     const Place place = PlaceOf(id);
     const std::optional<Block> gradient =
         std::exchange(gradients_[place], std::nullopt);
@@ -386,9 +356,19 @@ std::vector<MemoryLedger::Block> SegmentMemory::Backward(
     if (gradient.has_value()) ledger_->Drop(*gradient);
   }
   gradients_.clear();
-  for (const Block block : recording_) ledger_->Drop(block);
-  recording_.clear();
   return result;
+}
+
+std::vector<MemoryLedger::Block> SegmentMemory::WeightGradients(
+    absl::Span<const ValueId> weights) {
+  FindPlaces();
+  std::vector<Block> made;
+  for (const ValueId id : weights) made.push_back(MakeGradient(PlaceOf(id)));
+  for (std::vector<Block>* held : {&late_inputs_, &late_gradients_}) {
+    for (const Block block : *held) ledger_->Drop(block);
+    held->clear();
+  }
+  return made;
 }
 
 }  // namespace shardplane

@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/types/span.h"
 #include "common/memory_ledger.h"
 #include "common/op_memory.h"
@@ -44,6 +45,14 @@ class SegmentMemory {
   std::vector<MemoryLedger::Block> Backward(
       absl::Span<const MemoryLedger::Block> output_gradients);
 
+  // Before the first Forward: weights whose gradients Backward leaves out
+  // (kNone) and WeightGradients makes, one each, held for the caller.
+  void SetLate(absl::Span<const ValueId> weights) {
+    late_.insert(weights.begin(), weights.end());
+  }
+  std::vector<MemoryLedger::Block> WeightGradients(
+      absl::Span<const ValueId> weights);
+
  private:
   using Block = MemoryLedger::Block;
   // A value of this segment, by its index in `ids_`.
@@ -67,8 +76,7 @@ class SegmentMemory {
   HeldValue ResultOf(const Node& node, Place result);
   bool AsksForGradient(const Node& node) const;
   void RunOps(bool record);
-  bool AnotherAsks(const Node& node, size_t index) const;
-  bool Keeps(const Node& node, size_t index) const;
+  bool IsLate(const Node& node) const;
   void KeepFor(Node* node);
   Block KeptOperand(const Node& node, size_t index);
   Block MakeGradient(Place place);
@@ -87,7 +95,9 @@ class SegmentMemory {
   std::vector<bool> asking_;      // for a gradient
   std::vector<std::optional<Block>> gradients_;
   std::vector<Node> nodes_;  // the ops that are recorded
-  std::vector<Block> recording_;
+  absl::flat_hash_set<ValueId> late_;
+  std::vector<Block> late_inputs_;     // of their ops
+  std::vector<Block> late_gradients_;  // of their ops' results
 };
 
 }  // namespace shardplane

@@ -116,7 +116,8 @@ std::vector<ValueId> ValuesOf(const ShardedProgram& program,
   } else if (const auto* wait = std::get_if<Wait>(&instruction)) {
     ids = wait->values;
   } else if (const auto* reshard = std::get_if<Reshard>(&instruction)) {
-    ids = reshard->values;
+    add(reshard->values);
+    add(reshard->outputs);
   } else if (const auto* free = std::get_if<Free>(&instruction)) {
     ids = free->values;
   } else if (const auto* sum = std::get_if<Accumulate>(&instruction)) {
@@ -128,11 +129,11 @@ std::vector<ValueId> ValuesOf(const ShardedProgram& program,
     add(program.segments[run->segment].inputs);
     add(program.segments[run->segment].outputs);
   } else if (const auto* back = std::get_if<RunSegmentBackward>(&instruction)) {
-    const Segment& segment = program.segments[back->segment];
-    add(segment.differentiable_inputs);
-    add(segment.differentiable_outputs);
     add(back->output_gradients);
     add(back->input_gradients);
+  } else if (const auto* late = std::get_if<RunWeightGradients>(&instruction)) {
+    add(late->weights);
+    add(late->gradients);
   }
   std::erase_if(ids, [](ValueId id) { return id < 0; });
   return ids;
@@ -151,6 +152,14 @@ Redistribute StepOf(const Bucket& bucket, size_t i) {
     step.to_dim = bucket.dims[i];
   }
   return step;
+}
+
+Redistribute StepOf(const Reshard& reshard, size_t i) {
+  return {.kind = RedistributeKind::kSlice,
+          .mesh_dim = reshard.mesh_dim,
+          .to_dim = reshard.to_dim,
+          .input = reshard.values[i],
+          .output = reshard.outputs[i]};
 }
 
 bool IsCollective(RedistributeKind kind) {

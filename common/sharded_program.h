@@ -105,10 +105,23 @@ struct RunSegmentBackward {
   // Gradient of each of the segment's differentiable outputs, in their order;
   // -1: no gradient reaches it (zero).
   std::vector<ValueId> output_gradients;
-  // Gradient of each of its differentiable inputs, in their order.
+  // Gradient of each of its differentiable inputs, in their order; -1: a
+  // RunWeightGradients makes it.
   std::vector<ValueId> input_gradients;
   friend bool operator==(const RunSegmentBackward&,
                          const RunSegmentBackward&) = default;
+};
+
+// What the segment's backward, which ran before, has left out: the gradients of
+// weights of aten.linear.default, each a product of what that got and of the
+// gradient of what it gave. Each is an operand of that op alone, and what the
+// op gets asks for a gradient.
+struct RunWeightGradients {
+  int segment = 0;
+  std::vector<ValueId> weights;    // of its differentiable inputs
+  std::vector<ValueId> gradients;  // one each
+  friend bool operator==(const RunWeightGradients&,
+                         const RunWeightGradients&) = default;
 };
 
 enum class RedistributeKind {
@@ -148,7 +161,7 @@ struct Bucket {
   std::vector<int> dims;
   bool async = false;  // only started: its outputs are there after a Wait
   // An all_gather whose outputs were made before and lost their memory since,
-  // by a Reshard: they get it back.
+  // by a Reshard: they get it back, and so do those that share it.
   bool again = false;
   friend bool operator==(const Bucket&, const Bucket&) = default;
 };
@@ -162,12 +175,20 @@ struct Wait {
   friend bool operator==(const Wait&, const Wait&) = default;
 };
 
-// Gathered parameters give their memory back, and so do their aliases, until a
-// Bucket gathers them again. What autograd has kept of them gets it back, too.
+// Gathered parameters, or replicated activations, give their memory back, and
+// so do their aliases, until a Bucket gathers them again. What autograd has
+// kept of them gets it back, too.
 struct Reshard {
   std::vector<ValueId> values;
+  // Of activations, one each: what a slice along `mesh_dim` to `to_dim` makes,
+  // in memory of its own. Parameters have none: their parts are stored.
+  std::vector<ValueId> outputs = {};
+  int mesh_dim = 0;
+  int to_dim = -1;
   friend bool operator==(const Reshard&, const Reshard&) = default;
 };
+// How output `i` is made.
+Redistribute StepOf(const Reshard& reshard, size_t i);
 
 // output = sum of inputs, in order: gradients of a value used several times.
 struct Accumulate {
@@ -188,8 +209,9 @@ struct Free {
   friend bool operator==(const Free&, const Free&) = default;
 };
 
-using Instruction = std::variant<RunSegment, RunSegmentBackward, Redistribute,
-                                 Bucket, Wait, Reshard, Accumulate, Ones, Free>;
+using Instruction =
+    std::variant<RunSegment, RunSegmentBackward, RunWeightGradients,
+                 Redistribute, Bucket, Wait, Reshard, Accumulate, Ones, Free>;
 
 struct ParameterBinding {
   std::string fqn;  // canonical
@@ -228,8 +250,8 @@ struct ShardedProgram {
                          const ShardedProgram&) = default;
 };
 
-// Values that it uses or makes; of a backward, those that its gradients are of,
-// too.
+// Values that it uses or makes. Of a backward, gradients: what its operators
+// have kept they hold themselves.
 std::vector<ValueId> ValuesOf(const ShardedProgram& program,
                               const Instruction& instruction);
 

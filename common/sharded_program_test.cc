@@ -255,12 +255,12 @@ TEST(ShardedProgramTest, BadWaitsAndReshardsAreRefused) {
   EXPECT_THAT(check([](P p) { p->backward_begin = 1; }),
               HasSubstr("one that leaves 2 values under way"));
   EXPECT_THAT(check([](P p) { p->instructions[3] = Reshard{{4}}; }),
-              HasSubstr("the result of an all_gather; got: %4"));
+              HasSubstr("has memory of its own; got: %4"));
   // Of one rank it is the parameter itself.
   EXPECT_THAT(check([](P p) {
                 p->mesh = *DeviceMesh::Create({{"tp", 1}});
               }),
-              HasSubstr("the result of an all_gather; got: %2"));
+              HasSubstr("has memory of its own; got: %2"));
   EXPECT_THAT(
       check([](P p) { std::swap(p->instructions[2], p->instructions[3]); }),
       HasSubstr("got: %2 after it was resharded"));
@@ -384,6 +384,96 @@ INSTANTIATE_TEST_SUITE_P(
               },
               "got: %4 before"}),
     [](const auto& info) { return std::string(info.param.name); });
+
+// One segment whose activation %2 is cut until the backward pass, where the
+// weight's gradient comes late.
+ShardedProgram CutAndLate() {
+  ShardedProgram p;
+  p.mesh = *DeviceMesh::Create({{"tp", 2}});
+  for (int i = 0; i < 9; ++i) {
+    p.values.push_back(
+        {"",
+         {DType::kFloat32, {4, 4}},
+         {{i == 3 ? Placement(Shard{1}) : Placement(Replicate{})}, {}}});
+  }
+  p.parameters = {{.fqn = "w", .value = 1, .gradient = 7}};
+  p.inputs = {{.value = 0, .gradient = 6}};
+  const Op linear{.target = "aten.linear.default",
+                  .args = {{ValueRef{0}}, {ValueRef{1}}},
+                  .results = {2}};
+  p.segments = {{.inputs = {0, 1},
+                 .outputs = {2},
+                 .ops = {linear},
+                 .differentiable_inputs = {0, 1},
+                 .differentiable_outputs = {2}}};
+  p.instructions = {RunSegment{0},
+                    Reshard{{2}, {3}, 0, 1},
+                    Ones{5},
+                    shardplane::Bucket{.kind = RedistributeKind::kAllGather,
+                                       .inputs = {3},
+                                       .outputs = {2},
+                                       .dims = {1},
+                                       .again = true},
+                    RunSegmentBackward{0, {5}, {6, -1}},
+                    RunWeightGradients{0, {1}, {7}}};
+  p.backward_begin = 2;
+  return p;
+}
+
+TEST(ShardedProgramTest, ActivationsAreCutAndWeightGradientsCanBeLate) {
+  const ShardedProgram p = CutAndLate();
+  EXPECT_TRUE(Validate(p).ok()) << Validate(p);
+  EXPECT_THAT(ToString(p), HasSubstr("  %3 = reshard[tp, to 1] %2\n"));
+  EXPECT_THAT(ToString(p), HasSubstr("  %6, none = backward of 0 (%5)\n"
+                                     "  %7 = weight gradients of 0 (%1)\n"));
+  EXPECT_EQ(Collectives(p, Phase::kForward, {0}).size(), 0);
+  EXPECT_EQ(Collectives(p, Phase::kBackward, {0}).size(), 1);
+}
+
+TEST(ShardedProgramTest, BadCutsAndLateGradientsAreRefused) {
+  using P = ShardedProgram*;
+  const auto check = [](void (*plant)(P)) {
+    ShardedProgram p = CutAndLate();
+    plant(&p);
+    return std::string(Validate(p).message());
+  };
+  EXPECT_THAT(check([](P p) {
+                p->instructions[1] = Reshard{{2}, {}, 1, -1};
+              }),
+              HasSubstr("mesh dims are below 1; got: 1"));
+  EXPECT_THAT(check([](P p) {
+                p->instructions[1] = Reshard{{2}, {3, 4}, 0, 1};
+              }),
+              HasSubstr("one part a value; got: 2 of 1"));
+  EXPECT_THAT(check([](P p) {
+                p->instructions[1] = Reshard{{2}, {3}, 0, 0};
+              }),
+              HasSubstr("slice along tp does not lead from"));
+  EXPECT_THAT(check([](P p) {
+                p->instructions[1] = Reshard{{0}, {3}, 0, 1};
+              }),
+              HasSubstr("has memory of its own; got: %0"));
+  EXPECT_THAT(check([](P p) { p->instructions.pop_back(); }),
+              HasSubstr("gradients are all made; got: none of %1"));
+  EXPECT_THAT(check([](P p) {
+                p->instructions[5] = RunWeightGradients{0, {0}, {7}};
+              }),
+              HasSubstr("has left out; got: that of %0"));
+  EXPECT_THAT(check([](P p) {
+                p->instructions[5] = RunWeightGradients{0, {1}, {7, 8}};
+              }),
+              HasSubstr("one a weight; got: 2 of 1"));
+  EXPECT_THAT(
+      check([](P p) {
+        std::get<RunSegmentBackward>(p->instructions[4]).input_gradients[0] =
+            -1;
+      }),
+      HasSubstr("are made at one time; got: none of %0"));
+  EXPECT_THAT(check([](P p) {
+                p->instructions[5] = RunWeightGradients{3, {1}, {7}};
+              }),
+              HasSubstr("segments are below 1; got: 3"));
+}
 
 }  // namespace
 }  // namespace shardplane

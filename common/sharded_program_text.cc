@@ -104,6 +104,16 @@ std::string Text(const Bucket& bucket, const DeviceMesh& mesh) {
   return absl::StrCat(out, "] ", Ids(bucket.inputs));
 }
 
+// `reshard %3` or, of activations, `%8 = reshard[tp, to 1] %3`
+std::string Text(const Reshard& reshard, const DeviceMesh& mesh) {
+  if (reshard.outputs.empty()) {
+    return absl::StrCat("reshard ", Ids(reshard.values));
+  }
+  return absl::StrCat(Ids(reshard.outputs), " = reshard[",
+                      mesh.dims()[reshard.mesh_dim].name, ", to ",
+                      reshard.to_dim, "] ", Ids(reshard.values));
+}
+
 std::string Text(const Instruction& instruction,
                  const ShardedProgram& program) {
   return std::visit(
@@ -126,14 +136,16 @@ std::string Text(const Instruction& instruction,
                                 run.segment, " (", Ids(run.output_gradients),
                                 ")");
           },
+          [&](const RunWeightGradients& run) {
+            return absl::StrCat(Ids(run.gradients), " = weight gradients of ",
+                                run.segment, " (", Ids(run.weights), ")");
+          },
           [&](const Redistribute& step) { return Text(step, program.mesh); },
           [&](const Bucket& bucket) { return Text(bucket, program.mesh); },
           [](const Wait& wait) {
             return absl::StrCat("wait ", Ids(wait.values));
           },
-          [](const Reshard& reshard) {
-            return absl::StrCat("reshard ", Ids(reshard.values));
-          },
+          [&](const Reshard& reshard) { return Text(reshard, program.mesh); },
           [](const Accumulate& sum) {
             return absl::StrCat(Id(sum.output), " = accumulate ",
                                 Ids(sum.inputs));

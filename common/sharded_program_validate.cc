@@ -1,6 +1,7 @@
 // What a worker checks before it runs a program.
 #include <algorithm>
 #include <numeric>
+#include <set>
 #include <string>
 #include <utility>
 #include <variant>
@@ -9,15 +10,11 @@
 #include "absl/strings/str_cat.h"
 #include "common/errors.h"
 #include "common/redistribute.h"
+#include "common/segment_check.h"
 #include "common/sharded_program.h"
 
 namespace shardplane {
 namespace {
-
-absl::Status Bad(absl::string_view message) {
-  return MakeError(absl::StatusCode::kInvalidArgument,
-                   absl::StrCat("program: ", message), {"PROGRAM_INVALID", {}});
-}
 
 // Of a value. What is there is kMade.
 enum class State { kUnmade, kUnderWay, kMade, kResharded, kFreed };
@@ -45,7 +42,7 @@ class Checker {
       : program_(program),
         has_(program.values.size(), State::kUnmade),
         memory_of_(program.values.size()),
-        gathered_(program.values.size(), false),
+        owns_memory_(program.values.size(), false),
         ran_(program.segments.size(), false) {
     std::iota(memory_of_.begin(), memory_of_.end(), 0);
   }
@@ -64,8 +61,9 @@ class Checker {
     }
     const int size = static_cast<int>(program_.instructions.size());
     if (program_.backward_begin < 0 || program_.backward_begin > size) {
-      return Bad(absl::StrCat("backward begins within ", size,
-                              " instructions; got: ", program_.backward_begin));
+      return ProgramError(
+          absl::StrCat("backward begins within ", size,
+                       " instructions; got: ", program_.backward_begin));
     }
     for (int i = 0; i < size; ++i) {
       if (i == program_.backward_begin) SP_RETURN_IF_ERROR(CheckAllThere());
@@ -87,12 +85,14 @@ class Checker {
 
   absl::Status InRange(ValueId id) const {
     if (id >= 0 && id < static_cast<int>(has_.size())) return absl::OkStatus();
-    return Bad(absl::StrCat("ids are below ", has_.size(), "; got: ", id));
+    return ProgramError(
+        absl::StrCat("ids are below ", has_.size(), "; got: ", id));
   }
   absl::Status Make(ValueId id, bool async = false) {
     SP_RETURN_IF_ERROR(InRange(id));
     if (has_[id] != State::kUnmade) {
-      return Bad(absl::StrCat("each value is made once; got: %", id, " twice"));
+      return ProgramError(
+          absl::StrCat("each value is made once; got: %", id, " twice"));
     }
     Begin(id, async);
     return absl::OkStatus();
@@ -104,7 +104,7 @@ class Checker {
   absl::Status Use(ValueId id) const {
     SP_RETURN_IF_ERROR(InRange(id));
     if (has_[id] == State::kMade) return UseMemory(id);
-    return Bad(
+    return ProgramError(
         absl::StrCat("values are used between being made and freed; got: %", id,
                      " ", ToString(has_[id])));
   }
@@ -114,8 +114,9 @@ class Checker {
     if (state != State::kResharded && state != State::kUnderWay) {
       return absl::OkStatus();
     }
-    return Bad(absl::StrCat("the memory of %", id, " is that of %",
-                            memory_of_[id], "; got: a use ", ToString(state)));
+    return ProgramError(absl::StrCat("the memory of %", id, " is that of %",
+                                     memory_of_[id], "; got: a use ",
+                                     ToString(state)));
   }
   absl::Status UseAll(const std::vector<ValueId>& ids) const {
     for (const ValueId id : ids) SP_RETURN_IF_ERROR(Use(id));
@@ -124,7 +125,7 @@ class Checker {
 
   absl::StatusOr<const Segment*> Find(int segment) const {
     if (segment < 0 || segment >= static_cast<int>(ran_.size())) {
-      return Bad(
+      return ProgramError(
           absl::StrCat("segments are below ", ran_.size(), "; got: ", segment));
     }
     return &program_.segments[segment];
@@ -132,49 +133,14 @@ class Checker {
 
   absl::Status Step(const RunSegment& run) {
     SP_ASSIGN_OR_RETURN(const Segment* segment, Find(run.segment));
-    if (ran_[run.segment]) return Bad("a segment runs twice");
+    if (ran_[run.segment]) return ProgramError("a segment runs twice");
     ran_[run.segment] = true;
     SP_RETURN_IF_ERROR(UseAll(segment->inputs));
-    SP_RETURN_IF_ERROR(CheckOps(*segment));
-    for (const ValueId id : segment->outputs) SP_RETURN_IF_ERROR(Make(id));
-    return absl::OkStatus();
-  }
-
-  absl::Status CheckOps(const Segment& segment) const {
-    std::vector<ValueId> known = segment.inputs;
-    const auto knows = [&known](ValueId id) {
-      return std::find(known.begin(), known.end(), id) != known.end();
-    };
-    for (const Op& op : segment.ops) {
-      for (const ProgramArgument& arg : op.args) {
-        SP_RETURN_IF_ERROR(CheckArgument(arg, op, knows));
-      }
-      for (const auto& [name, arg] : op.kwargs) {
-        SP_RETURN_IF_ERROR(CheckArgument(arg, op, knows));
-      }
-      for (const ValueId id : op.results) {
-        SP_RETURN_IF_ERROR(InRange(id));
-        known.push_back(id);
-      }
+    SP_RETURN_IF_ERROR(CheckSegment(program_, *segment));
+    for (const ValueId id : segment->outputs) {
+      SP_RETURN_IF_ERROR(Make(id));
+      owns_memory_[id] = true;  // the planner's word; the worker looks
     }
-    for (const auto* ids : {&segment.outputs, &segment.differentiable_inputs,
-                            &segment.differentiable_outputs}) {
-      if (!std::all_of(ids->begin(), ids->end(), knows)) {
-        return Bad("a segment names a value that it does not have");
-      }
-    }
-    return absl::OkStatus();
-  }
-
-  absl::Status CheckMeshDim(int mesh_dim) const {
-    if (mesh_dim >= 0 && mesh_dim < program_.mesh.ndim()) {
-      return absl::OkStatus();
-    }
-    return Bad(absl::StrCat("mesh dims are below ", program_.mesh.ndim(),
-                            "; got: ", mesh_dim));
-  }
-  absl::Status CheckCuts(const std::vector<int>& cuts) const {
-    for (const int cut : cuts) SP_RETURN_IF_ERROR(CheckMeshDim(cut));
     return absl::OkStatus();
   }
 
@@ -184,44 +150,21 @@ class Checker {
         IsFullyReplicated(random.spec)) {
       return absl::OkStatus();
     }
-    return Bad(absl::StrCat("random is i64[2] and replicated; got: ",
-                            ToString(random.type), " ", ToString(random.spec)));
-  }
-
-  template <typename Knows>
-  absl::Status CheckArgument(const ProgramArgument& argument, const Op& op,
-                             const Knows& knows) const {
-    if (const auto* ref = std::get_if<ValueRef>(&argument.value)) {
-      if (knows(ref->id)) return absl::OkStatus();
-      return Bad(absl::StrCat(op.target,
-                              " uses a value that its segment does "
-                              "not have; got: %",
-                              ref->id));
-    }
-    if (const auto* size = std::get_if<LocalSize>(&argument.value)) {
-      for (const LocalSize::Factor& factor : size->factors) {
-        SP_RETURN_IF_ERROR(CheckCuts(factor.cuts));
-      }
-    }
-    if (const auto* offset = std::get_if<LocalOffset>(&argument.value)) {
-      SP_RETURN_IF_ERROR(CheckCuts(offset->cuts));
-    }
-    if (const auto* list = std::get_if<ProgramArgumentList>(&argument.value)) {
-      for (const ProgramArgument& item : *list) {
-        SP_RETURN_IF_ERROR(CheckArgument(item, op, knows));
-      }
-    }
-    return absl::OkStatus();
+    return ProgramError(absl::StrCat(
+        "random is i64[2] and replicated; got: ", ToString(random.type), " ",
+        ToString(random.spec)));
   }
 
   absl::Status Step(const RunSegmentBackward& back) {
     SP_ASSIGN_OR_RETURN(const Segment* segment, Find(back.segment));
-    if (!ran_[back.segment]) return Bad("a backward precedes its forward");
+    if (!ran_[back.segment])
+      return ProgramError("a backward precedes its forward");
     if (back.output_gradients.size() !=
             segment->differentiable_outputs.size() ||
         back.input_gradients.size() != segment->differentiable_inputs.size()) {
-      return Bad(absl::StrCat("a backward of segment ", back.segment,
-                              " has gradients of another number of values"));
+      return ProgramError(
+          absl::StrCat("a backward of segment ", back.segment,
+                       " has gradients of another number of values"));
     }
     for (const ValueId id : segment->inputs) {
       SP_RETURN_IF_ERROR(UseMemory(id));
@@ -229,25 +172,58 @@ class Checker {
     for (const ValueId id : back.output_gradients) {
       if (id >= 0) SP_RETURN_IF_ERROR(Use(id));
     }
-    for (const ValueId id : back.input_gradients) {
-      SP_RETURN_IF_ERROR(Make(id));
+    for (size_t i = 0; i < back.input_gradients.size(); ++i) {
+      const ValueId id = back.input_gradients[i];
+      if (id < 0) {
+        later_.insert({back.segment, segment->differentiable_inputs[i]});
+      } else {
+        SP_RETURN_IF_ERROR(Make(id));
+      }
     }
     return absl::OkStatus();
+  }
+
+  absl::Status Step(const RunWeightGradients& run) {
+    SP_RETURN_IF_ERROR(Find(run.segment).status());
+    if (run.weights.size() != run.gradients.size()) {
+      return ProgramError(absl::StrCat(
+          "weight gradients are one a weight; got: ", run.gradients.size(),
+          " of ", run.weights.size()));
+    }
+    for (size_t i = 0; i < run.weights.size(); ++i) {
+      if (later_.erase({run.segment, run.weights[i]}) == 0) {
+        return ProgramError(absl::StrCat(
+            "weight gradients are those that the backward of segment ",
+            run.segment, " has left out; got: that of %", run.weights[i]));
+      }
+      SP_RETURN_IF_ERROR(Make(run.gradients[i]));
+    }
+    const auto left = later_.lower_bound({run.segment, 0});
+    if (left == later_.end() || left->first != run.segment) {
+      return absl::OkStatus();
+    }
+    return ProgramError(
+        absl::StrCat("a segment's weight gradients are made at "
+                     "one time; got: none of %",
+                     left->second));
   }
 
   absl::Status Step(const Redistribute& step) {
     SP_RETURN_IF_ERROR(Use(step.input));
     SP_RETURN_IF_ERROR(Make(step.output));
-    SP_RETURN_IF_ERROR(CheckMeshDim(step.mesh_dim));
+    SP_RETURN_IF_ERROR(CheckMeshDim(program_, step.mesh_dim));
     if (!IsCollective(step.kind)) {
       memory_of_[step.output] = memory_of_[step.input];
     }
-    gathered_[step.output] = step.kind == RedistributeKind::kAllGather &&
-                             program_.mesh.dim_size(step.mesh_dim) > 1;
+    owns_memory_[step.output] =
+        IsCollective(step.kind) && program_.mesh.dim_size(step.mesh_dim) > 1;
+    return CheckLeads(step);
+  }
+  absl::Status CheckLeads(const Redistribute& step) const {
     const Value& in = program_.values[step.input];
     const Value& out = program_.values[step.output];
     if (in.type != out.type || !Fits(step, in.spec, out.spec)) {
-      return Bad(absl::StrCat(
+      return ProgramError(absl::StrCat(
           ToString(step.kind), " along ",
           program_.mesh.dims()[step.mesh_dim].name, " does not lead from ",
           ToString(in.type), " ", ToString(in.spec),
@@ -270,20 +246,20 @@ class Checker {
   }
 
   absl::Status Step(const Bucket& bucket) {
-    SP_RETURN_IF_ERROR(CheckMeshDim(bucket.mesh_dim));
+    SP_RETURN_IF_ERROR(CheckMeshDim(program_, bucket.mesh_dim));
     SP_RETURN_IF_ERROR(CheckForm(bucket));
     SP_RETURN_IF_ERROR(UseAll(bucket.inputs));
     for (size_t i = 0; i < bucket.inputs.size(); ++i) {
       SP_RETURN_IF_ERROR(bucket.again ? Remake(bucket.outputs[i], bucket.async)
                                       : Make(bucket.outputs[i], bucket.async));
-      gathered_[bucket.outputs[i]] =
-          bucket.kind == RedistributeKind::kAllGather &&
+      owns_memory_[bucket.outputs[i]] =
+          bucket.kind != RedistributeKind::kAllReduce &&
           program_.mesh.dim_size(bucket.mesh_dim) > 1;
       const Value& in = program_.values[bucket.inputs[i]];
       const Value& out = program_.values[bucket.outputs[i]];
       if (in.type != out.type || !Fits(StepOf(bucket, i), in.spec, out.spec) ||
           in.type.dtype != program_.values[bucket.inputs[0]].type.dtype) {
-        return Bad(absl::StrCat(
+        return ProgramError(absl::StrCat(
             "a bucket takes tensors of one dtype, as ", ToString(bucket.kind),
             " does; got: ", ToString(in.type), " ", ToString(in.spec), " to ",
             ToString(out.type), " ", ToString(out.spec)));
@@ -294,29 +270,31 @@ class Checker {
   absl::Status CheckForm(const Bucket& bucket) const {
     if (bucket.inputs.empty() ||
         bucket.inputs.size() != bucket.outputs.size()) {
-      return Bad(absl::StrCat(
+      return ProgramError(absl::StrCat(
           "a bucket has one output an input; got: ", bucket.inputs.size(),
           " inputs and ", bucket.outputs.size(), " outputs"));
     }
     if (bucket.kind > RedistributeKind::kReduceScatter) {
-      return Bad(absl::StrCat("a bucket reduces, gathers or scatters; got: ",
-                              ToString(bucket.kind)));
+      return ProgramError(
+          absl::StrCat("a bucket reduces, gathers or scatters; got: ",
+                       ToString(bucket.kind)));
     }
     if (bucket.again && bucket.kind != RedistributeKind::kAllGather) {
-      return Bad(absl::StrCat("what happens again is an all_gather; got: ",
-                              ToString(bucket.kind)));
+      return ProgramError(absl::StrCat(
+          "what happens again is an all_gather; got: ", ToString(bucket.kind)));
     }
     const size_t dims =
         bucket.kind == RedistributeKind::kAllReduce ? 0 : bucket.inputs.size();
     if (bucket.dims.size() == dims) return absl::OkStatus();
-    return Bad(absl::StrCat("a bucket of ", bucket.inputs.size(), " that is ",
-                            ToString(bucket.kind), " has ", dims,
-                            " dims; got: ", bucket.dims.size()));
+    return ProgramError(absl::StrCat("a bucket of ", bucket.inputs.size(),
+                                     " that is ", ToString(bucket.kind),
+                                     " has ", dims,
+                                     " dims; got: ", bucket.dims.size()));
   }
   absl::Status Remake(ValueId id, bool async) {
     SP_RETURN_IF_ERROR(InRange(id));
     if (has_[id] != State::kResharded) {
-      return Bad(absl::StrCat(
+      return ProgramError(absl::StrCat(
           "what is gathered again was resharded before; got: %", id));
     }
     Begin(id, async);
@@ -326,7 +304,7 @@ class Checker {
     for (const ValueId id : wait.values) {
       SP_RETURN_IF_ERROR(InRange(id));
       if (has_[id] != State::kUnderWay) {
-        return Bad(
+        return ProgramError(
             absl::StrCat("what is waited for was started before; got: %", id));
       }
       has_[id] = State::kMade;
@@ -335,19 +313,38 @@ class Checker {
     return absl::OkStatus();
   }
   absl::Status CheckAllThere() const {
+    if (!later_.empty()) {
+      return ProgramError(
+          absl::StrCat("a backward's gradients are all made; got: none "
+                       "of %",
+                       later_.begin()->second));
+    }
     if (under_way_ == 0) return absl::OkStatus();
-    return Bad(absl::StrCat(
+    return ProgramError(absl::StrCat(
         "a phase waits for all that it starts; got: one that leaves ",
         under_way_, " values under way"));
   }
   absl::Status Step(const Reshard& reshard) {
-    for (const ValueId id : reshard.values) {
+    SP_RETURN_IF_ERROR(CheckMeshDim(program_, reshard.mesh_dim));
+    const bool keeps_parts = !reshard.outputs.empty();
+    if (keeps_parts && reshard.outputs.size() != reshard.values.size()) {
+      return ProgramError(absl::StrCat(
+          "a reshard keeps one part a value; got: ", reshard.outputs.size(),
+          " of ", reshard.values.size()));
+    }
+    for (size_t i = 0; i < reshard.values.size(); ++i) {
+      const ValueId id = reshard.values[i];
       SP_RETURN_IF_ERROR(Use(id));
-      if (!gathered_[id]) {
-        return Bad(absl::StrCat(
-            "what is resharded is the result of an all_gather; got: %", id));
+      if (!owns_memory_[id]) {
+        return ProgramError(
+            absl::StrCat("what is resharded has memory of its own; "
+                         "got: %",
+                         id));
       }
       has_[id] = State::kResharded;
+      if (!keeps_parts) continue;
+      SP_RETURN_IF_ERROR(Make(reshard.outputs[i]));
+      SP_RETURN_IF_ERROR(CheckLeads(StepOf(reshard, i)));
     }
     return absl::OkStatus();
   }
@@ -355,7 +352,7 @@ class Checker {
     SP_RETURN_IF_ERROR(UseAll(sum.inputs));
     for (const ValueId id : sum.inputs) {
       if (program_.values[id].spec != program_.values[sum.inputs[0]].spec) {
-        return Bad("accumulate takes values that lie alike");
+        return ProgramError("accumulate takes values that lie alike");
       }
     }
     return Make(sum.output);
@@ -389,9 +386,10 @@ class Checker {
     const Value& from = program_.values[p.update];
     const Value& to = program_.values[p.value];
     if (from.type == to.type && from.spec == to.spec) return absl::OkStatus();
-    return Bad(absl::StrCat("the update of ", p.fqn, " is ", ToString(to.type),
-                            " ", ToString(to.spec), "; got: ",
-                            ToString(from.type), " ", ToString(from.spec)));
+    return ProgramError(absl::StrCat("the update of ", p.fqn, " is ",
+                                     ToString(to.type), " ", ToString(to.spec),
+                                     "; got: ", ToString(from.type), " ",
+                                     ToString(from.spec)));
   }
 
   absl::Status CheckGradient(const std::string& name, ValueId value,
@@ -401,7 +399,7 @@ class Checker {
     if (program_.values[gradient].type == program_.values[value].type) {
       return absl::OkStatus();
     }
-    return Bad(absl::StrCat(
+    return ProgramError(absl::StrCat(
         "the gradient of ", name, " is ", ToString(program_.values[value].type),
         "; got: ", ToString(program_.values[gradient].type)));
   }
@@ -410,8 +408,10 @@ class Checker {
   std::vector<State> has_;
   // Whose memory a value may lie in: its own, or what it was cut from.
   std::vector<ValueId> memory_of_;
-  std::vector<bool> gathered_;  // among several ranks: memory of its own
-  int under_way_ = 0;           // values
+  std::vector<bool> owns_memory_;  // not that of another value
+  // Segment and input, whose gradient its backward has left out.
+  std::set<std::pair<int, ValueId>> later_;
+  int under_way_ = 0;  // values
   std::vector<bool> ran_;
 };
 

@@ -38,6 +38,7 @@ class EdgeReader {
   StyleEdges operator()(const PrepareModuleInputOutput& style) const {
     return {{}, style.input, style.output, {}};
   }
+  StyleEdges operator()(const InputReshard&) const { return {}; }
   StyleEdges operator()(const UnknownStyle&) const { return {}; }
 
  private:

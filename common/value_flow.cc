@@ -105,6 +105,10 @@ void ValueFlow::ReadBackward(const Instruction& instruction) {
       values_[back->input_gradients[i]].gradient_of =
           segment.differentiable_inputs[i];
     }
+  } else if (const auto* run = std::get_if<RunWeightGradients>(&instruction)) {
+    for (size_t i = 0; i < run->weights.size(); ++i) {
+      values_[run->gradients[i]].gradient_of = run->weights[i];
+    }
   } else if (const auto* sum = std::get_if<Accumulate>(&instruction)) {
     values_[sum->output].gradient_of = GradientOf(sum->inputs[0]);
   } else if (const auto* step = std::get_if<Redistribute>(&instruction)) {

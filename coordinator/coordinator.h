@@ -76,6 +76,7 @@ struct TrainAction {
   std::optional<OptimizerOptions> optimizer;
   bool accumulate = false;
   std::optional<double> clip_norm;
+  bool timeline = false;
 };
 struct UpdateAction {
   OptimizerOptions optimizer;

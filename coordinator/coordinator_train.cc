@@ -55,7 +55,8 @@ std::shared_ptr<const TrainStep> MakeTrainStep(StepCall& call) {
               .inputs = std::move(train.inputs),
               .accumulate = train.accumulate,
               .random_step = call.number,
-              .gradient_norm = train.clip_norm.has_value()};
+              .gradient_norm = train.clip_norm.has_value(),
+              .timeline = train.timeline};
   std::move(train.targets.begin(), train.targets.end(),
             std::back_inserter(run.inputs));
   train.targets.clear();

@@ -17,6 +17,7 @@
 #include "absl/time/time.h"
 #include "common/host_tensor.h"
 #include "common/report.h"
+#include "common/timeline.h"
 #include "coordinator/ids.h"
 
 namespace shardplane {
@@ -54,7 +55,8 @@ struct StepAnswer {
   double seconds = 0;
   std::optional<double> gradient_norm;  // before clipping, where it was asked
   StepTiming timing = {};
-  std::vector<int64_t> peak_run_bytes;  // by rank; empty where nothing ran
+  std::vector<int64_t> peak_run_bytes;   // by rank; empty where nothing ran
+  std::vector<Timeline> timelines = {};  // by rank; where they were asked for
   friend bool operator==(const StepAnswer&, const StepAnswer&) = default;
 };
 

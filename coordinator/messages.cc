@@ -62,7 +62,8 @@ absl::StatusOr<DeploymentSpec> SpecFromProto(const pb::Deployment& message) {
   spec.strict = message.strict();
   if (message.has_overlap()) {
     spec.overlap = {.prefetch = message.overlap().prefetch(),
-                    .gradients = message.overlap().gradients()};
+                    .gradients = message.overlap().gradients(),
+                    .input_gradients = message.overlap().input_gradients()};
   }
   if (message.has_unit_bytes()) spec.unit_bytes = message.unit_bytes();
   spec.recompute.assign(message.recompute().begin(), message.recompute().end());
@@ -112,6 +113,7 @@ absl::StatusOr<TrainAction> TrainFromProto(pb::StepRequest::Train message) {
     }
     action.clip_norm = message.clip_norm();
   }
+  action.timeline = message.timeline();
   return action;
 }
 
@@ -203,6 +205,7 @@ void SetSpec(const DeploymentInfo& info, DeploymentView view,
   message->set_strict(spec.strict);
   message->mutable_overlap()->set_prefetch(spec.overlap.prefetch);
   message->mutable_overlap()->set_gradients(spec.overlap.gradients);
+  message->mutable_overlap()->set_input_gradients(spec.overlap.input_gradients);
   message->set_unit_bytes(spec.unit_bytes);
   message->mutable_recompute()->Assign(spec.recompute.begin(),
                                        spec.recompute.end());
@@ -395,6 +398,23 @@ pb::ForwardResponse ToProto(ForwardAnswer answer) {
   return message;
 }
 
+pb::Timeline ToProto(const Timeline& timeline) {
+  pb::Timeline message;
+  message.set_begin_unix_nanos(timeline.begin_unix);
+  for (const auto& [when, what] : timeline.spans) {
+    pb::Timeline::Span& span = *message.add_spans();
+    span.set_instruction(when.instruction);
+    span.set_kind(static_cast<pb::Timeline::Kind>(what.kind));
+    span.set_name(what.name);
+    span.set_module(what.module);
+    span.set_begin_nanos(when.begin);
+    span.set_duration_nanos(when.duration);
+    span.set_bytes(what.bytes);
+    if (what.started >= 0) span.set_started(what.started);
+  }
+  return message;
+}
+
 pb::StepResult ToProto(const DeploymentId& deployment,
                        const StepAnswer& answer) {
   pb::StepResult message;
@@ -415,6 +435,9 @@ pb::StepResult ToProto(const DeploymentId& deployment,
   timing.set_commit_call_seconds(answer.timing.commit_call);
   for (const int64_t bytes : answer.peak_run_bytes) {
     message.add_peak_run_bytes(bytes);
+  }
+  for (const Timeline& timeline : answer.timelines) {
+    *message.add_timelines() = ToProto(timeline);
   }
   return message;
 }

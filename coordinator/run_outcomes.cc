@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -77,6 +78,14 @@ absl::Status Assemble(const RunCall& call, const DeploymentProgram* program,
   }
   if (call.gradient_norm) {
     SP_ASSIGN_OR_RETURN(answer->gradient_norm, AgreedNorm(outcomes));
+  }
+  for (size_t rank = 0;
+       call.timeline && program != nullptr && rank < outcomes.size(); ++rank) {
+    const ShardedProgram& ran = program->program;
+    SP_ASSIGN_OR_RETURN(Timeline timeline,
+                        Describe(outcomes[rank].timeline, ran,
+                                 ran.mesh.Coordinate(static_cast<int>(rank))));
+    answer->timelines.push_back(std::move(timeline));
   }
   return absl::OkStatus();
 }

@@ -90,5 +90,27 @@ TEST(RunOutcomesTest, PeaksAreByRank) {
   EXPECT_EQ(answer.peak_run_bytes, (std::vector<int64_t>{7, 5}));
 }
 
+TEST(RunOutcomesTest, TimelinesTellWhatRan) {
+  DeploymentProgram program = WithLoss(Replicate{});
+  program.program.instructions = {Ones{program.program.loss}};
+  std::vector<RunOutcome> outcomes(3, {.loss = Scalar(1)});
+  for (RunOutcome& outcome : outcomes) {
+    outcome.timeline = {.begin_unix = 9, .spans = {{0, 1, 2}}};
+  }
+  StepAnswer answer;
+  ASSERT_THAT(Assemble({.mode = RunMode::kTrain, .timeline = true}, &program,
+                       outcomes, &answer),
+              IsOk());
+  ASSERT_EQ(answer.timelines.size(), 3);
+  const Timeline expected{
+      .begin_unix = 9,
+      .spans = {{{0, 1, 2}, {.kind = SpanKind::kLocal, .name = "ones"}}}};
+  EXPECT_EQ(answer.timelines[2], expected);
+  answer = {};
+  ASSERT_THAT(Assemble({.mode = RunMode::kTrain}, &program, outcomes, &answer),
+              IsOk());
+  EXPECT_TRUE(answer.timelines.empty());
+}
+
 }  // namespace
 }  // namespace shardplane

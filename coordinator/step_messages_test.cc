@@ -179,5 +179,32 @@ TEST(StepMessagesTest, ResultTellsWhereTheTimeWent) {
   EXPECT_EQ(result.timing().commit_call_seconds(), 0.125);
 }
 
+TEST(StepMessagesTest, ResultHasTimelines) {
+  const InstructionSummary wait{
+      .kind = SpanKind::kWait, .name = "wait", .started = 4};
+  const InstructionSummary sum{.kind = SpanKind::kCollective,
+                               .name = "all_reduce[tp]",
+                               .module = "net",
+                               .bytes = 8};
+  const pb::StepResult result = ToProto(
+      DeploymentId{"d"},
+      {.timelines = {{.begin_unix = 5,
+                      .spans = {{{6, 7, 9}, wait}, {{7, 16, 1}, sum}}}}});
+  ASSERT_EQ(result.timelines_size(), 1);
+  const pb::Timeline& timeline = result.timelines(0);
+  EXPECT_EQ(timeline.begin_unix_nanos(), 5);
+  ASSERT_EQ(timeline.spans_size(), 2);
+  EXPECT_EQ(timeline.spans(0).kind(), pb::Timeline::KIND_WAIT);
+  EXPECT_EQ(timeline.spans(0).instruction(), 6);
+  EXPECT_EQ(timeline.spans(0).begin_nanos(), 7);
+  EXPECT_EQ(timeline.spans(0).duration_nanos(), 9);
+  EXPECT_EQ(timeline.spans(0).started(), 4);
+  EXPECT_EQ(timeline.spans(1).kind(), pb::Timeline::KIND_COLLECTIVE);
+  EXPECT_EQ(timeline.spans(1).name(), "all_reduce[tp]");
+  EXPECT_EQ(timeline.spans(1).module(), "net");
+  EXPECT_EQ(timeline.spans(1).bytes(), 8);
+  EXPECT_FALSE(timeline.spans(1).has_started());
+}
+
 }  // namespace
 }  // namespace shardplane

@@ -72,7 +72,8 @@ std::string RunWithoutInputs(const RunCall& run) {
                                  .inputs = {},
                                  .accumulate = run.accumulate,
                                  .random_step = run.random_step,
-                                 .gradient_norm = run.gradient_norm});
+                                 .gradient_norm = run.gradient_norm,
+                                 .timeline = run.timeline});
   message.clear_gang();
   return message.SerializeAsString();
 }

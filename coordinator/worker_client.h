@@ -22,6 +22,7 @@
 #include "common/optimizer.h"
 #include "common/report.h"
 #include "common/sharded_program.h"
+#include "common/timeline.h"
 #include "coordinator/cancellation.h"
 #include "coordinator/ids.h"
 #include "proto/convert/types.h"
@@ -74,6 +75,7 @@ struct RunCall {
   StepNumber random_step;      // that random masks are drawn for
   bool gradient_norm = false;  // of what Commit will find; always with kNorm
   uint64_t expected_hash = 0;
+  bool timeline = false;
 };
 struct RunOutcome {
   std::vector<CollectiveCount> collectives;
@@ -82,6 +84,7 @@ struct RunOutcome {
   double seconds = 0;
   double collective_seconds = 0;  // of them
   int64_t peak_bytes = 0;         // see RunResponse
+  RunTimeline timeline;           // where it was asked for
 };
 
 struct LoadEntry {

@@ -81,6 +81,7 @@ pb::RunRequest ToProto(const GangRef& gang, const RunCall& call) {
   request.set_expected_hash(call.expected_hash);
   request.set_random_step(call.random_step.value);
   request.set_gradient_norm(call.gradient_norm);
+  request.set_timeline(call.timeline);
   return request;
 }
 
@@ -117,6 +118,11 @@ absl::StatusOr<RunOutcome> OutcomeFromProto(const pb::RunResponse& response) {
   outcome.seconds = response.seconds();
   outcome.collective_seconds = response.collective_seconds();
   outcome.peak_bytes = response.peak_bytes();
+  outcome.timeline.begin_unix = response.begin_unix_nanos();
+  for (const auto& span : response.timeline()) {
+    outcome.timeline.spans.push_back(
+        {span.instruction(), span.begin_nanos(), span.duration_nanos()});
+  }
   return outcome;
 }
 

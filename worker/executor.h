@@ -22,6 +22,7 @@
 #include "common/optimizer.h"
 #include "common/sharded_program.h"
 #include "common/tensor_spec.h"
+#include "common/timeline.h"
 
 namespace shardplane {
 
@@ -94,6 +95,7 @@ struct RunSpec {
   uint64_t random_step = 0;
   // Also the global norm of the gradients as Commit will find them.
   bool gradient_norm = false;
+  bool timeline = false;  // also what ran when
 };
 
 struct RunResult {
@@ -105,6 +107,7 @@ struct RunResult {
   // The most that tensors on the host took at one time beyond what was there
   // before the run: inputs, activations, gradients. 0: not measured.
   int64_t peak_bytes = 0;
+  RunTimeline timeline;  // if asked for
 };
 
 struct ParameterKey {

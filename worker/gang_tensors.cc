@@ -225,11 +225,13 @@ absl::StatusOr<RunResult> GangTensors::RunProgram(const RunSpec& spec,
   last_ = ProgramResult();  // room for this run's
   ResetTensorMemoryMark();
   const int64_t before = MeasureTensorMemory().now - input_bytes;
+  RunResult result;
   SP_ASSIGN_OR_RETURN(last_,
                       program->Run(spec.mode, parameters, inputs, communicator,
-                                   {.seed = seed_, .step = spec.random_step}));
+                                   {.seed = seed_, .step = spec.random_step},
+                                   spec.timeline ? &result.timeline : nullptr));
   last_program_ = program;
-  RunResult result{.ran = CountRan(last_)};
+  result.ran = CountRan(last_);
   result.peak_bytes = MeasureTensorMemory().most - before;
   if (spec.mode == RunMode::kTrain) {
     // Without a loss there are no new gradients, and the old ones stay.

@@ -2,12 +2,13 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "ATen/ATen.h"
 #include "absl/container/flat_hash_map.h"
-#include "torch/csrc/autograd/autograd.h"
 #include "torch/csrc/autograd/engine.h"
 #include "torch/csrc/autograd/function.h"
 #include "torch/csrc/autograd/grad_mode.h"
@@ -21,13 +22,19 @@ using torch::autograd::edge_list;
 using torch::autograd::Node;
 using torch::autograd::variable_list;
 
+// Where a graph begins: what reaches it goes no further.
+class Beginning : public Node {
+ public:
+  variable_list apply(variable_list&&) override { return {}; }
+};
+
 // A node is made after the nodes that its gradients go to, and numbers rise in
 // the order of making. So the highest number that any gradient has reached is
 // that of a node whose gradients are complete, and the order is the engine's:
 // sums of gradients add up alike.
 class Walk {
  public:
-  explicit Walk(absl::Span<const at::Tensor> inputs);
+  explicit Walk(absl::Span<const Edge> inputs);
 
   // The gradients of the outputs, which lead to these edges.
   void Start(const edge_list& edges, variable_list gradients);
@@ -41,22 +48,25 @@ class Walk {
     Node* node;
     bool operator<(const Ready& other) const { return number < other.number; }
   };
+  struct Wanted {
+    uint32_t place = 0;  // among the node's inputs
+    size_t result = 0;
+  };
 
   void Add(const Edge& edge, at::Tensor gradient);
+  void AddToResults(const Edge& edge, at::Tensor gradient);
   void Call(Node& node, variable_list gradients);
 
   std::vector<at::Tensor> results_;
-  absl::flat_hash_map<const Node*, size_t> leaves_;  // of which input
+  absl::flat_hash_map<const Node*, std::vector<Wanted>> wanted_;
   // What has reached a node, by the place among its inputs.
   absl::flat_hash_map<Node*, variable_list> reached_;
   std::vector<Ready> ready_;  // a heap
 };
 
-Walk::Walk(absl::Span<const at::Tensor> inputs) : results_(inputs.size()) {
+Walk::Walk(absl::Span<const Edge> inputs) : results_(inputs.size()) {
   for (size_t i = 0; i < inputs.size(); ++i) {
-    const Edge edge = torch::autograd::impl::gradient_edge(inputs[i]);
-    TORCH_CHECK(inputs[i].is_leaf(), "an input of a graph: expected a leaf");
-    leaves_[edge.function.get()] = i;
+    wanted_[inputs[i].function.get()].push_back({inputs[i].input_nr, i});
   }
 }
 
@@ -77,13 +87,20 @@ void Sum(at::Tensor gradient, at::Tensor& sum) {
   }
 }
 
+// Of an edge where the graph begins, at a leaf or a Beginning.
+void Walk::AddToResults(const Edge& edge, at::Tensor gradient) {
+  const auto wanted = wanted_.find(edge.function.get());
+  if (wanted == wanted_.end()) return;
+  for (const auto& [place, result] : wanted->second) {
+    if (place == edge.input_nr) Sum(gradient, results_[result]);
+  }
+}
+
 void Walk::Add(const Edge& edge, at::Tensor gradient) {
   if (!edge.is_valid() || !gradient.defined()) return;
   Node* const node = edge.function.get();
-  const auto leaf = leaves_.find(node);
-  if (leaf != leaves_.end()) {
-    Sum(std::move(gradient), results_[leaf->second]);
-    return;
+  if (node->next_edges().empty()) {
+    return AddToResults(edge, std::move(gradient));
   }
   const auto [reached, first] = reached_.try_emplace(node);
   if (first) {
@@ -129,32 +146,45 @@ void Walk::Run() {
     const auto reached = reached_.find(node);
     variable_list gradients = std::move(reached->second);
     reached_.erase(reached);
+    const auto wanted = wanted_.find(node);
+    if (wanted != wanted_.end()) {
+      for (const auto& [place, result] : wanted->second) {
+        results_[result] = gradients[place];
+      }
+    }
     Call(*node, std::move(gradients));
   }
 }
 
 }  // namespace
 
-std::vector<at::Tensor> WalkGraph(absl::Span<const at::Tensor> outputs,
+Edge EdgeOf(const at::Tensor& tensor) {
+  return tensor.requires_grad() ? torch::autograd::impl::gradient_edge(tensor)
+                                : Edge();
+}
+
+Edge BeginGraph(const at::Tensor& input) {
+  auto node = std::make_shared<Beginning>();
+  const uint32_t place = node->add_input_metadata(input);
+  Edge edge(std::move(node), place);
+  torch::autograd::impl::set_gradient_edge(input, edge);
+  return edge;
+}
+
+std::vector<at::Tensor> WalkGraph(absl::Span<const Edge> outputs,
                                   absl::Span<const at::Tensor> gradients,
-                                  absl::Span<const at::Tensor> inputs) {
-  const auto on_cpu = [](const at::Tensor& tensor) { return tensor.is_cpu(); };
-  if (!std::all_of(outputs.begin(), outputs.end(), on_cpu) ||
-      !std::all_of(inputs.begin(), inputs.end(), on_cpu)) {
-    return torch::autograd::grad({outputs.begin(), outputs.end()},
-                                 {inputs.begin(), inputs.end()},
-                                 {gradients.begin(), gradients.end()},
-                                 /*retain_graph=*/false,
-                                 /*create_graph=*/false,
-                                 /*allow_unused=*/true);
+                                  absl::Span<const Edge> inputs) {
+  if (!std::all_of(gradients.begin(), gradients.end(),
+                   [](const at::Tensor& g) { return g.is_cpu(); })) {
+    return torch::autograd::Engine::get_default_engine().execute(
+        {outputs.begin(), outputs.end()}, {gradients.begin(), gradients.end()},
+        /*keep_graph=*/false, /*create_graph=*/false,
+        /*accumulate_grad=*/false, {inputs.begin(), inputs.end()});
   }
   const at::AutoGradMode no_grad(false);
-  edge_list edges;
-  for (const at::Tensor& output : outputs) {
-    edges.push_back(torch::autograd::impl::gradient_edge(output));
-  }
   Walk walk(inputs);
-  walk.Start(edges, {gradients.begin(), gradients.end()});
+  walk.Start({outputs.begin(), outputs.end()},
+             {gradients.begin(), gradients.end()});
   walk.Run();
   return walk.TakeResults();
 }

@@ -26,6 +26,17 @@ Tensors Engine(const Tensors& outputs, const Tensors& gradients,
                                /*allow_unused=*/true);
 }
 
+std::vector<torch::autograd::Edge> Edges(const Tensors& tensors) {
+  std::vector<torch::autograd::Edge> edges;
+  for (const at::Tensor& tensor : tensors) edges.push_back(EdgeOf(tensor));
+  return edges;
+}
+
+Tensors WalkGraph(const Tensors& outputs, const Tensors& gradients,
+                  const Tensors& inputs) {
+  return shardplane::WalkGraph(Edges(outputs), gradients, Edges(inputs));
+}
+
 // The same values, asking for a gradient, in a graph of its own.
 Tensors Leaves(const Tensors& values) {
   Tensors leaves;
@@ -289,10 +300,62 @@ TEST(GraphWalk, RefusesGradientsOfAnotherShape) {
   EXPECT_THROW(WalkGraph({x.exp()}, {at::ones({3})}, {x}), c10::Error);
 }
 
-TEST(GraphWalk, RefusesInputsThatAreNoLeaves) {
-  const at::Tensor x = Random({4}).requires_grad_(true);
-  const at::Tensor y = x.exp();
-  EXPECT_THROW(WalkGraph({y.sin()}, {at::ones({4})}, {y}), c10::Error);
+// Between two leaves: tanh's result, which is used twice.
+TEST(GraphWalk, GivesTheGradientsOfInnerNodesToo) {
+  const auto build = [](const Tensors& leaves, at::Tensor* inner) {
+    *inner = (leaves[0] * leaves[1]).tanh();
+    return (*inner * leaves[1] + *inner).sum();
+  };
+  const Tensors values{at::arange(6, at::kDouble) / 7,
+                       at::arange(6, at::kDouble).cos()};
+  const at::Tensor seed = at::ones({}, at::kDouble);
+  at::Tensor inner;
+  const Tensors leaves = Leaves(values);
+  const at::Tensor output = build(leaves, &inner);
+  const Tensors expected =
+      Engine({output}, {seed}, {leaves[0], leaves[1], inner});
+  const Tensors others = Leaves(values);
+  const at::Tensor again = build(others, &inner);
+  const Tensors actual =
+      WalkGraph({again}, {seed}, {others[0], others[1], inner});
+  ASSERT_EQ(actual.size(), 3);
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(actual[i].equal(expected[i])) << i;
+}
+
+TEST(GraphWalk, NothingReachesAnInnerNodeBesideTheWay) {
+  const Tensors leaves = Leaves({at::ones({2}), at::ones({2})});
+  const Tensors actual = WalkGraph({leaves[0].exp()}, {at::ones({2})},
+                                   {leaves[0], leaves[1], leaves[1].exp()});
+  EXPECT_TRUE(actual[0].defined());
+  EXPECT_FALSE(actual[1].defined() || actual[2].defined());
+}
+
+TEST(GraphWalk, LeavesThatAreNoInputsGetNothing) {
+  const Tensors leaves = Leaves({at::ones({2}), at::ones({2})});
+  WalkGraph({leaves[0] * leaves[1]}, {at::ones({2})}, {leaves[0]});
+  EXPECT_FALSE(leaves[1].grad().defined());
+}
+
+// A graph that begins with an edge holds no memory of what it got.
+TEST(GraphWalk, BeginningsHoldNothing) {
+  const at::AutoGradMode recording(true);
+  const at::Tensor values = Random({4, 4});
+  const at::Tensor seed = Random({4, 4}, 2);
+  at::Tensor input = values.clone();
+  const c10::weak_intrusive_ptr<c10::StorageImpl> memory(
+      input.storage().getWeakStorageImpl());
+  const torch::autograd::Edge begin = BeginGraph(input);
+  at::Tensor output = input * 3 + input.sum(0, /*keepdim=*/true);
+  const torch::autograd::Edge end = EdgeOf(output);
+  input.reset();
+  output.reset();
+  EXPECT_TRUE(memory.expired());
+  const at::Tensor leaf = values.clone().requires_grad_(true);
+  const Tensors expected =
+      Engine({leaf * 3 + leaf.sum(0, /*keepdim=*/true)}, {seed}, {leaf});
+  const Tensors actual =
+      shardplane::WalkGraph({&end, 1}, {&seed, 1}, {&begin, 1});
+  EXPECT_TRUE(actual[0].equal(expected[0]));
 }
 
 }  // namespace

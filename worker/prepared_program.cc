@@ -1,10 +1,11 @@
 #include "worker/prepared_program.h"
 
-#include <algorithm>
+#include <chrono>
 #include <utility>
 #include <variant>
 
 #include "ATen/ATen.h"
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "common/errors.h"
 #include "common/tensor_spec.h"
@@ -24,20 +25,43 @@ struct PreparedProgram::State {
     Communicator::BegunEach wait;
   };
   std::vector<Begun> begun;  // in the order of their beginning
+  RunTimeline* timeline = nullptr;
+  std::chrono::steady_clock::time_point start = {};
 };
 
 namespace {
 
-bool Contains(const std::vector<ValueId>& ids, ValueId id) {
-  return std::find(ids.begin(), ids.end(), id) != ids.end();
+// Whether a tensor has its storage for itself, all of it.
+bool FillsStorage(const at::Tensor& tensor) {
+  return tensor.storage_offset() == 0 &&
+         tensor.is_non_overlapping_and_dense() &&
+         tensor.storage().nbytes() == tensor.nbytes();
 }
 
-// The memory of one tensor becomes that of another, which lies alike, and of
-// all that share its.
-void GiveMemory(const at::Tensor& from, const at::Tensor& to) {
-  TORCH_INTERNAL_ASSERT(from.storage_offset() == 0 &&
-                        to.storage_offset() == 0 &&
-                        from.strides() == to.strides());
+// Which instructions `program` has of a kind.
+template <typename Kind>
+std::vector<const Kind*> All(const ShardedProgram& program) {
+  std::vector<const Kind*> all;
+  for (const Instruction& step : program.instructions) {
+    if (const auto* of = std::get_if<Kind>(&step)) all.push_back(of);
+  }
+  return all;
+}
+
+// The memory of one tensor, which nothing else uses, becomes that of another,
+// and of all that share its.
+void GiveMemory(at::Tensor from, const at::Tensor& to) {
+  if (from.storage_offset() != to.storage_offset() ||
+      from.strides() != to.strides() ||
+      from.storage().nbytes() != to.storage().nbytes()) {
+    const at::Tensor memory =
+        at::empty({static_cast<int64_t>(to.storage().nbytes())},
+                  to.options().dtype(at::kByte));
+    from = at::empty({0}, to.options())
+               .set_(memory.storage(), to.storage_offset(), to.sizes(),
+                     to.strides())
+               .copy_(from);
+  }
   to.storage().set_data_ptr_noswap(
       from.storage().set_data_ptr(at::DataPtr(nullptr, from.device())));
 }
@@ -50,7 +74,8 @@ PreparedProgram::PreparedProgram(const ShardedProgram& program,
       context_(context),
       constants_(program.values.size()),
       kept_(program.values.size(), false),
-      has_backward_(program.segments.size(), false) {
+      has_backward_(program.segments.size(), false),
+      gathered_(program.values.size(), false) {
   context_.mesh = &program_.mesh;
 }
 
@@ -59,9 +84,14 @@ absl::StatusOr<std::unique_ptr<PreparedProgram>> PreparedProgram::Create(
   SP_RETURN_IF_ERROR(Validate(program));
   auto prepared =
       std::unique_ptr<PreparedProgram>(new PreparedProgram(program, context));
-  for (const Segment& segment : prepared->program_.segments) {
+  std::vector<std::vector<ValueId>> late(program.segments.size());
+  for (const auto* run : All<RunWeightGradients>(program)) {
+    late[run->segment] = run->weights;
+  }
+  for (size_t i = 0; i < program.segments.size(); ++i) {
     SP_ASSIGN_OR_RETURN(PreparedSegment ready,
-                        PreparedSegment::Create(segment, prepared->context_));
+                        PreparedSegment::Create(prepared->program_.segments[i],
+                                                prepared->context_, late[i]));
     prepared->segments_.push_back(std::move(ready));
   }
   for (const Value& value : program.values) {
@@ -78,16 +108,20 @@ absl::StatusOr<std::unique_ptr<PreparedProgram>> PreparedProgram::Create(
     keep(binding.update);
   }
   for (const InputBinding& binding : program.inputs) keep(binding.gradient);
-  for (const Instruction& step : program.instructions) {
-    if (const auto* backward = std::get_if<RunSegmentBackward>(&step)) {
-      prepared->has_backward_[backward->segment] = true;
-    }
-    if (const auto* ones = std::get_if<Ones>(&step)) {
-      const DType dtype = program.values[ones->output].type.dtype;
-      prepared->constants_[ones->output] =
-          at::ones(prepared->local_shapes_[ones->output],
-                   at::dtype(ToScalarType(dtype)).device(context.device));
-    }
+  for (const auto* backward : All<RunSegmentBackward>(program)) {
+    prepared->has_backward_[backward->segment] = true;
+  }
+  for (const auto* step : All<Redistribute>(program)) {
+    prepared->gathered_[step->output] = IsCollective(step->kind);
+  }
+  for (const auto* bucket : All<Bucket>(program)) {
+    for (const ValueId id : bucket->outputs) prepared->gathered_[id] = true;
+  }
+  for (const auto* ones : All<Ones>(program)) {
+    const DType dtype = program.values[ones->output].type.dtype;
+    prepared->constants_[ones->output] =
+        at::ones(prepared->local_shapes_[ones->output],
+                 at::dtype(ToScalarType(dtype)).device(context.device));
   }
   return prepared;
 }
@@ -143,8 +177,8 @@ absl::Status PreparedProgram::Execute(const RunSegmentBackward& step,
   for (const ValueId id : step.output_gradients) {
     gradients.push_back(id < 0 ? at::Tensor() : state.values[id]);
   }
-  const std::vector<at::Tensor> result = PreparedSegment::Backward(
-      std::exchange(state.recordings[step.segment], {}), gradients);
+  const std::vector<at::Tensor> result =
+      PreparedSegment::Backward(state.recordings[step.segment], gradients);
   for (size_t i = 0; i < step.input_gradients.size(); ++i) {
     const ValueId id = step.input_gradients[i];
     if (id < 0) continue;
@@ -152,6 +186,30 @@ absl::Status PreparedProgram::Execute(const RunSegmentBackward& step,
     state.values[id] = result[i];
   }
   return absl::OkStatus();
+}
+
+absl::Status PreparedProgram::Execute(const RunWeightGradients& step,
+                                      State& state) const {
+  auto made = PreparedSegment::WeightGradients(
+      std::exchange(state.recordings[step.segment], {}));
+  for (size_t i = 0; i < step.weights.size(); ++i) {
+    at::Tensor& gradient = made[step.weights[i]];
+    if (!gradient.defined()) {
+      gradient = at::zeros_like(state.values[step.weights[i]]);
+    }
+    SP_RETURN_IF_ERROR(CheckShape(step.gradients[i], gradient));
+    state.values[step.gradients[i]] = gradient;
+  }
+  return absl::OkStatus();
+}
+
+// This rank's part, which may lie in the whole.
+at::Tensor PreparedProgram::Slice(const Redistribute& step,
+                                  const at::Tensor& input) const {
+  const Extent part =
+      Chunk(input.size(step.to_dim), program_.mesh.dim_size(step.mesh_dim),
+            context_.coordinate[step.mesh_dim]);
+  return input.narrow(step.to_dim, part.offset, part.size);
 }
 
 absl::StatusOr<at::Tensor> PreparedProgram::Communicate(
@@ -170,12 +228,8 @@ absl::StatusOr<at::Tensor> PreparedProgram::Communicate(
     case RedistributeKind::kAllToAll:
       return communicator.AllToAll(input, step.mesh_dim, step.from_dim,
                                    step.to_dim, out[step.from_dim]);
-    case RedistributeKind::kSlice: {
-      const Extent part =
-          Chunk(input.size(step.to_dim), program_.mesh.dim_size(step.mesh_dim),
-                context_.coordinate[step.mesh_dim]);
-      return input.narrow(step.to_dim, part.offset, part.size).contiguous();
-    }
+    case RedistributeKind::kSlice:
+      return Slice(step, input).contiguous();
     case RedistributeKind::kMask:
       return context_.coordinate[step.mesh_dim] == 0 ? input
                                                      : at::zeros_like(input);
@@ -224,7 +278,7 @@ absl::Status PreparedProgram::End(const Bucket& step,
     const ValueId id = step.outputs[i];
     SP_RETURN_IF_ERROR(CheckShape(id, outputs[i]));
     if (step.again) {
-      GiveMemory(outputs[i], state.values[id]);
+      GiveMemory(std::move(outputs[i]), state.values[id]);
     } else {
       state.values[id] = std::move(outputs[i]);
     }
@@ -247,9 +301,10 @@ absl::Status PreparedProgram::Execute(const Bucket& step, State& state) const {
 
 absl::Status PreparedProgram::Execute(const Wait& step, State& state) const {
   for (const ValueId id : step.values) {
-    const auto begun = std::find_if(
-        state.begun.begin(), state.begun.end(),
-        [id](const State::Begun& b) { return Contains(b.step->outputs, id); });
+    const auto begun =
+        absl::c_find_if(state.begun, [id](const State::Begun& b) {
+          return absl::c_linear_search(b.step->outputs, id);
+        });
     if (begun == state.begun.end()) continue;  // with another of its bucket
     SP_ASSIGN_OR_RETURN(std::vector<at::Tensor> outputs, begun->wait());
     SP_RETURN_IF_ERROR(End(*begun->step, std::move(outputs), state));
@@ -259,9 +314,24 @@ absl::Status PreparedProgram::Execute(const Wait& step, State& state) const {
 }
 
 absl::Status PreparedProgram::Execute(const Reshard& step, State& state) const {
-  for (const ValueId id : step.values) {
-    state.values[id].storage().set_data_ptr_noswap(
-        at::DataPtr(nullptr, state.values[id].device()));
+  for (size_t i = 0; i < step.values.size(); ++i) {
+    const at::Tensor& whole = state.values[step.values[i]];
+    if (!gathered_[step.values[i]] && !FillsStorage(whole)) {
+      const std::string& name = program_.values[step.values[i]].name;
+      return MakeError(
+          absl::StatusCode::kInternal,
+          absl::StrCat("value %", step.values[i], " (", name,
+                       "): expected memory of its own, got: a part of ",
+                       whole.storage().nbytes(), " bytes"),
+          {.reason = "MEMORY_SHARED", .metadata = {{"value", name}}});
+    }
+    if (!step.outputs.empty()) {
+      at::Tensor part =
+          Slice(StepOf(step, i), whole).clone(at::MemoryFormat::Contiguous);
+      SP_RETURN_IF_ERROR(CheckShape(step.outputs[i], part));
+      state.values[step.outputs[i]] = std::move(part);
+    }
+    whole.storage().set_data_ptr_noswap(at::DataPtr(nullptr, whole.device()));
   }
   return absl::OkStatus();
 }
@@ -346,10 +416,18 @@ absl::Status PreparedProgram::Bind(absl::Span<const at::Tensor> parameters,
 
 absl::Status PreparedProgram::ExecuteRange(int begin, int end,
                                            State& state) const {
+  const auto now = [&state] {
+    return std::chrono::nanoseconds(std::chrono::steady_clock::now() -
+                                    state.start)
+        .count();
+  };
   for (int i = begin; i < end; ++i) {
+    const int64_t since = state.timeline == nullptr ? 0 : now();
     SP_RETURN_IF_ERROR(
         std::visit([&](const auto& step) { return Execute(step, state); },
                    program_.instructions[i]));
+    if (state.timeline == nullptr) continue;
+    state.timeline->spans.push_back({i, since, now() - since});
   }
   return absl::OkStatus();
 }
@@ -357,7 +435,7 @@ absl::Status PreparedProgram::ExecuteRange(int begin, int end,
 absl::StatusOr<ProgramResult> PreparedProgram::Run(
     RunMode mode, absl::Span<const at::Tensor> parameters,
     absl::Span<const at::Tensor> inputs, Communicator& communicator,
-    RandomCounter random) const {
+    RandomCounter random, RunTimeline* timeline) const {
   if (mode == RunMode::kTrain && program_.loss < 0 &&
       !ChangesBuffers(program_)) {
     return MakeError(absl::StatusCode::kFailedPrecondition,
@@ -372,7 +450,15 @@ absl::StatusOr<ProgramResult> PreparedProgram::Run(
       .recording = train ? Recording::kOn : Recording::kOff,
       .values = std::vector<at::Tensor>(program_.values.size()),
       .recordings = std::vector<SegmentRecording>(program_.segments.size()),
-      .communicator = &communicator};
+      .communicator = &communicator,
+      .timeline = timeline,
+      .start = std::chrono::steady_clock::now()};
+  if (timeline != nullptr) {
+    timeline->begin_unix =
+        std::chrono::nanoseconds(
+            std::chrono::system_clock::now().time_since_epoch())
+            .count();
+  }
   SP_RETURN_IF_ERROR(Bind(parameters, inputs, random, state));
   communicator.TakeRecords();  // what a failed run left
   const int begin = program_.backward_begin;

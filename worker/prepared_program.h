@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/sharded_program.h"
+#include "common/timeline.h"
 #include "worker/collectives.h"
 #include "worker/executor.h"
 #include "worker/operators.h"
@@ -50,12 +51,14 @@ class PreparedProgram {
   // in the order of program().inputs, masks drawn for `random`. kTrain needs a
   // program with a loss, or one that changes buffers and then has a forward
   // pass alone: else FailedPrecondition. InvalidArgument, after all
-  // collectives have run: ids out of range. Throws what torch throws.
+  // collectives have run: ids out of range. Throws what torch throws. Fills
+  // `timeline` if there is one.
   absl::StatusOr<ProgramResult> Run(RunMode mode,
                                     absl::Span<const at::Tensor> parameters,
                                     absl::Span<const at::Tensor> inputs,
                                     Communicator& communicator,
-                                    RandomCounter random = {}) const;
+                                    RandomCounter random = {},
+                                    RunTimeline* timeline = nullptr) const;
 
   const ShardedProgram& program() const { return program_; }
   // The part of an input that this rank gets. A Partial input lies whole on
@@ -71,6 +74,7 @@ class PreparedProgram {
 
   absl::Status Execute(const RunSegment& step, State& state) const;
   absl::Status Execute(const RunSegmentBackward& step, State& state) const;
+  absl::Status Execute(const RunWeightGradients& step, State& state) const;
   absl::Status Execute(const Redistribute& step, State& state) const;
   absl::Status Execute(const Bucket& step, State& state) const;
   absl::Status Execute(const Wait& step, State& state) const;
@@ -78,6 +82,7 @@ class PreparedProgram {
   absl::Status Execute(const Accumulate& step, State& state) const;
   absl::Status Execute(const Ones& step, State& state) const;
   absl::Status Execute(const Free& step, State& state) const;
+  at::Tensor Slice(const Redistribute& step, const at::Tensor& input) const;
   absl::StatusOr<at::Tensor> Communicate(const Redistribute& step,
                                          const at::Tensor& input,
                                          Communicator& communicator) const;
@@ -101,6 +106,7 @@ class PreparedProgram {
   std::vector<at::Tensor> constants_;  // by value, of Ones; else undefined
   std::vector<bool> kept_;             // by value: outlives the run
   std::vector<bool> has_backward_;     // by segment
+  std::vector<bool> gathered_;  // by value: a collective's, perhaps padded
 };
 
 }  // namespace shardplane

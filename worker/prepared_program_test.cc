@@ -223,12 +223,8 @@ ShardedProgram Resharding(const DeviceMesh& mesh) {
 
 class ReshardTest : public testing::TestWithParam<std::vector<MeshDim>> {};
 
-TEST_P(ReshardTest, WeightsGetTheirMemoryBack) {
-  GangForTest gang(GetParam());
-  if (TooFewGpus(gang.status(), gang.mesh().size())) GTEST_SKIP();
-  ASSERT_THAT(gang.status(), IsOk());
+void ExpectResharded(GangForTest& gang, const ShardedProgram& program) {
   const DeviceMesh& mesh = gang.mesh();
-  const ShardedProgram program = Resharding(mesh);
   gang.Run([&](int rank, Communicator& communicator) {
     const auto numbers =
         at::TensorOptions(communicator.device()).dtype(at::kFloat);
@@ -256,6 +252,134 @@ TEST_P(ReshardTest, WeightsGetTheirMemoryBack) {
       EXPECT_EQ(result->forward.size(), 2);
       EXPECT_EQ(result->backward.size(), 1);
     }
+  });
+}
+
+TEST_P(ReshardTest, WeightsGetTheirMemoryBack) {
+  GangForTest gang(GetParam());
+  if (TooFewGpus(gang.status(), gang.mesh().size())) GTEST_SKIP();
+  ASSERT_THAT(gang.status(), IsOk());
+  ExpectResharded(gang, Resharding(gang.mesh()));
+}
+
+// In a bucket each rank's rows are padded to as many: the weight is a part of
+// what was gathered.
+TEST_P(ReshardTest, PaddedWeightsGetTheirMemoryBack) {
+  GangForTest gang(GetParam());
+  if (TooFewGpus(gang.status(), gang.mesh().size())) GTEST_SKIP();
+  ASSERT_THAT(gang.status(), IsOk());
+  ShardedProgram program = Resharding(gang.mesh());
+  program.instructions[0] =
+      shardplane::Bucket{.kind = RedistributeKind::kAllGather,
+                         .mesh_dim = 1,
+                         .inputs = {1},
+                         .outputs = {2},
+                         .dims = {0}};
+  ExpectResharded(gang, program);
+}
+
+// y = exp(x^T), whose sum is the loss, lies in memory as x does, and so it does
+// when its memory comes back.
+TEST_P(ReshardTest, ActivationsLieAsTheyDid) {
+  GangForTest gang(GetParam());
+  if (TooFewGpus(gang.status(), gang.mesh().size())) GTEST_SKIP();
+  ASSERT_THAT(gang.status(), IsOk());
+  const DeviceMesh& mesh = gang.mesh();
+  ShardedProgram p;
+  p.mesh = mesh;
+  const DTensorSpec whole = DTensorSpec::Replicated(2);
+  for (int i = 0; i < 8; ++i) {
+    p.values.push_back({"", {DType::kFloat32, {4, 6}}, whole});
+  }
+  p.values[0].type.shape = p.values[6].type.shape = {6, 4};
+  p.values[3].type.shape = p.values[4].type.shape = {};
+  p.values[7].spec = {{Replicate{}, Shard{1}}, {}};
+  p.inputs = {{.value = 0, .gradient = 6}};
+  p.loss = 3;
+  p.segments = {{.inputs = {0},
+                 .outputs = {2},
+                 .ops = {{"aten.t.default", {{ValueRef{0}}}, {}, {1}, ""},
+                         {"aten.exp.default", {{ValueRef{1}}}, {}, {2}, ""}},
+                 .differentiable_inputs = {0},
+                 .differentiable_outputs = {2}},
+                {.inputs = {2},
+                 .outputs = {3},
+                 .ops = {{"aten.sum.default", {{ValueRef{2}}}, {}, {3}, ""}},
+                 .differentiable_inputs = {2},
+                 .differentiable_outputs = {3}}};
+  p.instructions = {RunSegment{0},
+                    RunSegment{1},
+                    Reshard{{2}, {7}, 1, 1},
+                    Ones{4},
+                    shardplane::Bucket{.kind = RedistributeKind::kAllGather,
+                                       .mesh_dim = 1,
+                                       .inputs = {7},
+                                       .outputs = {2},
+                                       .dims = {1},
+                                       .again = true},
+                    RunSegmentBackward{1, {4}, {5}},
+                    RunSegmentBackward{0, {5}, {6}}};
+  p.backward_begin = 3;
+  gang.Run([&](int rank, Communicator& communicator) {
+    const at::Tensor x =
+        at::arange(24,
+                   at::TensorOptions(communicator.device()).dtype(at::kFloat))
+            .view({6, 4}) /
+        24;
+    auto prepared = PreparedProgram::Create(
+        p,
+        {.coordinate = mesh.Coordinate(rank), .device = communicator.device()});
+    ASSERT_THAT(prepared, IsOk());
+    RunTimeline timeline;
+    const auto result =
+        (*prepared)->Run(RunMode::kTrain, {}, {x}, communicator, {}, &timeline);
+    ASSERT_THAT(result, IsOk());
+    EXPECT_TRUE(result->input_gradients[0].equal(x.exp()));
+    ASSERT_EQ(timeline.spans.size(), p.instructions.size());
+    for (int i = 0; i < static_cast<int>(timeline.spans.size()); ++i) {
+      const InstructionSpan& span = timeline.spans[i];
+      EXPECT_EQ(span.instruction, i);
+      if (i > 0) {
+        EXPECT_GE(span.begin,
+                  timeline.spans[i - 1].begin + timeline.spans[i - 1].duration);
+      }
+    }
+  });
+}
+
+// What is cut must not be a part of something else.
+TEST(ReshardedMemoryTest, IsNotShared) {
+  GangForTest gang({{"dp", 1}, {"tp", 2}});
+  if (TooFewGpus(gang.status(), gang.mesh().size())) GTEST_SKIP();
+  ASSERT_THAT(gang.status(), IsOk());
+  ShardedProgram p;
+  p.mesh = gang.mesh();
+  for (int i = 0; i < 3; ++i) {
+    p.values.push_back(
+        {"part", {DType::kFloat32, {2}}, DTensorSpec::Replicated(2)});
+  }
+  p.values[0].type.shape = {4};
+  p.values[2].spec = {{Replicate{}, Shard{0}}, {}};
+  p.inputs = {{.value = 0}};
+  p.segments = {
+      {.inputs = {0},
+       .outputs = {1},
+       .ops = {{"aten.narrow.default",
+                {{ValueRef{0}}, {int64_t{0}}, {int64_t{1}}, {int64_t{2}}},
+                {},
+                {1},
+                ""}}}};
+  p.instructions = {RunSegment{0}, Reshard{{1}, {2}, 1, 0}};
+  p.backward_begin = 2;
+  gang.Run([&](int rank, Communicator& communicator) {
+    auto prepared =
+        PreparedProgram::Create(p, {.coordinate = gang.mesh().Coordinate(rank),
+                                    .device = communicator.device()});
+    ASSERT_THAT(prepared, IsOk());
+    const at::Tensor x = at::ones(4, communicator.device());
+    EXPECT_THAT((*prepared)->Run(RunMode::kForward, {}, {x}, communicator),
+                StatusIs(absl::StatusCode::kInternal,
+                         testing::HasSubstr("memory of its own")));
   });
 }
 

@@ -1,21 +1,19 @@
 #include "worker/segments.h"
 
-#include <algorithm>
 #include <set>
 
 #include "ATen/ATen.h"
+#include "absl/algorithm/container.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "common/errors.h"
+#include "common/op_values.h"
+#include "torch/csrc/autograd/function.h"
 #include "torch/csrc/autograd/grad_mode.h"
 #include "worker/graph_walk.h"
 
 namespace shardplane {
 namespace {
-
-bool Contains(const std::vector<ValueId>& ids, ValueId id) {
-  return std::find(ids.begin(), ids.end(), id) != ids.end();
-}
 
 // For each op the slots that it is the last to touch and nobody keeps.
 void FillLastUses(const std::set<Slot>& kept, std::vector<PreparedOp>& ops) {
@@ -55,8 +53,32 @@ absl::StatusOr<std::vector<Slot>> PreparedSegment::SlotsOf(
   return slots;
 }
 
+// Finds the ops whose weights' gradients are left out.
+absl::Status PreparedSegment::FindLateOps(const Segment& segment,
+                                          const std::vector<ValueId>& late) {
+  int found = 0;
+  for (size_t i = 0; i < segment.ops.size() && !late.empty(); ++i) {
+    const std::vector<ValueId> read = ValuesReadBy(segment.ops[i]);
+    for (const ValueId id : read) found += absl::c_linear_search(late, id);
+    if (segment.ops[i].target != "aten.linear.default" || read.size() < 2 ||
+        !absl::c_linear_search(late, read[1])) {
+      continue;
+    }
+    late_ops_.push_back({i, read[1], ops_[i].inputs()[0], ops_[i].results[0]});
+  }
+  if (late_ops_.size() == late.size() &&
+      found == static_cast<int>(late.size())) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      "a segment: expected that ", late.size(),
+      " late weights are each one linear's alone, got: ", late_ops_.size(),
+      " linears and ", found, " uses"));
+}
+
 absl::StatusOr<PreparedSegment> PreparedSegment::Create(
-    const Segment& segment, const OperatorContext& context) {
+    const Segment& segment, const OperatorContext& context,
+    const std::vector<ValueId>& late) {
   PreparedSegment prepared;
   absl::flat_hash_map<ValueId, Slot> slots;
   const auto add_slot = [&](ValueId id) { slots[id] = prepared.num_slots_++; };
@@ -67,7 +89,8 @@ absl::StatusOr<PreparedSegment> PreparedSegment::Create(
   for (const ValueId id : segment.inputs) {
     add_slot(id);
     prepared.inputs_.push_back(
-        {id, Contains(segment.differentiable_inputs, id)});
+        {id, absl::c_linear_search(segment.differentiable_inputs, id) &&
+                 !absl::c_linear_search(late, id)});
   }
   for (const Op& op : segment.ops) {
     for (const ValueId id : op.results) add_slot(id);
@@ -75,6 +98,7 @@ absl::StatusOr<PreparedSegment> PreparedSegment::Create(
                         PreparedOp::Create(op, context, slot_of));
     prepared.ops_.push_back(std::move(prepared_op));
   }
+  SP_RETURN_IF_ERROR(prepared.FindLateOps(segment, late));
   SP_ASSIGN_OR_RETURN(const std::vector<Slot> outputs,
                       SlotsOf(segment.outputs, slot_of));
   for (size_t i = 0; i < outputs.size(); ++i) {
@@ -97,54 +121,104 @@ SegmentRecording PreparedSegment::Forward(absl::Span<at::Tensor> values,
       recording == Recording::kOn && !differentiable_outputs_.empty();
   const at::AutoGradMode grad_mode(record);
   std::vector<at::Tensor> frame(num_slots_);
+  std::vector<torch::autograd::Edge> begins(record ? inputs_.size() : 0);
   for (size_t i = 0; i < inputs_.size(); ++i) {
     frame[i] = values[inputs_[i].value];
     if (!record) continue;
     frame[i] = Detached(frame[i]);
-    if (inputs_[i].differentiable) frame[i].requires_grad_(true);
+    if (inputs_[i].differentiable) begins[i] = BeginGraph(frame[i]);
   }
-  for (const PreparedOp& op : ops_) {
-    op.Call(absl::MakeSpan(frame));
-    for (const Slot slot : op.last_uses) frame[slot].reset();
+  SegmentRecording kept;
+  auto late = late_ops_.begin();
+  for (size_t i = 0; i < ops_.size(); ++i) {
+    ops_[i].Call(absl::MakeSpan(frame));
+    if (record && late != late_ops_.end() && late->op == i) {
+      TORCH_CHECK(frame[late->result].requires_grad(),
+                  "a linear whose weight's gradient is late: expected an input "
+                  "that asks for a gradient, got: one that does not");
+      kept.late.push_back({.weight = late->weight,
+                           .input = Detached(frame[late->input]),
+                           .version = frame[late->input]._version(),
+                           .result = EdgeOf(frame[late->result])});
+      ++late;
+    }
+    for (const Slot slot : ops_[i].last_uses) frame[slot].reset();
   }
   for (const auto& [id, slot] : outputs_) {
     values[id] = record ? Detached(frame[slot]) : frame[slot];
   }
-  SegmentRecording kept;
   if (!record) return kept;
   for (const Slot slot : differentiable_inputs_) {
-    kept.inputs.push_back(frame[slot]);
+    kept.inputs.push_back(std::move(begins[slot]));
   }
   for (const Slot slot : differentiable_outputs_) {
-    kept.outputs.push_back(frame[slot]);
+    kept.outputs.push_back(EdgeOf(frame[slot]));
   }
   return kept;
 }
 
 std::vector<at::Tensor> PreparedSegment::Backward(
-    SegmentRecording recording, absl::Span<const at::Tensor> output_gradients) {
+    SegmentRecording& recording,
+    absl::Span<const at::Tensor> output_gradients) {
   TORCH_CHECK(output_gradients.size() == recording.outputs.size(),
               "a segment's backward: expected gradients of ",
               recording.outputs.size(),
               " recorded outputs, got: ", output_gradients.size());
-  std::vector<at::Tensor> outputs;
+  using torch::autograd::Edge;
+  std::vector<Edge> outputs;
   std::vector<at::Tensor> gradients;
   for (size_t i = 0; i < output_gradients.size(); ++i) {
-    if (!output_gradients[i].defined() ||
-        !recording.outputs[i].requires_grad()) {
+    if (!output_gradients[i].defined() || !recording.outputs[i].is_valid()) {
       continue;
     }
     outputs.push_back(recording.outputs[i]);
     gradients.push_back(output_gradients[i]);
   }
-  std::vector<at::Tensor> result(recording.inputs.size());
-  if (!outputs.empty() && !recording.inputs.empty()) {
-    result = WalkGraph(outputs, gradients, recording.inputs);
+  std::vector<Edge> inputs;
+  for (const Edge& input : recording.inputs) {
+    if (input.is_valid()) inputs.push_back(input);
   }
-  for (size_t i = 0; i < result.size(); ++i) {
-    if (!result[i].defined()) result[i] = at::zeros_like(recording.inputs[i]);
+  const size_t count = inputs.size();
+  for (LateProduct& late : recording.late) {
+    inputs.push_back(std::move(late.result));
   }
+  std::vector<at::Tensor> made(inputs.size());
+  if (!outputs.empty() && !inputs.empty()) {
+    made = WalkGraph(outputs, gradients, inputs);
+  }
+  for (size_t i = 0; i < recording.late.size(); ++i) {
+    recording.late[i].gradient = std::move(made[count + i]);
+  }
+  std::vector<at::Tensor> result;
+  size_t next = 0;
+  for (const Edge& input : recording.inputs) {
+    at::Tensor& gradient = result.emplace_back();
+    if (!input.is_valid()) continue;
+    gradient = std::move(made[next++]);
+    if (!gradient.defined()) {
+      gradient = input.function->input_metadata(input.input_nr).zeros_like();
+    }
+  }
+  recording.inputs.clear();
+  recording.outputs.clear();
   return result;
+}
+
+absl::flat_hash_map<ValueId, at::Tensor> PreparedSegment::WeightGradients(
+    SegmentRecording recording) {
+  const at::AutoGradMode no_grad(false);
+  absl::flat_hash_map<ValueId, at::Tensor> made;
+  for (LateProduct& late : recording.late) {
+    TORCH_CHECK(late.input._version() == late.version,
+                "a weight's gradient: its linear's input was written to since");
+    const at::Tensor rows = late.input.reshape({-1, late.input.size(-1)});
+    if (late.gradient.defined()) {
+      made[late.weight] =
+          late.gradient.reshape({-1, late.gradient.size(-1)}).t().mm(rows);
+    }
+    late = {};  // its memory
+  }
+  return made;
 }
 
 }  // namespace shardplane

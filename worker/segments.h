@@ -6,20 +6,33 @@
 #include <vector>
 
 #include "ATen/core/Tensor.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/sharded_program.h"
+#include "torch/csrc/autograd/edge.h"
 #include "worker/operators.h"
 
 namespace shardplane {
 
-// What a recorded run keeps for its backward: the detached inputs that ask for
-// a gradient, and the outputs that have one, in the segment's order.
+// A weight's gradient that the backward leaves out: the product of what its
+// linear op got and of the gradient of what it gave.
+struct LateProduct {
+  ValueId weight = 0;
+  at::Tensor input;              // of the op
+  int64_t version = 0;           // of the input, when the op ran
+  torch::autograd::Edge result;  // of the op; until the backward
+  at::Tensor gradient;           // of the result; from the backward on
+};
+
+// What a recorded run keeps for its backward: where the inputs that ask for a
+// gradient, and the outputs that have one, stand in the graph, in the segment's
+// order. Their memory is there only where an operator has kept it.
 struct SegmentRecording {
-  std::vector<at::Tensor> inputs;
-  std::vector<at::Tensor> outputs;
-  bool empty() const { return inputs.empty() && outputs.empty(); }
+  std::vector<torch::autograd::Edge> inputs;   // invalid: comes with `late`
+  std::vector<torch::autograd::Edge> outputs;  // invalid: asks for none
+  std::vector<LateProduct> late;
 };
 
 enum class Recording { kOff, kOn };
@@ -27,9 +40,12 @@ enum class Recording { kOff, kOn };
 // Immutable once created. Both calls throw what torch throws.
 class PreparedSegment {
  public:
-  // NotFound, InvalidArgument: as PreparedOp.
-  static absl::StatusOr<PreparedSegment> Create(const Segment& segment,
-                                                const OperatorContext& context);
+  // `late`: weights whose gradients WeightGradients makes. NotFound,
+  // InvalidArgument: as PreparedOp, and a late weight that is not the weight of
+  // one aten.linear.default alone.
+  static absl::StatusOr<PreparedSegment> Create(
+      const Segment& segment, const OperatorContext& context,
+      const std::vector<ValueId>& late = {});
 
   // Reads its inputs from `values` (by value id) and stores its outputs there,
   // detached. With kOn the operators run on detached inputs that ask for a
@@ -39,10 +55,16 @@ class PreparedSegment {
 
   // One gradient for each differentiable input, from those of the
   // differentiable outputs (undefined: none reaches it). Zeros where nothing
-  // reaches an input. Ends the recording.
+  // reaches an input; undefined where it is late. Of the recording only late
+  // products are left.
   static std::vector<at::Tensor> Backward(
-      SegmentRecording recording,
+      SegmentRecording& recording,
       absl::Span<const at::Tensor> output_gradients);
+
+  // After Backward: the gradients of late weights, bit for bit those that
+  // autograd makes of rows that lie in one run. Ends the recording.
+  static absl::flat_hash_map<ValueId, at::Tensor> WeightGradients(
+      SegmentRecording recording);
 
  private:
   PreparedSegment() = default;
@@ -55,8 +77,17 @@ class PreparedSegment {
     ValueId value = 0;
     bool differentiable = false;
   };
+  struct LateOp {
+    size_t op = 0;
+    ValueId weight = 0;
+    Slot input = kNoSlot;
+    Slot result = kNoSlot;
+  };
+  absl::Status FindLateOps(const Segment& segment,
+                           const std::vector<ValueId>& late);
   std::vector<Input> inputs_;  // slot i holds input i
   std::vector<PreparedOp> ops_;
+  std::vector<LateOp> late_ops_;  // in the order of the ops
   std::vector<std::pair<ValueId, Slot>> outputs_;
   std::vector<Slot> differentiable_inputs_;
   std::vector<Slot> differentiable_outputs_;

@@ -250,11 +250,89 @@ TEST(SegmentTest, GradientsAreThoseOfAutograd) {
   const at::Tensor y2 = at::tanh(at::linear(x2, w2)) * x2;
   EXPECT_TRUE(values[4].equal(y2));
   const auto expected = torch::autograd::grad({y2}, {x2, w2}, {seed});
-  const std::vector<at::Tensor> gradients = PreparedSegment::Backward(
-      std::move(recording), std::vector<at::Tensor>{seed, {}});
+  const std::vector<at::Tensor> gradients =
+      PreparedSegment::Backward(recording, std::vector<at::Tensor>{seed, {}});
   ASSERT_EQ(gradients.size(), 2u);
   EXPECT_TRUE(gradients[0].equal(expected[0]));
   EXPECT_TRUE(gradients[1].equal(expected[1]));
+}
+
+// relu(x w^T + b) v^T of one to three dims.
+TEST(SegmentTest, LateWeightGradientsAreThoseOfAutograd) {
+  const Segment segment{
+      .inputs = {0, 1, 2, 3},
+      .outputs = {6},
+      .ops = {{"aten.linear.default", {Ref(0), Ref(1), Ref(2)}, {}, {4}, ""},
+              {"aten.relu.default", {Ref(4)}, {}, {5}, ""},
+              {"aten.linear.default", {Ref(5), Ref(3)}, {}, {6}, ""}},
+      .differentiable_inputs = {0, 1, 2, 3},
+      .differentiable_outputs = {6}};
+  const auto prepared =
+      PreparedSegment::Create(segment, ContextOfRank(0), {1, 3});
+  ASSERT_THAT(prepared, IsOk());
+  for (const Shape& shape : {Shape{6}, Shape{4, 6}, Shape{2, 3, 6}}) {
+    std::vector<at::Tensor> leaves{at::randn(shape), at::randn({5, 6}),
+                                   at::randn({5}), at::randn({7, 5})};
+    std::vector<at::Tensor> values = leaves;
+    values.resize(7);
+    SegmentRecording recording =
+        prepared->Forward(absl::MakeSpan(values), Recording::kOn);
+    const at::Tensor seed = at::randn_like(values[6]);
+    const std::vector<at::Tensor> gradients =
+        PreparedSegment::Backward(recording, std::vector<at::Tensor>{seed});
+    const auto late = PreparedSegment::WeightGradients(std::move(recording));
+    for (at::Tensor& leaf : leaves) leaf = leaf.clone().requires_grad_();
+    const auto expected = torch::autograd::grad(
+        {at::linear(at::linear(leaves[0], leaves[1], leaves[2]).relu(),
+                    leaves[3])},
+        leaves, {seed});
+    EXPECT_TRUE(gradients[0].equal(expected[0]));
+    EXPECT_TRUE(late.at(1).equal(expected[1]));
+    EXPECT_TRUE(gradients[2].equal(expected[2]));
+    EXPECT_TRUE(late.at(3).equal(expected[3]));
+    EXPECT_FALSE(gradients[1].defined() || gradients[3].defined());
+  }
+}
+
+TEST(SegmentTest, ALateWeightIsThatOfOneLinearAlone) {
+  EXPECT_THAT(PreparedSegment::Create(TwoUses(), ContextOfRank(0), {1}),
+              IsOk());
+  for (const std::vector<ValueId>& late :
+       {std::vector<ValueId>{0}, std::vector<ValueId>{0, 1}}) {
+    EXPECT_THAT(PreparedSegment::Create(TwoUses(), ContextOfRank(0), late),
+                StatusIs(absl::StatusCode::kInvalidArgument,
+                         HasSubstr("one linear's alone")));
+  }
+}
+
+TEST(SegmentTest, ALateWeightsInputStaysAsItWas) {
+  const auto prepared =
+      PreparedSegment::Create(TwoUses(), ContextOfRank(0), {1});
+  ASSERT_THAT(prepared, IsOk());
+  const at::Tensor x = at::ones({3, 3});
+  std::vector<at::Tensor> values{x, at::ones({3, 3}), {}, {}, {}, {}};
+  SegmentRecording recording =
+      prepared->Forward(absl::MakeSpan(values), Recording::kOn);
+  PreparedSegment::Backward(recording,
+                            std::vector<at::Tensor>{at::ones({3, 3}), {}});
+  x.add_(1);
+  EXPECT_THROW(PreparedSegment::WeightGradients(std::move(recording)),
+               c10::Error);
+}
+
+// The second output alone has a gradient, which does not reach the product.
+TEST(SegmentTest, ALateWeightThatNothingReachesHasNoGradient) {
+  Segment segment = TwoUses();
+  segment.ops[3].args = {Ref(0)};
+  const auto prepared = PreparedSegment::Create(segment, ContextOfRank(0), {1});
+  ASSERT_THAT(prepared, IsOk());
+  std::vector<at::Tensor> values{X(), X(), {}, {}, {}, {}};
+  values[1] = at::ones({X().size(1), X().size(1)});
+  SegmentRecording recording =
+      prepared->Forward(absl::MakeSpan(values), Recording::kOn);
+  PreparedSegment::Backward(recording,
+                            std::vector<at::Tensor>{{}, at::ones_like(X())});
+  EXPECT_TRUE(PreparedSegment::WeightGradients(std::move(recording)).empty());
 }
 
 TEST(SegmentTest, InputThatNothingReachesGetsZeros) {
@@ -269,8 +347,8 @@ TEST(SegmentTest, InputThatNothingReachesGetsZeros) {
   std::vector<at::Tensor> values{X(), X(), {}, {}};
   SegmentRecording recording =
       segment->Forward(absl::MakeSpan(values), Recording::kOn);
-  const std::vector<at::Tensor> gradients = PreparedSegment::Backward(
-      std::move(recording), std::vector<at::Tensor>{X(), {}});
+  const std::vector<at::Tensor> gradients =
+      PreparedSegment::Backward(recording, std::vector<at::Tensor>{X(), {}});
   EXPECT_TRUE(gradients[0].equal(-X()));
   EXPECT_TRUE(gradients[1].equal(at::zeros_like(X())));
 }
@@ -279,8 +357,9 @@ TEST(SegmentTest, NothingIsRecordedWhenItIsOff) {
   auto segment = PreparedSegment::Create(TwoUses(), ContextOfRank(0));
   const at::Tensor x = at::ones({2, 3});
   std::vector<at::Tensor> values{x, at::ones({3, 3}), {}, {}, {}, {}};
-  EXPECT_TRUE(
-      segment->Forward(absl::MakeSpan(values), Recording::kOff).empty());
+  const SegmentRecording recording =
+      segment->Forward(absl::MakeSpan(values), Recording::kOff);
+  EXPECT_TRUE(recording.inputs.empty() && recording.outputs.empty());
 }
 
 }  // namespace

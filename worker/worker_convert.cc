@@ -100,7 +100,8 @@ absl::StatusOr<GangRun> ToGangRun(pb::RunRequest message) {
               .spec = {.program = message.program(),
                        .accumulate = message.accumulate(),
                        .random_step = message.random_step(),
-                       .gradient_norm = message.gradient_norm()},
+                       .gradient_norm = message.gradient_norm(),
+                       .timeline = message.timeline()},
               .expected_hash = message.expected_hash()};
   SP_ASSIGN_OR_RETURN(run.spec.mode, ToRunMode(message));
   const FieldPath root("");
@@ -184,6 +185,13 @@ void FillResponse(RunResult result, pb::RunResponse& response) {
   response.set_seconds(result.seconds);
   response.set_collective_seconds(result.collective_seconds);
   response.set_peak_bytes(result.peak_bytes);
+  response.set_begin_unix_nanos(result.timeline.begin_unix);
+  for (const InstructionSpan& span : result.timeline.spans) {
+    auto& message = *response.add_timeline();
+    message.set_instruction(span.instruction);
+    message.set_begin_nanos(span.begin);
+    message.set_duration_nanos(span.duration);
+  }
 }
 
 pb::StepsResponse::Step ToAnswer(uint64_t step,

@@ -11,11 +11,17 @@ from measure.cases import CASES
 
 
 class ShardplaneSide:
-    """A coordinator and `ranks` workers, one thread of torch each."""
+    """A deployment on `ranks` workers, one thread of torch each. Without a
+    cluster it has one of its own. `options` are for parallelize_module; with
+    data_parallel among them the batch is cut instead of the model."""
 
-    def __init__(self, ranks):
-        self._ranks = ranks
-        self._cluster = sp.LocalCluster(workers=ranks)
+    def __init__(self, ranks, cluster=None, **options):
+        self._options = options
+        cut = "data_parallel" not in options
+        self._mesh = {"tp" if cut else "dp": ranks}
+        self._has_plan = cut
+        self._owned = sp.LocalCluster(workers=ranks) if not cluster else None
+        self._cluster = cluster or self._owned
         self._handle = None
         self.timings = []  # (seconds a step, its StepTimings) of each m.train
 
@@ -29,9 +35,10 @@ class ShardplaneSide:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they stand in the report
             self._handle = self._cluster.parallelize_module(
-                module, {"tp": self._ranks}, case.plan(module),
+                module, self._mesh,
+                case.plan(module) if self._has_plan else {},
                 example_inputs=self._inputs, example_targets=self._targets,
-                loss=case.loss)
+                loss=case.loss, **self._options)
         losses = [self._step()]
         first = time.perf_counter() - start
         losses += [self._step() for _ in range(steps - 1)]
@@ -57,6 +64,10 @@ class ShardplaneSide:
                 for of in (self._handle.comm_counts(),
                            self._handle.comm_bytes())]
 
+    def started(self):
+        """How many collectives run beside others' work."""
+        return self._handle.report.program_text.count("  start ")
+
     def forget(self):
         self._handle.close()
         self._handle = None
@@ -66,7 +77,8 @@ class ShardplaneSide:
         return [process.pid for process in self._cluster.processes[1:]]
 
     def close(self):
-        self._cluster.close()
+        if self._owned:
+            self._owned.close()
 
     def _train(self, steps):
         """(last loss, StepTimings), over one stream."""

@@ -208,6 +208,14 @@ StyleKind SequenceFromProto(const pb::SequenceParallel& message) {
   return style;
 }
 
+StyleKind ReshardFromProto(const pb::InputReshard& message) {
+  InputReshard style{std::nullopt};
+  if (message.has_input_reshard_dim()) {
+    style.input_reshard_dim = message.input_reshard_dim();
+  }
+  return style;
+}
+
 absl::StatusOr<StyleKind> UnknownFromProto(const std::string& name,
                                            const FieldPath& field) {
   if (name.empty()) {
@@ -237,6 +245,8 @@ absl::StatusOr<StyleKind> KindFromProto(const pb::ParallelStyle& message,
       return AsKind(
           InputOutputFromProto(message.prepare_module_input_output(),
                                field.Member("prepare_module_input_output")));
+    case pb::ParallelStyle::kInputReshard:
+      return ReshardFromProto(message.input_reshard());
     case pb::ParallelStyle::kUnknown:
       return UnknownFromProto(message.unknown(), field.Member("unknown"));
     case pb::ParallelStyle::KIND_NOT_SET:
@@ -244,7 +254,8 @@ absl::StatusOr<StyleKind> KindFromProto(const pb::ParallelStyle& message,
   }
   return MissingOneof(field,
                       "colwise, rowwise, sequence, prepare_module_input, "
-                      "prepare_module_output, prepare_module_input_output");
+                      "prepare_module_output, prepare_module_input_output, "
+                      "input_reshard");
 }
 
 // Writes one alternative of a ParallelStyle.
@@ -271,6 +282,12 @@ struct StyleWriter {
         out.mutable_prepare_module_input_output();
     InputToProto(style.input, both->mutable_input());
     OutputToProto(style.output, both->mutable_output());
+  }
+  void operator()(const InputReshard& style) {
+    pb::InputReshard* message = out.mutable_input_reshard();
+    if (style.input_reshard_dim) {
+      message->set_input_reshard_dim(*style.input_reshard_dim);
+    }
   }
   void operator()(const UnknownStyle& style) { out.set_unknown(style.name); }
 };

@@ -37,6 +37,9 @@ class Reader {
   absl::StatusOr<ValueId> Id(int value, const FieldPath& field) const {
     return Index(value, 0, num_values_, field);
   }
+  absl::StatusOr<int> MeshDim(int value, const FieldPath& field) const {
+    return Index(value, 0, num_mesh_dims_, field.Member("mesh_dim"));
+  }
   absl::StatusOr<ValueId> OptionalId(int value, const FieldPath& field) const {
     return Index(value, -1, num_values_, field);
   }
@@ -67,12 +70,17 @@ class Reader {
   absl::StatusOr<RunSegmentBackward> ReadBackward(
       const pb::ShardedProgram::RunSegmentBackward& message,
       const FieldPath& field) const;
+  absl::StatusOr<RunWeightGradients> ReadWeightGradients(
+      const pb::ShardedProgram::RunWeightGradients& message,
+      const FieldPath& field) const;
   absl::StatusOr<Redistribute> ReadRedistribute(
       const pb::ShardedProgram::Redistribute& message,
       const FieldPath& field) const;
   absl::StatusOr<Accumulate> ReadAccumulate(
       const pb::ShardedProgram::Accumulate& message,
       const FieldPath& field) const;
+  absl::StatusOr<Reshard> ReadReshard(
+      const pb::ShardedProgram::Reshard& message, const FieldPath& field) const;
   absl::StatusOr<Bucket> ReadBucket(const pb::ShardedProgram::Bucket& message,
                                     const FieldPath& field) const;
   absl::StatusOr<Instruction> ReadInstruction(
@@ -276,10 +284,23 @@ absl::StatusOr<RunSegmentBackward> Reader::ReadBackward(
   SP_ASSIGN_OR_RETURN(backward.output_gradients,
                       Indices(message.output_gradients(), -1, num_values_,
                               field, "output_gradients"));
-  SP_ASSIGN_OR_RETURN(
-      backward.input_gradients,
-      ValueIds(message.input_gradients(), field, "input_gradients"));
+  SP_ASSIGN_OR_RETURN(backward.input_gradients,
+                      Indices(message.input_gradients(), -1, num_values_, field,
+                              "input_gradients"));
   return backward;
+}
+
+absl::StatusOr<RunWeightGradients> Reader::ReadWeightGradients(
+    const pb::ShardedProgram::RunWeightGradients& message,
+    const FieldPath& field) const {
+  RunWeightGradients run;
+  SP_ASSIGN_OR_RETURN(run.segment, Index(message.segment(), 0, num_segments_,
+                                         field.Member("segment")));
+  SP_ASSIGN_OR_RETURN(run.weights,
+                      ValueIds(message.weights(), field, "weights"));
+  SP_ASSIGN_OR_RETURN(run.gradients,
+                      ValueIds(message.gradients(), field, "gradients"));
+  return run;
 }
 
 absl::StatusOr<Redistribute> Reader::ReadRedistribute(
@@ -288,9 +309,7 @@ absl::StatusOr<Redistribute> Reader::ReadRedistribute(
   Redistribute step;
   SP_ASSIGN_OR_RETURN(step.kind,
                       FromProto(message.kind(), field.Member("kind")));
-  SP_ASSIGN_OR_RETURN(
-      step.mesh_dim,
-      Index(message.mesh_dim(), 0, num_mesh_dims_, field.Member("mesh_dim")));
+  SP_ASSIGN_OR_RETURN(step.mesh_dim, MeshDim(message.mesh_dim(), field));
   SP_ASSIGN_OR_RETURN(
       step.from_dim,
       Index(message.from_dim(), -1, kMaxTensorRank, field.Member("from_dim")));
@@ -319,9 +338,7 @@ absl::StatusOr<Bucket> Reader::ReadBucket(
   Bucket bucket;
   SP_ASSIGN_OR_RETURN(bucket.kind,
                       FromProto(message.kind(), field.Member("kind")));
-  SP_ASSIGN_OR_RETURN(
-      bucket.mesh_dim,
-      Index(message.mesh_dim(), 0, num_mesh_dims_, field.Member("mesh_dim")));
+  SP_ASSIGN_OR_RETURN(bucket.mesh_dim, MeshDim(message.mesh_dim(), field));
   SP_ASSIGN_OR_RETURN(bucket.op, FromProto(message.op(), field.Member("op")));
   SP_ASSIGN_OR_RETURN(bucket.inputs,
                       ValueIds(message.inputs(), field, "inputs"));
@@ -332,6 +349,20 @@ absl::StatusOr<Bucket> Reader::ReadBucket(
   bucket.async = message.async();
   bucket.again = message.again();
   return bucket;
+}
+
+absl::StatusOr<Reshard> Reader::ReadReshard(
+    const pb::ShardedProgram::Reshard& message, const FieldPath& field) const {
+  Reshard reshard;
+  SP_ASSIGN_OR_RETURN(reshard.values,
+                      ValueIds(message.values(), field, "values"));
+  SP_ASSIGN_OR_RETURN(reshard.outputs,
+                      ValueIds(message.outputs(), field, "outputs"));
+  SP_ASSIGN_OR_RETURN(reshard.mesh_dim, MeshDim(message.mesh_dim(), field));
+  SP_ASSIGN_OR_RETURN(
+      reshard.to_dim,
+      Index(message.to_dim(), -1, kMaxTensorRank, field.Member("to_dim")));
+  return reshard;
 }
 
 absl::StatusOr<Instruction> Reader::ReadInstruction(
@@ -349,6 +380,9 @@ absl::StatusOr<Instruction> Reader::ReadInstruction(
     case Message::kRunSegmentBackward:
       return ReadBackward(message.run_segment_backward(),
                           field.Member("run_segment_backward"));
+    case Message::kRunWeightGradients:
+      return ReadWeightGradients(message.run_weight_gradients(),
+                                 field.Member("run_weight_gradients"));
     case Message::kRedistribute:
       return ReadRedistribute(message.redistribute(),
                               field.Member("redistribute"));
@@ -362,12 +396,8 @@ absl::StatusOr<Instruction> Reader::ReadInstruction(
           ValueIds(message.wait().values(), field.Member("wait"), "values"));
       return Instruction(Wait{std::move(values)});
     }
-    case Message::kReshard: {
-      SP_ASSIGN_OR_RETURN(std::vector<ValueId> values,
-                          ValueIds(message.reshard().values(),
-                                   field.Member("reshard"), "values"));
-      return Instruction(Reshard{std::move(values)});
-    }
+    case Message::kReshard:
+      return ReadReshard(message.reshard(), field.Member("reshard"));
     case Message::kOnes: {
       SP_ASSIGN_OR_RETURN(
           const ValueId output,

@@ -115,6 +115,12 @@ struct InstructionWriter {
     CopyIds(run.output_gradients, message->mutable_output_gradients());
     CopyIds(run.input_gradients, message->mutable_input_gradients());
   }
+  void operator()(const RunWeightGradients& run) {
+    auto* message = out.mutable_run_weight_gradients();
+    message->set_segment(run.segment);
+    CopyIds(run.weights, message->mutable_weights());
+    CopyIds(run.gradients, message->mutable_gradients());
+  }
   void operator()(const Redistribute& step) {
     pb::ShardedProgram::Redistribute* message = out.mutable_redistribute();
     message->set_kind(ToProto(step.kind));
@@ -140,7 +146,11 @@ struct InstructionWriter {
     CopyIds(wait.values, out.mutable_wait()->mutable_values());
   }
   void operator()(const Reshard& reshard) {
-    CopyIds(reshard.values, out.mutable_reshard()->mutable_values());
+    pb::ShardedProgram::Reshard* message = out.mutable_reshard();
+    CopyIds(reshard.values, message->mutable_values());
+    CopyIds(reshard.outputs, message->mutable_outputs());
+    message->set_mesh_dim(reshard.mesh_dim);
+    message->set_to_dim(reshard.to_dim);
   }
   void operator()(const Accumulate& accumulate) {
     CopyIds(accumulate.inputs, out.mutable_accumulate()->mutable_inputs());

@@ -57,12 +57,12 @@ Op RandomValues::AnyOp(int values, int mesh_ndim) {
 
 Instruction RandomValues::AnyInstruction(int values, int segments,
                                          int mesh_ndim) {
-  switch (Below(9)) {
+  switch (Below(10)) {
     case 0:
       return RunSegment{Below(segments)};
     case 1:
       return RunSegmentBackward{Below(segments), Ids(-1, values),
-                                Ids(0, values)};
+                                Ids(-1, values)};
     case 2:
       return Redistribute{.kind = static_cast<RedistributeKind>(Below(7)),
                           .mesh_dim = Below(mesh_ndim),
@@ -87,7 +87,11 @@ Instruction RandomValues::AnyInstruction(int values, int segments,
     case 6:
       return Wait{Ids(0, values)};
     case 7:
-      return Reshard{Ids(0, values)};
+      return Reshard{Ids(0, values), Ids(0, values), Below(mesh_ndim),
+                     Below(4) - 1};
+    case 8:
+      return RunWeightGradients{Below(segments), Ids(0, values),
+                                Ids(0, values)};
     default:
       return Free{Ids(0, values)};
   }

@@ -180,7 +180,7 @@ PrepareModuleOutput RandomValues::AnyOutput() {
 ParallelStyle RandomValues::AnyStyle() {
   ParallelStyle style;
   style.mesh_dim = Coin() ? "" : Word();
-  switch (Below(7)) {
+  switch (Below(8)) {
     case 0:
       style.kind = ColwiseParallel{AnyPlacement(-3), AnyPlacement(-3)};
       break;
@@ -198,6 +198,10 @@ ParallelStyle RandomValues::AnyStyle() {
       break;
     case 5:
       style.kind = SequenceParallel{Below(6) - 3};
+      break;
+    case 6:
+      style.kind =
+          InputReshard{Coin() ? std::optional(Below(6) - 3) : std::nullopt};
       break;
     default:
       style.kind = UnknownStyle{Word()};

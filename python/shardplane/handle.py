@@ -8,6 +8,7 @@ from shardplane.report import Report, counts_by_phase
 from shardplane.rpc import request_id
 from shardplane.step_timing import StepTiming
 from shardplane.step_wire import step_parts
+from shardplane.timeline import Timeline
 from shardplane.training import Training
 from shardplane.training_steps import TrainingSteps
 from shardplane.transfer import download, to_messages, to_parts, upload
@@ -39,6 +40,7 @@ class DeployedModule:
         self._has_gradients = False
         self._gradient_norm = None
         self._timing = None     # of the last step
+        self._timeline = None   # of the last step that was asked for one
         self._training = None   # the TrainingSteps that are under way
 
     # ---------------------------------------------------------- what it is
@@ -98,6 +100,11 @@ class DeployedModule:
         before the first."""
         return self._timing
 
+    def last_timeline(self):
+        """What each rank did when, of the last `step` or `forward_backward`
+        with `timeline=True`: a Timeline. None before the first."""
+        return self._timeline
+
     # ------------------------------------------------------------- calling
 
     def __call__(self, *args, **kwargs):
@@ -121,23 +128,26 @@ class DeployedModule:
                  for i in outputs] for rank in self._ranks()]
 
     def step(self, *inputs, kwargs=None, targets=(), loss=None,
-             optimizer=None, clip_norm=None):
+             optimizer=None, clip_norm=None, timeline=False):
         """Forward, backward and update as one numbered step; the loss.
 
         With `clip_norm` the update sees all gradients scaled, so that their
         global 2-norm is at most that, as torch.nn.utils.clip_grad_norm_ has
         it; `gradient_norm` is then the norm before. `gradients()` stay as
-        they are.
+        they are. With `timeline` the ranks tell what they do when, see
+        `last_timeline`.
         """
         _check_optimizer("step", optimizer)
-        return self._train("step", inputs, kwargs, targets, loss, clip_norm,
-                           to_proto_optimizer(optimizer))
+        return self._train("step", inputs, kwargs, targets, loss,
+                           clip_norm=clip_norm, timeline=timeline,
+                           optimizer=to_proto_optimizer(optimizer))
 
     def forward_backward(self, *inputs, kwargs=None, targets=(), loss=None,
-                         accumulate=False):
-        """Gradients alone: they replace those there, or add to them."""
+                         accumulate=False, timeline=False):
+        """Gradients alone: they replace those there, or add to them;
+        `timeline` as in step."""
         return self._train("forward_backward", inputs, kwargs, targets, loss,
-                           None, None, accumulate)
+                           accumulate=accumulate, timeline=timeline)
 
     def update(self, optimizer, clip_norm=None):
         """Applies the gradients that are there; `clip_norm` as in step."""
@@ -306,8 +316,7 @@ class DeployedModule:
             return self._codec.from_bytes(output.spec.type, output.inline)
         return self._download(pb.TensorRef(output=index))
 
-    def _train(self, method, inputs, kwargs, targets, loss, clip_norm,
-               optimizer, accumulate=False):
+    def _train(self, method, inputs, kwargs, targets, loss, **options):
         loss = self._loss_or(method, loss)
         if self._codec.is_tensor(targets):
             targets = (targets,)
@@ -315,15 +324,15 @@ class DeployedModule:
 
         def run(call, program):
             self._check_not_training()
-            train = pb.StepRequest.Train(
-                program=program, optimizer=optimizer, accumulate=accumulate,
-                clip_norm=clip_norm)
+            train = pb.StepRequest.Train(program=program, **options)
             request = self._step_parts(call, train.SerializeToString(),
                                        self._step + 1, request_id())
             return self._rpc.step(b"".join(request), _STEP_SECONDS)
 
         answer = self._with_program(call, run)
         self._applied(call, answer)
+        if answer.timelines:
+            self._timeline = Timeline.from_proto(answer.timelines)
         return self._given(answer)
 
     def _loss_or(self, method, loss):

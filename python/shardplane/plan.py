@@ -83,6 +83,17 @@ def _input_output(style, where):
             output=_output(style.prepare_module_output, where)))
 
 
+def _input_reshard(style, where):
+    dim = style.input_reshard_dim
+    if dim is not None and (isinstance(dim, bool) or not isinstance(dim, int)):
+        raise invalid(
+            f"{where}.input_reshard_dim: expected a tensor dim or None, got: "
+            f"{dim!r}", reason="INVALID_LAYOUT",
+            field=f"{where}.input_reshard_dim")
+    return pb.ParallelStyle(
+        input_reshard=pb.InputReshard(input_reshard_dim=dim))
+
+
 # By class name: PyTorch's styles and ours have the same attributes.
 _STYLES = {
     "ColwiseParallel": _colwise,
@@ -95,6 +106,7 @@ _STYLES = {
         lambda style, where: pb.ParallelStyle(
             prepare_module_output=_output(style, where)),
     "PrepareModuleInputOutput": _input_output,
+    "InputReshard": _input_reshard,
 }
 _HOMES = ("torch.", "shardplane.")
 

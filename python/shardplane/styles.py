@@ -119,6 +119,17 @@ class PrepareModuleInputOutput(ParallelStyle):
         self.mesh_dim = mesh_dim
 
 
+class InputReshard(ParallelStyle):
+    """Activations that the module, or one within it, keeps for the backward
+    pass and that every rank has whole are cut along this tensor dim until
+    then, and gathered again. None leaves them alone. Those that are cut, or
+    differ by rank, stay as they are."""
+
+    def __init__(self, input_reshard_dim=0, *, mesh_dim=None):
+        self.input_reshard_dim = input_reshard_dim
+        self.mesh_dim = mesh_dim
+
+
 class _Later(ParallelStyle):
     """A style of a later release: the coordinator refuses it by name."""
 
@@ -136,10 +147,6 @@ class PairwiseSequenceParallel(_Later):
 
 
 class LossParallel(_Later):
-    pass
-
-
-class InputReshard(_Later):
     pass
 
 

@@ -13,17 +13,24 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 SIDES = ["shardplane", "one_by_one", "eager", "plain", "local"]
 
 
-@pytest.fixture(scope="module")
-def step(tmp_path_factory):
-    """(what `bench step` prints, its figures)."""
-    path = tmp_path_factory.mktemp("bench") / "step.json"
-    done = subprocess.run(
-        [sys.executable, ROOT / "bench" / "step.py", "--models=small",
-         "--ranks=2", "--rounds=1", "--steps=2", "--no-compile",
-         f"--json={path}"],
+def run_step(*arguments):
+    return subprocess.run(
+        [sys.executable, ROOT / "bench" / "step.py", *arguments],
         capture_output=True, text=True, timeout=600, check=False)
+
+
+def measure_step(path, *arguments):
+    """(what `bench step` prints, its figures)."""
+    done = run_step("--ranks=2", "--rounds=1", "--steps=2", f"--json={path}",
+                    *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout, json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def step(tmp_path_factory):
+    return measure_step(tmp_path_factory.mktemp("bench") / "step.json",
+                        "--models=small", "--no-compile")
 
 
 def select(figures, name):
@@ -67,31 +74,22 @@ def test_step_prints_what_it_writes(step):
 
 
 def test_step_with_each_overlap_on_and_off(tmp_path):
-    path = tmp_path / "overlaps.json"
-    done = subprocess.run(
-        [sys.executable, ROOT / "bench" / "step.py", "--overlaps",
-         "--models=digits", "--ranks=2", "--rounds=1", "--steps=2",
-         f"--json={path}"],
-        capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    figures = json.loads(path.read_text(encoding="utf-8"))
-    for kind in ("fully_shard", "replicate"):
-        of = [f for f in figures if f["data_parallel"] == kind]
-        assert [f["overlap"] for f in select(of, "step_seconds")] == [
-            "none", "prefetch", "gradients", "all"]
+    text, figures = measure_step(tmp_path / "overlaps.json", "--overlaps",
+                                 "--models=digits")
+    variants = ["none", "prefetch", "gradients", "input_gradients", "all"]
+    for kind in ("fully_shard", "replicate", "tensor"):
+        of = [f for f in figures if f["kind"] == kind]
+        assert [f["overlap"] for f in select(of, "step_seconds")] == variants
         gains = select(of, "overlap_gain")
-        assert [f["overlap"] for f in gains] == ["prefetch", "gradients",
-                                                 "all"]
+        assert [f["overlap"] for f in gains] == variants[1:]
         assert all(f["median"] > 0 for f in gains)
-        assert f"digits, {kind} " in done.stdout
+        assert f"digits, {kind} " in text
 
 
 @pytest.mark.parametrize("arguments, problem", [
     (["--models=nonesuch"], "nonesuch"), (["--rounds=0"], "at least 1")])
 def test_step_refuses_bad_options(arguments, problem):
-    done = subprocess.run(
-        [sys.executable, ROOT / "bench" / "step.py", *arguments],
-        capture_output=True, text=True, timeout=120, check=False)
+    done = run_step(*arguments)
     assert done.returncode == 2
     assert problem in done.stderr
 

@@ -74,9 +74,24 @@ def test_a_subclass_is_no_known_style():
         pass
 
     message = to_proto_plan({"a": ColwiseParallel(),
-                             "b": sp.InputReshard()})
+                             "b": sp.LossParallel()})
     assert [e.value.style.unknown for e in message.entries] == [
-        "ColwiseParallel", "InputReshard"]
+        "ColwiseParallel", "LossParallel"]
+
+
+@pytest.mark.parametrize("dim", [0, 1, -1, None])
+def test_input_reshard(dim):
+    style = to_proto_plan(sp.InputReshard(dim)).entries[0].value.style
+    message = style.input_reshard
+    assert style.WhichOneof("kind") == "input_reshard"
+    assert message.HasField("input_reshard_dim") == (dim is not None)
+    assert message.input_reshard_dim == (dim or 0)
+
+
+@pytest.mark.parametrize("dim", ["0", 1.0, True])
+def test_input_reshard_takes_a_dim(dim):
+    with pytest.raises(ValueError, match="input_reshard_dim: expected"):
+        to_proto_plan(sp.InputReshard(dim))
 
 
 def test_style_names_its_mesh_dim():

@@ -9,15 +9,12 @@ from torch import nn
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel
 
 import shardplane as sp
+from tests.conformance.test_data_parallel import cross_entropy
 from tests.conformance.test_report import check_peak
 from tests.models import (Transformer, TransformerArgs, rand, tokens,
                           transformer_plan)
 from tests.parity import (assert_close, assert_counts, assert_predicted,
                           check_gradients, check_parameters)
-
-
-def cross_entropy(logits, target):
-    return nn.functional.cross_entropy(logits.flatten(0, 1), target.flatten())
 
 
 @pytest.mark.parametrize("mesh, kind", [

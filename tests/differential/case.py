@@ -76,7 +76,8 @@ class Case:
     of a last linear; 0: none. `frozen`: FQNs; `tied`: pairs of modules, the
     second of which takes the first's weight. `data_parallel`: pairs of mesh
     dim and kind. `unit_bytes`: as parallelize_module takes it; 0: each block
-    is a unit, which gathers and scatters for itself. `recompute`: patterns."""
+    is a unit, which gathers and scatters for itself. `recompute`: patterns.
+    `reshard`: mesh dim and tensor dim of an InputReshard of the whole."""
 
     mesh: dict
     blocks: dict
@@ -96,6 +97,7 @@ class Case:
     data_parallel: tuple = ()
     unit_bytes: int | None = None
     recompute: tuple = ()
+    reshard: tuple = ()
     seed: int = 0
 
     def __repr__(self):
@@ -166,7 +168,14 @@ class Case:
         return [dim for dim in self.mesh if kinds.get(dim) == "fully_shard"]
 
     def build_plan(self):
-        return build_plan(self.plan)
+        plan = build_plan(self.plan)
+        if not self.reshard:
+            return plan
+        mesh_dim, dim = self.reshard
+        style = sp.InputReshard(dim, mesh_dim=mesh_dim)
+        own = plan.get("", [])
+        return {**plan, "": [*(own if isinstance(own, list) else [own]),
+                             style]}
 
 
 def _source(value, indent=8):

@@ -174,6 +174,7 @@ class Check:
         default = plan_dim(self.case.mesh, [style for _, style in pairs])
         active = {style.mesh_dim or default for _, style in pairs}
         active |= dict(self.case.data_parallel).keys()
+        active |= set(self.case.reshard[:1])
         parameters = parameter_values(self.program)
         tied = wanted_otherwise(self.reference, self.case.mesh,
                                 self.case.plan)

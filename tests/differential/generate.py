@@ -51,9 +51,17 @@ def random_case(seed):
     if rng.random() < 0.25:
         name = rng.choice(["*", *case.blocks])
         case = case.replace(recompute=(f"blocks.{name}",))
+    case = case.replace(reshard=random_reshard(rng, case))
     if case.src_data_rank == 1 and mesh.get("tp", 2) == 1:
         case = case.replace(src_data_rank=0)
     return case
+
+
+def random_reshard(rng, case):
+    dims = [dim for dim in case.mesh if dim not in dict(case.data_parallel)]
+    if not dims or rng.random() < 0.6:
+        return ()
+    return rng.choice(dims), rng.choice([0, 1, -1])
 
 
 def random_blocks(rng, one):

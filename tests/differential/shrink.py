@@ -95,6 +95,8 @@ def smaller_meshes(case):
             *case.data_parallel[:i], *case.data_parallel[i + 1:]))
     if case.recompute:
         yield case.replace(recompute=())
+    if case.reshard:
+        yield case.replace(reshard=())
     if case.unit_bytes == 0:
         yield case.replace(unit_bytes=None)
     for dim, size in case.mesh.items():
@@ -102,6 +104,7 @@ def smaller_meshes(case):
             mesh = without(case.mesh, dim)
             yield case.replace(
                 mesh=mesh, plan=renamed(case.plan, mesh),
+                reshard=() if dim in case.reshard else case.reshard,
                 data_parallel=tuple(pair for pair in case.data_parallel
                                     if pair[0] != dim))
         if size > 1:
@@ -109,7 +112,9 @@ def smaller_meshes(case):
     if len(case.mesh) == 1 and "tp" not in case.mesh and (
             not case.data_parallel):
         mesh = {"tp": next(iter(case.mesh.values()))}
-        yield case.replace(mesh=mesh, plan=renamed(case.plan, mesh))
+        yield case.replace(mesh=mesh, plan=renamed(case.plan, mesh),
+                           reshard=("tp", *case.reshard[1:])
+                           if case.reshard else ())
 
 
 def renamed(plan, mesh):

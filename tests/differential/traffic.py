@@ -71,8 +71,27 @@ def bound(case):
         total += of_a_batch(case, dim)
     if case.recompute:
         total += Bound(0, total.forward)
+    if case.reshard:
+        total += Bound(0, 2 * kept_bytes(case))
     # Along two dims: what one has cut may have to make way for the other.
     return total + total if len(dims) + len(batches) > 1 else total
+
+
+def kept_bytes(case):
+    """What PyTorch's autograd keeps of the whole beside parameters, each
+    tensor once. Gathered again in equal parts it is less than twice that."""
+    module = case.module()
+    fixed = {t.data_ptr() for t in [*module.parameters(), *module.buffers()]}
+    kept = {}
+
+    def pack(tensor):
+        if tensor.data_ptr() not in fixed:
+            kept[tensor.data_ptr(), tensor.shape] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        case.loss_of(module(case.input()), case.targets())
+    return sum(tensor.nbytes for tensor in kept.values())
 
 
 def of_a_batch(case, dim):

@@ -323,8 +323,7 @@ def test_unimplemented_by_name(deployed, call, name):
 @pytest.mark.parametrize("options, name", [
     ({"plan": "auto"}, "auto"),
     ({"plan": sp.PairwiseParallel()}, "PairwiseParallel"),
-    ({"plan": sp.LossParallel()}, "LossParallel"),
-    ({"plan": sp.InputReshard()}, "InputReshard")])
+    ({"plan": sp.LossParallel()}, "LossParallel")])
 def test_unimplemented_options_by_name(cluster, options, name):
     with pytest.raises(sp.UnimplementedError, match=name):
         cluster.parallelize_module(MLPModule(), {"tp": 2}, **options)
