@@ -6,9 +6,11 @@
 #include <string>
 #include <vector>
 
+#include "absl/container/btree_map.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/device_mesh.h"
+#include "common/graph_module.h"
 #include "common/tensor_spec.h"
 #include "common/tensor_type.h"
 
@@ -24,6 +26,9 @@ enum class DataParallelKind {
 struct DataParallel {
   std::string mesh_dim;
   DataParallelKind kind = DataParallelKind::kReplicate;
+  // Of kFullyShard: FQN of a parameter -> the tensor dim that is cut, negative
+  // ones from the end. Others on dim 0.
+  absl::btree_map<std::string, int> shard_dims = {};
   friend bool operator==(const DataParallel&, const DataParallel&) = default;
 };
 
@@ -35,12 +40,25 @@ using DataParallelDims = std::vector<std::optional<DataParallelKind>>;
 absl::StatusOr<DataParallelDims> ResolveDataParallel(
     const DeviceMesh& mesh, absl::Span<const DataParallel> data_parallel);
 
+// By index of parameter, then by mesh dim, the tensor dim that kFullyShard
+// cuts; all names of one tensor alike. Empty: 0 everywhere.
+using ShardDims = std::vector<std::vector<int>>;
+
+// Of items that ResolveDataParallel takes. InvalidArgument: dims for a mesh dim
+// that does not cut, or a dim that the tensor has not (SHARD_DIM); no parameter
+// of this FQN (UNKNOWN_PARAMETER); two dims for one tensor (SHARD_DIM_TWICE).
+absl::StatusOr<ShardDims> ResolveShardDims(
+    const GraphModule& module, const DeviceMesh& mesh,
+    absl::Span<const DataParallel> data_parallel);
+
 // How a parameter is stored that the plan wants to lie as `wanted`: along the
-// mesh dims of kFullyShard it is cut too, on dim 0, inside of the plan's cuts.
+// mesh dims of kFullyShard it is cut too, inside of the plan's cuts, on the dim
+// of `shard_dims`, by mesh dim; empty: on dim 0.
 //   [R, S(1)] -> [S(0), S(1)]      [R, S(0)] -> [S(0)#2, S(0)#1]
 // A tensor without dims stays whole.
 DTensorSpec FullySharded(const DTensorSpec& wanted, const TensorType& type,
-                         const DataParallelDims& dims);
+                         const DataParallelDims& dims,
+                         absl::Span<const int> shard_dims = {});
 
 }  // namespace shardplane
 

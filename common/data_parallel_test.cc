@@ -43,6 +43,60 @@ TEST(DataParallelTest, CutsParametersInsideOfThePlansCuts) {
             "[R, R]");
 }
 
+TEST(DataParallelTest, CutsParametersOnTheDimThatIsAskedFor) {
+  const auto compiled = Compile(
+      MlpOn({{"dp", 2}, {"tp", 2}},
+            {{"dp", kFullyShard, {{"net1.weight", 1}, {"net2.weight", -1}}}}));
+  const std::string steps = Steps(compiled);
+  EXPECT_EQ(Specs(compiled),
+            "net1.weight [S(1), S(0)] [S(1), S(0)]; "
+            "net1.bias [S(0)#2, S(0)#1] [S(0)#2, S(0)#1]; "
+            "net2.weight [S(1)#2, S(1)#1] [S(1)#2, S(1)#1]; "
+            "net2.bias [S(0), R] [S(0), R]");
+  EXPECT_EQ(Count(steps, "= all_gather[dp, from 1 0 1 0]"), 1) << steps;
+  EXPECT_EQ(Count(steps, "= reduce_scatter[dp, to 0 1 0 1, sum]"), 1) << steps;
+}
+
+TEST(DataParallelTest, DimsThatMeanNothingAreRefused) {
+  const auto refusal = [](DataParallelKind kind,
+                          absl::btree_map<std::string, int> shard_dims) {
+    Request request =
+        MlpOn({{"dp", 2}, {"tp", 2}}, {{"dp", kind, std::move(shard_dims)}});
+    const absl::Status status = Compile(request).status();
+    const auto info = GetErrorInfo(status);
+    return absl::StrCat(info.has_value() ? info->reason : "", ": ",
+                        status.message());
+  };
+  EXPECT_EQ(refusal(kReplicate, {{"net1.weight", 1}}),
+            "SHARD_DIM: shard_dims of \"net1.weight\": mesh dim \"dp\" keeps "
+            "parameters whole");
+  EXPECT_EQ(refusal(kFullyShard, {{"net1", 1}}),
+            "UNKNOWN_PARAMETER: shard_dims of \"net1\": no such parameter");
+  EXPECT_EQ(refusal(kFullyShard, {{"net1.bias", 1}}),
+            "SHARD_DIM: shard_dims of \"net1.bias\": f64[16] has 1 dims; got: "
+            "1");
+}
+
+// All names of one tensor are cut alike.
+TEST(DataParallelTest, TiedParametersHaveOneDim) {
+  const std::vector<ModuleNode> modules = {{.fqn = "", .type = "Root"}};
+  const TensorType type{DType::kFloat32, {4, 4}};
+  const auto module = GraphModule::Create(
+      modules, {{.fqn = "a", .type = type},
+                {.fqn = "b", .type = type, .alias_of = "a"}});
+  ASSERT_TRUE(module.ok()) << module.status();
+  const DeviceMesh mesh = Mesh({{"tp", 2}, {"dp", 2}});
+  const auto dims = [&](absl::btree_map<std::string, int> shard_dims) {
+    return ResolveShardDims(*module, mesh,
+                            {{"dp", kFullyShard, std::move(shard_dims)}});
+  };
+  EXPECT_EQ(*dims({{"b", 1}}), (ShardDims{{0, 1}, {0, 1}}));
+  EXPECT_EQ(*dims({{"a", 1}, {"b", -1}}), (ShardDims{{0, 1}, {0, 1}}));
+  EXPECT_EQ(*dims({}), ShardDims{});
+  EXPECT_EQ(dims({{"a", 1}, {"b", 0}}).status().message(),
+            "shard_dims of \"b\": the same tensor is cut on dim 1; got: 0");
+}
+
 TEST(DataParallelTest, ReplicatedItIsOneAllReduceOfAllGradients) {
   const auto compiled =
       Compile(MlpOn({{"dp", 2}, {"tp", 2}}, {{"dp", kReplicate}}));

@@ -100,9 +100,10 @@ absl::StatusOr<int> PlanMeshDim(const DeviceMesh& mesh, const std::string& name,
 class Resolver {
  public:
   Resolver(const GraphModule& module, const DeviceMesh& mesh, int plan_dim,
-           DataParallelDims data_parallel)
+           DataParallelDims data_parallel, ShardDims shard_dims)
       : module_(module),
         mesh_(mesh),
+        shard_dims_(std::move(shard_dims)),
         wanted_(module.parameters().size()),
         wanted_by_(module.parameters().size()) {
     plan_.mesh_dim = plan_dim;
@@ -315,7 +316,9 @@ class Resolver {
       plan_.parameter_specs.push_back(
           parameter.buffer
               ? placed
-              : FullySharded(placed, parameter.type, plan_.data_parallel));
+              : FullySharded(placed, parameter.type, plan_.data_parallel,
+                             shard_dims_.empty() ? absl::Span<const int>()
+                                                 : shard_dims_[index]));
       plan_.wanted_specs.push_back(wanted_[index].value_or(placed));
     }
   }
@@ -336,6 +339,7 @@ class Resolver {
 
   const GraphModule& module_;
   const DeviceMesh& mesh_;
+  const ShardDims shard_dims_;
   ResolvedPlan plan_;
   std::vector<Fault> faults_;
   absl::flat_hash_map<int, Styled> styled_;  // parameter styles by module
@@ -368,10 +372,13 @@ absl::StatusOr<ResolvedPlan> ResolvePlan(
     const std::optional<ParallelizePlan>& plan, const PlanOptions& options) {
   SP_ASSIGN_OR_RETURN(DataParallelDims data_parallel,
                       ResolveDataParallel(mesh, options.data_parallel));
+  SP_ASSIGN_OR_RETURN(ShardDims shard_dims,
+                      ResolveShardDims(module, mesh, options.data_parallel));
   SP_ASSIGN_OR_RETURN(const int plan_dim,
                       PlanMeshDim(mesh, options.mesh_dim, data_parallel));
   const PlanMatches matches = MatchPlan(module, plan);
-  Resolver resolver(module, mesh, plan_dim, std::move(data_parallel));
+  Resolver resolver(module, mesh, plan_dim, std::move(data_parallel),
+                    std::move(shard_dims));
   for (const PlanMatch& match : matches.matches) resolver.Apply(match);
   if (!resolver.faults().empty()) return ToStatus(resolver.faults());
   if (options.strict && !matches.warnings.empty()) {

@@ -20,7 +20,11 @@ constexpr std::pair<pb::DataParallel::Kind, DataParallelKind> kKinds[] = {
 absl::StatusOr<DataParallel> FromProto(const v1::DataParallel& message,
                                        const FieldPath& field) {
   for (const auto& [wire, kind] : kKinds) {
-    if (wire == message.kind()) return DataParallel{message.mesh_dim(), kind};
+    if (wire != message.kind()) continue;
+    return DataParallel{
+        message.mesh_dim(),
+        kind,
+        {message.shard_dims().begin(), message.shard_dims().end()}};
   }
   return InvalidEnum(field.Member("kind"), "a DataParallel.Kind",
                      message.kind());
@@ -32,6 +36,8 @@ v1::DataParallel ToProto(const DataParallel& item) {
   for (const auto& [wire, kind] : kKinds) {
     if (kind == item.kind) message.set_kind(wire);
   }
+  message.mutable_shard_dims()->insert(item.shard_dims.begin(),
+                                       item.shard_dims.end());
   return message;
 }
 

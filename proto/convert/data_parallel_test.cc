@@ -9,7 +9,7 @@ namespace {
 TEST(DataParallelConvertTest, ComesBackAsItWas) {
   for (const DataParallelKind kind :
        {DataParallelKind::kReplicate, DataParallelKind::kFullyShard}) {
-    const DataParallel item{"dp", kind};
+    const DataParallel item{"dp", kind, {{"net.weight", 1}, {"b", -1}}};
     const auto read = FromProto(ToProto(item), "data_parallel");
     ASSERT_TRUE(read.ok()) << read.status();
     EXPECT_EQ(*read, item);

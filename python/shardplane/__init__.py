@@ -16,6 +16,7 @@ module as JSON, needs none (docs/descriptions.md).
 __path__ = __import__("pkgutil").extend_path(__path__, __name__)
 
 from shardplane.connection import Connection, connect
+from shardplane.data_parallel import FullyShard
 from shardplane.description import Description
 from shardplane.errors import (
     AbortedError, AlreadyExistsError, Code, DataLossError,

@@ -85,7 +85,7 @@ def deploy(rpc, module, mesh=None, plan=None, *, device_mesh=None,
     mesh = meshes.to_proto_mesh(device_mesh if mesh is None else mesh)
     plan = plans.to_proto_plan(parallelize_plan if plan is None else plan)
     source = _source(module)
-    data_parallel = to_proto_data_parallel(data_parallel)
+    data_parallel = to_proto_data_parallel(data_parallel, source.tree)
     plan_dim = meshes.plan_dim(mesh, plans.mesh_dims(plan),
                                {item.mesh_dim for item in data_parallel})
     size = next(dim.size for dim in mesh.dims if dim.name == plan_dim)

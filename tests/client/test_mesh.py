@@ -154,8 +154,17 @@ def test_each_rank_of_tp_has_its_own_data(cluster):
 
 
 @pytest.mark.parametrize("kind, error, said", [
-    ("shard", ValueError, "expected 'replicate' or 'fully_shard', got: 'shard"),
-    ({"dp": None}, ValueError, "of mesh dim 'dp': expected 'replicate' or"),
+    ("shard", ValueError, "expected 'replicate', 'fully_shard' or an "
+     "sp.FullyShard, got: 'shard"),
+    ({"dp": None}, ValueError, "of mesh dim 'dp': expected 'replicate', "),
+    (sp.FullyShard({"net1.weight": 2}), sp.InvalidArgumentError,
+     'shard_dims of "net1.weight": f64.16, 10. has 2 dims; got: 2'),
+    (sp.FullyShard({"net1.weight": True}), TypeError,
+     "FullyShard: shard_dims..net1.weight..: expected a tensor dim, got: True"),
+    (sp.FullyShard(1), TypeError,
+     "expected a dict of FQN -> dim or a function, got: 1"),
+    (sp.FullyShard(lambda p: "last"), TypeError,
+     "placement of 'net1.weight': expected a tensor dim, got: 'last'"),
     (True, TypeError, "a dict of mesh dim -> one of these, got: True"),
     ({"pp": "replicate"}, sp.InvalidArgumentError,
      'must name dims of mesh .*dp=2, tp=2.*got: "pp"'),

@@ -6,12 +6,13 @@ from copy import deepcopy
 import pytest
 import torch
 from torch import nn
+from torch.distributed.tensor import Shard
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel
 
 import shardplane as sp
 from tests.differential.styles import stored_cuts
 from tests.models import (MLPModule, Transformer, TransformerArgs, rand, tokens,
-                          transformer_plan)
+                          transformer_cuts, transformer_plan)
 from tests.parity import (assert_close, assert_counts, assert_predicted,
                           check_gradients, check_parameters, coordinates,
                           piece)
@@ -23,11 +24,12 @@ MESHES = {"dp_tp": {"dp": 2, "tp": 2}, "tp_dp": {"tp": 2, "dp": 2},
           "dp": {"dp": 4}, "dp_alone": {"dp": 1, "tp": 4}}
 
 
-def check_stored(m, reference, mesh, tp_cuts, sharded):
-    """`sharded`: the mesh dims that are fully sharded, in the mesh's order."""
+def check_stored(m, reference, mesh, tp_cuts, sharded, dims=None):
+    """`sharded`: the mesh dims that are fully sharded, in the mesh's order;
+    `dims`: name -> tensor dim, where that is not 0."""
     for name, value in reference.named_parameters():
         cut = ("tp", tp_cuts[name]) if name in tp_cuts else None
-        cuts = stored_cuts(cut, value, sharded)
+        cuts = stored_cuts(cut, value, sharded, (dims or {}).get(name, 0))
         for at, shard in zip(coordinates(mesh), m.shards(name), strict=True):
             assert_close(shard, piece(value, cuts, at, mesh), f"{name} at {at}")
 
@@ -144,6 +146,37 @@ def test_ten_steps_of_a_transformer(cluster, kind):
         check_steps(m, reference, batches, cross_entropy,
                     torch.optim.AdamW(reference.parameters(), lr=1e-2),
                     sp.AdamW(lr=1e-2))
+
+
+@pytest.mark.parametrize("by", ["name", "function"])
+def test_ten_steps_cut_on_the_other_dim(cluster, by):
+    reference = Transformer(TransformerArgs(layers=3, dropout=0.0,
+                                            tied=False))
+    tp_cuts = transformer_cuts(reference)
+    dims = {name: value.ndim - 1 - tp_cuts[name]
+            for name, value in reference.named_parameters() if name in tp_cuts}
+    module = deepcopy(reference)
+    names = {id(value): name for name, value in module.named_parameters()}
+
+    def placement(parameter):
+        name = names[id(parameter)]
+        return Shard(dims[name]) if name in dims else None
+
+    batches = [(tokens(seed=i), tokens(seed=100 + i)) for i in range(10)]
+    mesh = {"dp": 2, "tp": 2}
+    kind = sp.FullyShard(dims if by == "name" else placement)
+    with cluster.parallelize_module(module, mesh,
+                                    transformer_plan(sequence_parallel=True),
+                                    example_inputs=batches[0][:1],
+                                    data_parallel=kind) as m:
+        check_stored(m, reference, mesh, tp_cuts, ["dp"], dims)
+        check_steps(m, reference, batches, cross_entropy,
+                    torch.optim.AdamW(reference.parameters(), lr=1e-2),
+                    sp.AdamW(lr=1e-2))
+        placed = m.report.placements
+        assert placed["layers.0.attention.wq.weight"] == "[S(1), S(0)]"
+        assert placed["layers.0.attention.wo.weight"] == "[S(0), S(1)]"
+        assert placed["layers.0.feed_forward.w1.bias"] == "[S(0)#2, S(0)#1]"
 
 
 def test_hybrid(cluster):

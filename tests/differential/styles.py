@@ -144,11 +144,11 @@ def wanted_otherwise(module, mesh, plan):
     return [p for p, wish in wishes.values() if len(wish) > 1]
 
 
-def stored_cuts(cut, value, sharded):
+def stored_cuts(cut, value, sharded, shard_dim=0):
     """How a parameter lies, cut by cut: as the plan has it, and within that
-    along the mesh dims that are fully sharded."""
+    along the mesh dims that are fully sharded, on dim `shard_dim`."""
     cuts = [cut] if cut else []
-    return cuts + [(dim, 0) for dim in sharded if value.dim()]
+    return cuts + [(dim, shard_dim) for dim in sharded if value.dim()]
 
 
 def placements_text(cuts, mesh):
