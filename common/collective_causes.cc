@@ -13,6 +13,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "common/fqn.h"
+#include "common/op_values.h"
 #include "common/style_edges.h"
 #include "common/value_flow.h"
 
@@ -146,7 +147,7 @@ class Explainer {
     const int end = forward ? program_.backward_begin : size;
     for (int i = forward ? 0 : program_.backward_begin; i < end; ++i) {
       const Instruction& instruction = program_.instructions[i];
-      if (const auto* step = std::get_if<Redistribute>(&instruction)) {
+      if (const auto step = AsStep(instruction)) {
         if (!IsCollective(step->kind) || IsAlone(step->mesh_dim)) continue;
         visit(forward                        ? Forward(*step)
               : flow_.IsForward(step->input) ? Again(Forward(*step))
@@ -159,6 +160,18 @@ class Explainer {
                                                    : Gradients(*bucket));
       }
     }
+  }
+
+  // Of one tensor; what runs beside others' work is a bucket then, too.
+  static std::optional<Redistribute> AsStep(const Instruction& instruction) {
+    if (const auto* step = std::get_if<Redistribute>(&instruction)) {
+      return *step;
+    }
+    const auto* bucket = std::get_if<Bucket>(&instruction);
+    if (bucket == nullptr || bucket->again || bucket->inputs.size() > 1) {
+      return std::nullopt;
+    }
+    return StepOf(*bucket, 0);
   }
 
   // In the backward pass, which makes it anew.
@@ -174,6 +187,17 @@ class Explainer {
   std::string OwnerOf(ValueId id) const {
     const Op* op = flow_.MadeBy(flow_.Origin(id));
     return op == nullptr ? "" : op->fqn;
+  }
+
+  // The op that made a value, before it was split for those that use it.
+  const Op* SourceOf(ValueId id, const std::vector<const Op*>& users) const {
+    const Op* op = flow_.MadeBy(flow_.Origin(id));
+    if (op == nullptr || op->target != "aten.split.Tensor" ||
+        std::ranges::none_of(
+            users, [op](const Op* user) { return user->fqn == op->fqn; })) {
+      return op;
+    }
+    return flow_.MadeBy(flow_.Origin(ValuesReadBy(*op)[0]));
   }
 
   // The outermost module around `fqn` and not around `other` whose style asks
@@ -216,41 +240,42 @@ class Explainer {
                                " and used as ", ToString(to));
       return cause;
     }
-    const std::string owner = OwnerOf(step.input);
     if (IsPartial(from)) {
-      cause.modules = {owner};
+      cause.modules = {OwnerOf(step.input)};
       cause.why = SumText(flow_.MadeBy(flow_.Origin(step.input)));
       if (IsReplicate(to)) return cause;
       absl::StrAppend(&cause.why, ", left as ", ToString(to));
       return cause;
     }
-    return ForwardLayout(step, owner, users);
+    return ForwardLayout(step, users);
   }
 
   // A cut that is changed or undone: a style wants it, or an op needs it.
   CausedCollective ForwardLayout(const Redistribute& step,
-                                 const std::string& owner,
                                  const std::vector<const Op*>& users) const {
     CausedCollective cause{.value = step.input, .modules = ModulesOf(users)};
     const std::string common = CommonModule(cause.modules);
-    const bool made = flow_.MadeBy(flow_.Origin(step.input)) != nullptr;
+    const Op* source = SourceOf(step.input, users);
     const auto elsewhere = [&](const Assignment* a) {
       return std::none_of(users.begin(), users.end(), [&](const Op* op) {
         return IsWithin(a->fqn, op->fqn);
       });
     };
     const Assignment* out =
-        made ? StyleAt(Edge::kOutput, owner, std::nullopt, step) : nullptr;
+        source == nullptr
+            ? nullptr
+            : StyleAt(Edge::kOutput, source->fqn, std::nullopt, step);
     if (out != nullptr && (users.empty() || elsewhere(out))) {
       cause.modules = {out->fqn};
       cause.why =
           absl::StrCat("output layout asked by ", StyleName(out->style));
       return cause;
     }
-    const std::optional<std::string> source =
-        made ? std::optional<std::string>(owner) : std::nullopt;
+    const std::optional<std::string> owner =
+        source == nullptr ? std::nullopt
+                          : std::optional<std::string>(source->fqn);
     for (const Op* user : users) {
-      const Assignment* in = StyleAt(Edge::kInput, user->fqn, source, step);
+      const Assignment* in = StyleAt(Edge::kInput, user->fqn, owner, step);
       if (in == nullptr) continue;
       const bool all = IsWithin(in->fqn, common);
       cause.why = absl::StrCat("layout asked by ", StyleName(in->style), " of ",

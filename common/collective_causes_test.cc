@@ -14,6 +14,7 @@ namespace shardplane {
 namespace {
 
 using testing::ElementsAre;
+using testing::HasSubstr;
 using testing::IsEmpty;
 
 // "forward all_reduce net2: sum of a rowwise linear" a collective.
@@ -130,6 +131,30 @@ TEST(CausesTest, AnOpThatNeedsADimWhole) {
   EXPECT_THAT(Causes({module, {Entry("up", Colwise())}, {8, 10}, false, false}),
               ElementsAre("forward all_gather : dim 1 made whole for softmax "
                           "in the root module"));
+}
+
+TEST(CausesTest, WhatRunsBesideOthersHasTheSameCauses) {
+  Request request{Mlp(), Pairwise()};
+  request.input_grad = true;
+  const std::vector<std::string> alone = Causes(request);
+  request.link_costs = {.us_per_mib = 1000};
+  ASSERT_THAT(Steps(Compile(request)), HasSubstr("start"));
+  EXPECT_EQ(Causes(request), alone);
+}
+
+// Of what is gathered in pieces, too: a product's are its own.
+TEST(CausesTest, PiecesHaveTheCausesOfTheWhole) {
+  Request request{Mlp(),
+                  {Entry("net1", Colwise(Shard{1})),
+                   Entry("net2", Rowwise(Shard{-1}, Shard{1}))}};
+  request.input = {2, 8, 10};
+  request.input_grad = true;
+  std::vector<std::string> twice;
+  for (const std::string& cause : Causes(request)) {
+    twice.insert(twice.end(), {cause, cause});
+  }
+  request.link_costs = {.us_per_mib = 1000, .beside = 1};
+  EXPECT_EQ(Causes(request), twice);
 }
 
 TEST(CausesTest, BucketsNameTheirParameters) {
