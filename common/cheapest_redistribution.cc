@@ -11,14 +11,6 @@
 namespace shardplane {
 namespace {
 
-// Of the rank that has the first chunk, the largest, of every cut.
-double LargestBytes(const DTensorSpec& spec, const TensorType& type,
-                    const DeviceMesh& mesh) {
-  return static_cast<double>(
-      ByteSize(type.dtype) *
-      LocalElements(type.shape, spec, mesh, mesh.Coordinate(0)));
-}
-
 // All that one step can make of a value.
 class Neighbours {
  public:
@@ -156,10 +148,11 @@ double CostUs(const std::vector<RedistributeStep>& steps,
               const DeviceMesh& mesh, const LinkCosts& costs,
               bool has_gradient) {
   double us = 0;
-  double before = LargestBytes(from, type, mesh);
+  auto before = static_cast<double>(LargestBytes(type, from, mesh));
   for (const RedistributeStep& step : steps) {
     const int ranks = mesh.dim_size(step.mesh_dim);
-    const double after = LargestBytes(step.result, type, mesh);
+    const auto after =
+        static_cast<double>(LargestBytes(type, step.result, mesh));
     const double bytes = std::max(before, after);
     us += CostUs(costs, step.kind, ranks, bytes);
     if (has_gradient) us += CostUs(costs, Transpose(step).kind, ranks, bytes);

@@ -80,7 +80,12 @@ class Compiler {
     writes_.Finish();
     if (signature_.loss) {
       SP_ASSIGN_OR_RETURN(const ValueId loss, RunLoss(outputs));
+      std::vector<ValueId> kept = outputs;
+      kept.push_back(loss);
+      builder_.ChunkProducts(kept);
       SP_RETURN_IF_ERROR(builder_.Backward(loss));
+    } else {
+      builder_.ChunkProducts(outputs);
     }
     compiled_.program = builder_.Finish(std::move(outputs));
     compiled_.distinct_calls = emitter_.distinct_calls();

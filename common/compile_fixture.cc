@@ -100,7 +100,9 @@ absl::StatusOr<CompiledProgram> Compile(const Request& s) {
   signature.inputs = {{{DType::kFloat64, s.input}, s.input_grad, "x"}};
   if (s.loss) signature.loss = LossReduction::kSum;
   return Compile(s.module, mesh, plan, signature,
-                 {.strict = s.strict, .recompute = s.recompute});
+                 {.strict = s.strict,
+                  .link_costs = s.link_costs,
+                  .recompute = s.recompute});
 }
 
 std::string Steps(const absl::StatusOr<CompiledProgram>& compiled) {

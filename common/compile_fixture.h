@@ -40,6 +40,7 @@ struct Request {
   std::vector<DataParallel> data_parallel = {};
   bool strict = false;
   std::vector<std::string> recompute = {};
+  LinkCosts link_costs = kDefaultLinkCosts;
 };
 // One input x, the sum as loss.
 absl::StatusOr<CompiledProgram> Compile(const Request& request);

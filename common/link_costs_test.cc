@@ -21,20 +21,35 @@ TEST(LinkCostsTest, ReadsTransportsAndNumbers) {
   const auto own = ParseLinkCosts("latency_us=9.5,us_per_mib=300");
   ASSERT_THAT(own, IsOk());
   EXPECT_EQ(*own, (LinkCosts{.latency_us = 9.5, .us_per_mib = 300}));
-  EXPECT_EQ(ToString(*own), "latency_us=9.5,us_per_mib=300");
-  EXPECT_EQ(*ParseLinkCosts(ToString(*shm)), *shm);
+  const auto beside = ParseLinkCosts("latency_us=9.5,us_per_mib=300,beside=.5");
+  ASSERT_THAT(beside, IsOk());
+  EXPECT_EQ(beside->beside, 0.5);
 }
 
 TEST(LinkCostsTest, RefusesTheRest) {
   for (const char* text :
        {"", "SHM", "latency_us=1", "us_per_mib=1,latency_us=1",
         "latency_us=x,us_per_mib=1", "latency_us=-1,us_per_mib=1",
-        "latency_us=1,us_per_mib=inf", "latency_us=1,us_per_mib=1,more=1"}) {
+        "latency_us=1,us_per_mib=inf", "latency_us=1,us_per_mib=1,more=1",
+        "latency_us=1,us_per_mib=nan", "latency_us=1,us_per_mib=1,beside=1.5",
+        "latency_us=1,us_per_mib=1,beside=1,"}) {
     EXPECT_THAT(ParseLinkCosts(text),
                 StatusIs(absl::StatusCode::kInvalidArgument,
                          HasSubstr(std::string("got: \"") + text + "\"")))
         << text;
   }
+}
+
+TEST(LinkCostsTest, NumbersHaveTheirRange) {
+  EXPECT_THAT(CheckLinkCosts({.latency_us = 0, .us_per_mib = 0, .beside = 1}),
+              IsOk());
+  EXPECT_THAT(CheckLinkCosts({.latency_us = -1}),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       "link costs: latency_us is finite and not negative; "
+                       "got: -1"));
+  EXPECT_THAT(CheckLinkCosts({.beside = 2}),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       "link costs: beside is from 0 to 1; got: 2"));
 }
 
 // A mebibyte among four ranks: three quarters of it, twice for all_reduce.

@@ -32,7 +32,8 @@ class Overlapper {
   Overlapper(const OverlapOptions& options, ShardedProgram* program)
       : options_(options),
         program_(*program),
-        is_parameter_(program->values.size(), false) {
+        is_parameter_(program->values.size(), false),
+        touched_(program->values.size(), 0) {
     for (const ParameterBinding& p : program->parameters) {
       is_parameter_[p.value] = true;
     }
@@ -45,7 +46,12 @@ class Overlapper {
       Prefetch(0, begin, /*backward=*/false);
       Prefetch(begin, end, /*backward=*/true);
     }
-    if (options_.gradients) Gradients(begin, end);
+    if (options_.chunks) Reductions(0, begin);
+    if (options_.gradients) Reductions(begin, end);
+    if (options_.chunks) {
+      GatherAhead(0, begin);
+      GatherAhead(begin, end);
+    }
     edits_.Apply(&program_);
   }
 
@@ -92,7 +98,7 @@ class Overlapper {
 
   // A reduction ends where its results are used, the next one begins or the
   // phase ends. Where nothing computes until then it stays as it is.
-  void Gradients(int begin, int end) {
+  void Reductions(int begin, int end) {
     for (int i = begin; i < end; ++i) {
       if (!Reduces(i)) continue;
       const Bucket bucket = *AsBucket(program_.instructions[i]);
@@ -102,7 +108,43 @@ class Overlapper {
            ++until) {
         computed |= Computes(program_.instructions[until]);
       }
-      if (computed) Move(i, i, until, bucket);
+      if (!computed) continue;
+      Move(i, i, until, bucket);
+      waited_for_.push_back({until, bucket.outputs});
+    }
+  }
+
+  // Other tensors are gathered while that runs which comes before, if nothing
+  // has touched them since.
+  void GatherAhead(int begin, int end) {
+    int before = -1;  // the last one that computes
+    auto waited_for = waited_for_.begin();
+    for (int i = begin; i < end; ++i) {
+      for (; waited_for != waited_for_.end() && waited_for->first <= i;
+           ++waited_for) {
+        Touch(waited_for->second, waited_for->first);
+      }
+      const Instruction& instruction = program_.instructions[i];
+      if (before >= 0 && GathersOthers(i)) {
+        const auto lies = [&](ValueId id) { return touched_[id] <= before; };
+        Bucket bucket = *AsBucket(instruction);
+        if (std::ranges::all_of(bucket.inputs, lies) &&
+            std::ranges::all_of(bucket.outputs, lies)) {
+          Move(i, before, i, std::move(bucket));
+        }
+      }
+      Touch(ValuesOf(program_, instruction), i + 1);
+      if (Computes(instruction)) before = i;
+    }
+  }
+  bool GathersOthers(int i) const {
+    return KindOf(program_.instructions[i], program_.mesh) ==
+               RedistributeKind::kAllGather &&
+           !CanBeAhead(i);
+  }
+  void Touch(const std::vector<ValueId>& ids, int place) {
+    for (const ValueId id : ids) {
+      if (id >= 0) touched_[id] = std::max(touched_[id], place);
     }
   }
   bool Reduces(int i) const {
@@ -121,6 +163,10 @@ class Overlapper {
   const OverlapOptions options_;
   ShardedProgram& program_;
   std::vector<bool> is_parameter_;
+  // Before which instruction it is as it was left, by value: after the last one
+  // that touched it, or where it is waited for.
+  std::vector<int> touched_;
+  std::vector<std::pair<int, std::vector<ValueId>>> waited_for_;  // in order
   InstructionEdits edits_;
 };
 

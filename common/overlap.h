@@ -15,6 +15,9 @@ struct OverlapOptions {
   // Gradients of weights are made after those of inputs, which are reduced
   // beside that (common/weight_gradients).
   bool input_gradients = true;
+  // Products are made in pieces beside the collectives that their operands come
+  // from or their results go into (common/product_chunks).
+  bool chunks = true;
   friend bool operator==(const OverlapOptions&,
                          const OverlapOptions&) = default;
 };

@@ -37,6 +37,14 @@ DTensorSpec ProgramBuilder::GradientSpec(ValueId id) const {
 
 void ProgramBuilder::AddGradient(ValueId id, ValueId gradient) {
   gradients_[id].push_back(gradient);
+  if (info_[id].parameter && gradients_[id].size() > 1) unsummed_.push_back(id);
+}
+
+// A parameter's parts do not wait for the last one, so that there are two at
+// most; but the next thing to be done with other gradients comes first.
+void ProgramBuilder::SumGradients() {
+  for (const ValueId id : unsummed_) TakeGradient(id);
+  unsummed_.clear();
 }
 
 ValueId ProgramBuilder::TakeGradient(ValueId id) {
@@ -71,6 +79,7 @@ ValueId ProgramBuilder::MoveBack(ValueId gradient, RedistributeKind kind,
 }
 
 void ProgramBuilder::Back(const SegmentEntry& entry) {
+  SumGradients();
   RunSegmentBackward back{entry.segment, {}, {}};
   std::vector<ValueId> differentiable_outputs;
   for (const ValueId id : made_[entry.segment]) {
@@ -207,9 +216,7 @@ void ProgramBuilder::Back(const MoveEntry& entry) {
   if (Defers(entry)) {
     const Value& whole = value(step.input);
     deferred_.push_back(entry);
-    deferred_bytes_ += ByteSize(whole.type.dtype) *
-                       LocalElements(whole.type.shape, whole.spec, mesh(),
-                                     mesh().Coordinate(0));
+    deferred_bytes_ += LargestBytes(whole.type, whole.spec, mesh());
     if (deferred_bytes_ >= kBucketBytes) ReduceDeferred();
     return;
   }

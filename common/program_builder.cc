@@ -38,8 +38,17 @@ ValueId Once(const std::pair<ValueId, Key>& key, Map* made, Make make) {
   return id;
 }
 
-ProgramBuilderOptions WithMeshDims(ProgramBuilderOptions options, int ndim) {
+std::vector<ValueId> ResultsOf(const std::vector<Op>& ops) {
+  std::vector<ValueId> made;
+  for (const Op& op : ops) {
+    made.insert(made.end(), op.results.begin(), op.results.end());
+  }
+  return made;
+}
+
+ProgramBuilderOptions Completed(ProgramBuilderOptions options, int ndim) {
   options.fully_sharded.resize(ndim, false);
+  options.overlap.chunks &= options.link_costs.beside > 0;
   return options;
 }
 
@@ -47,7 +56,7 @@ ProgramBuilderOptions WithMeshDims(ProgramBuilderOptions options, int ndim) {
 
 ProgramBuilder::ProgramBuilder(DeviceMesh mesh,
                                const ProgramBuilderOptions& options)
-    : options_(WithMeshDims(options, mesh.ndim())) {
+    : options_(Completed(options, mesh.ndim())) {
   program_.mesh = std::move(mesh);
 }
 
@@ -128,15 +137,19 @@ int ProgramBuilder::AppendSegment(Segment segment) {
   known_in_.resize(program_.values.size());
   segment.inputs =
       InputsOf(segment.ops, static_cast<int>(made_.size()) + 1, &known_in_);
-  std::vector<ValueId> made;
-  for (const Op& op : segment.ops) {
-    made.insert(made.end(), op.results.begin(), op.results.end());
-  }
-  made_.push_back(std::move(made));
+  made_.push_back(ResultsOf(segment.ops));
   program_.segments.push_back(std::move(segment));
   const int index = static_cast<int>(program_.segments.size()) - 1;
   program_.instructions.push_back(RunSegment{index});
   return index;
+}
+
+void ProgramBuilder::ReplaceOps(int segment, std::vector<Op> ops) {
+  known_in_.resize(program_.values.size());
+  Segment& replaced = program_.segments[segment];
+  replaced.inputs = InputsOf(ops, -(segment + 1), &known_in_);
+  made_[segment] = ResultsOf(ops);
+  replaced.ops = std::move(ops);
 }
 
 void ProgramBuilder::CloseSegment() {
@@ -311,10 +324,10 @@ absl::StatusOr<ValueId> ProgramBuilder::RealizeShared(
   }
   const ValueId sum = EmitAdd(
       base, local, {value(id).name, value(id).type, value(base).spec, true});
-  AppendSegment(std::move(open_));
+  const int segment = AppendSegment(std::move(open_));
   open_ = {};
   open_made_.clear();
-  tape_.push_back(AddedEntry{base, term, sum, cuts});
+  tape_.push_back(AddedEntry{base, term, sum, cuts, segment});
   return sum;
 }
 

@@ -33,6 +33,7 @@
 #include "absl/status/statusor.h"
 #include "common/link_costs.h"
 #include "common/overlap.h"
+#include "common/product_chunks.h"
 #include "common/redistribute.h"
 #include "common/reshard.h"
 #include "common/sharded_program.h"
@@ -115,6 +116,11 @@ class ProgramBuilder {
   // accepted. The last update counts.
   void Update(ValueId buffer, ValueId value);
 
+  // Makes products in pieces beside the collectives that they wait for, where
+  // that pays (common/product_chunks). Once the forward pass is written, before
+  // Backward; `kept`: what Backward and Finish get.
+  void ChunkProducts(const std::vector<ValueId>& kept);
+
   // Appends the backward pass of a 0-dim loss. InvalidArgument if nothing that
   // it depends on requires a gradient.
   absl::Status Backward(ValueId loss);
@@ -153,6 +159,7 @@ class ProgramBuilder {
     ValueId term = 0;
     ValueId sum = 0;
     std::vector<std::pair<int, int>> cuts;  // mesh dim, tensor dim of sum
+    int segment = 0;                        // which has that op alone
   };
   struct UnitEntry {};  // where one begins
   using TapeEntry =
@@ -164,7 +171,9 @@ class ProgramBuilder {
                    const DTensorSpec& spec, bool requires_grad);
   DTensorSpec GradientSpec(ValueId id) const;
   void CloseSegment();
+  // What it reads is found, and what it makes is noted, by its ops.
   int AppendSegment(Segment segment);
+  void ReplaceOps(int segment, std::vector<Op> ops);
   ValueId EmitMove(ValueId id, const RedistributeStep& step);
   ValueId EmitVary(ValueId id, int mesh_dim);
   ValueId Vary(ValueId id, int mesh_dim);  // shared with earlier ones
@@ -177,6 +186,7 @@ class ProgramBuilder {
   ValueId EmitAdd(ValueId a, ValueId b, const Result& result);
 
   void AddGradient(ValueId id, ValueId gradient);
+  void SumGradients();
   ValueId TakeGradient(ValueId id);  // -1: none
   ValueId MoveBack(ValueId gradient, RedistributeKind kind, int mesh_dim,
                    int from_dim, int to_dim, ReduceOp op = ReduceOp::kSum);
@@ -196,6 +206,9 @@ class ProgramBuilder {
   ValueId ScatteredTo(const Redistribute& vary) const;
   void BackVary(const Redistribute& step, ValueId gradient);
 
+  class Chunker;
+  void KeepWhole(ProductChunks* chunks) const;
+
   // Instructions of the forward pass that run again.
   struct RecomputedRange {
     int begin = 0;
@@ -208,18 +221,22 @@ class ProgramBuilder {
   void FillOutputs(const std::vector<ValueId>& outputs);
   void InsertFrees(const std::vector<ValueId>& outputs);
 
-  const ProgramBuilderOptions options_;  // fully_sharded has all mesh dims
+  // fully_sharded has all mesh dims; no chunks where nothing runs beside.
+  const ProgramBuilderOptions options_;
   ShardedProgram program_;
   std::vector<Info> info_;
   std::vector<TapeEntry> tape_;
   Segment open_;
   absl::flat_hash_set<ValueId> open_made_;
   std::vector<std::vector<ValueId>> made_;  // by segment
-  std::vector<int> known_in_;  // by value: 1 + the last segment that has it
+  // By value: 1 + the last segment that has it, below 0 if its ops were
+  // replaced.
+  std::vector<int> known_in_;
   absl::flat_hash_map<std::pair<ValueId, DTensorSpec>, ValueId> demanded_;
   absl::flat_hash_map<std::pair<ValueId, DTensorSpec>, ValueId> sums_;
   absl::flat_hash_map<std::pair<ValueId, int>, ValueId> varied_;
   std::vector<Gradients> gradients_;  // of the forward pass's values
+  std::vector<ValueId> unsummed_;     // parameters with several of them
   absl::flat_hash_map<MoveKey, ValueId> moved_back_;
   std::vector<MoveEntry> deferred_;  // in the order of the backward pass
   int64_t deferred_bytes_ = 0;       // of their gradients, on rank 0

@@ -19,12 +19,6 @@
 namespace shardplane {
 namespace {
 
-int64_t LocalBytes(const TensorType& type, const DTensorSpec& spec,
-                   const DeviceMesh& mesh, absl::Span<const int> coordinate) {
-  return LocalElements(type.shape, spec, mesh, coordinate) *
-         ByteSize(type.dtype);
-}
-
 // Runs of a program, by rank: ranks whose local sizes are alike have one peak.
 class PeaksByRank {
  public:

@@ -166,4 +166,15 @@ int64_t LocalElements(absl::Span<const int64_t> shape, const DTensorSpec& spec,
   return elements;
 }
 
+int64_t LocalBytes(const TensorType& type, const DTensorSpec& spec,
+                   const DeviceMesh& mesh, absl::Span<const int> coordinate) {
+  return LocalElements(type.shape, spec, mesh, coordinate) *
+         ByteSize(type.dtype);
+}
+
+int64_t LargestBytes(const TensorType& type, const DTensorSpec& spec,
+                     const DeviceMesh& mesh) {
+  return LocalBytes(type, spec, mesh, mesh.Coordinate(0));
+}
+
 }  // namespace shardplane

@@ -82,6 +82,11 @@ Shape LocalShape(absl::Span<const int64_t> shape, const DTensorSpec& spec,
 // The number of elements of that shape.
 int64_t LocalElements(absl::Span<const int64_t> shape, const DTensorSpec& spec,
                       const DeviceMesh& mesh, absl::Span<const int> coordinate);
+int64_t LocalBytes(const TensorType& type, const DTensorSpec& spec,
+                   const DeviceMesh& mesh, absl::Span<const int> coordinate);
+// Of the rank that has the first chunk, the largest, of every cut.
+int64_t LargestBytes(const TensorType& type, const DTensorSpec& spec,
+                     const DeviceMesh& mesh);
 
 }  // namespace shardplane
 

@@ -16,12 +16,6 @@ namespace {
 
 using ValueSet = absl::flat_hash_set<ValueId>;
 
-bool WritesInPlace(const Op& op) {
-  const size_t overload = op.target.rfind('.');
-  return overload != std::string::npos && overload > 0 &&
-         op.target[overload - 1] == '_';
-}
-
 // Whether a result surely asks for a gradient where the first operand does.
 bool PassesOn(const Op& op) {
   const OpMemory& memory = MemoryOf(op.target);
@@ -33,12 +27,10 @@ bool PassesOn(const Op& op) {
 // The weights of a segment whose gradients can wait.
 std::vector<ValueId> LateWeights(const Segment& segment) {
   absl::flat_hash_map<ValueId, int> uses;
-  ValueSet written;
   ValueSet weights;  // of linear ops
   for (const Op& op : segment.ops) {
     const std::vector<ValueId> operands = ValuesReadBy(op);
     for (const ValueId id : operands) ++uses[id];
-    if (WritesInPlace(op)) written.insert(operands.begin(), operands.end());
     if (op.target == "aten.linear.default") weights.insert(operands[1]);
   }
   ValueSet asking;  // surely, and without the weights
@@ -51,7 +43,6 @@ std::vector<ValueId> LateWeights(const Segment& segment) {
     if (operands.empty() || !asking.contains(operands[0])) continue;
     if (PassesOn(op)) asking.insert(op.results.begin(), op.results.end());
     if (op.target != "aten.linear.default" || uses[operands[1]] != 1 ||
-        written.contains(op.results[0]) ||
         std::ranges::find(segment.differentiable_inputs, operands[1]) ==
             segment.differentiable_inputs.end()) {
       continue;
@@ -104,11 +95,9 @@ class Deferrer {
     }
     const Value& value = program_.values[step.input];
     const auto bytes = static_cast<double>(
-        ByteSize(value.type.dtype) *
-        LocalElements(value.type.shape, value.spec, program_.mesh,
-                      program_.mesh.Coordinate(0)));
-    return CostUs(costs_, step.kind, program_.mesh.dim_size(step.mesh_dim),
-                  bytes) > 2 * costs_.latency_us;
+        LargestBytes(value.type, value.spec, program_.mesh));
+    return BytesUs(costs_, step.kind, program_.mesh.dim_size(step.mesh_dim),
+                   bytes) > costs_.latency_us;
   }
 
   void Defer(int reduction, RunSegmentBackward* back) {

@@ -15,7 +15,7 @@ namespace shardplane {
 //
 // Only where the bytes of the reduction take longer than its latency, and of a
 // weight that is the weight of one aten.linear.default alone, whose input
-// surely asks for a gradient and whose result no op writes to.
+// surely asks for a gradient.
 //
 // Of a program that frees nothing yet.
 void DeferWeightGradients(const LinkCosts& costs, ShardedProgram* program);

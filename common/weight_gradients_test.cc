@@ -136,11 +136,6 @@ TEST(WeightGradientsTest, AWeightOfSeveralOpsStays) {
   EXPECT_THAT(Deferred(program), HasSubstr("%11 = weight gradients of 0 (%2)"));
 }
 
-// Its gradient is known to no node that is still there.
-TEST(WeightGradientsTest, AResultThatIsWrittenToStays) {
-  ExpectUnchanged(TwoProducts("aten.relu_.default"));
-}
-
 // What comes of an op that cuts gradients off, or of one that nobody knows,
 // may not ask for one.
 TEST(WeightGradientsTest, InputsSurelyAskForAGradient) {

@@ -63,13 +63,18 @@ absl::StatusOr<DeploymentSpec> SpecFromProto(const pb::Deployment& message) {
   if (message.has_overlap()) {
     spec.overlap = {.prefetch = message.overlap().prefetch(),
                     .gradients = message.overlap().gradients(),
-                    .input_gradients = message.overlap().input_gradients()};
+                    .input_gradients = message.overlap().input_gradients(),
+                    .chunks = message.overlap().chunks()};
   }
   if (message.has_unit_bytes()) spec.unit_bytes = message.unit_bytes();
   spec.recompute.assign(message.recompute().begin(), message.recompute().end());
   if (message.has_link_costs()) {
     spec.link_costs = {.latency_us = message.link_costs().latency_us(),
-                       .us_per_mib = message.link_costs().us_per_mib()};
+                       .us_per_mib = message.link_costs().us_per_mib(),
+                       .beside = message.link_costs().beside()};
+    if (absl::Status status = CheckLinkCosts(*spec.link_costs); !status.ok()) {
+      return WithMetadata(status, "field", "deployment.link_costs");
+    }
   }
   spec.labels.insert(message.labels().begin(), message.labels().end());
   return spec;
@@ -206,12 +211,15 @@ void SetSpec(const DeploymentInfo& info, DeploymentView view,
   message->mutable_overlap()->set_prefetch(spec.overlap.prefetch);
   message->mutable_overlap()->set_gradients(spec.overlap.gradients);
   message->mutable_overlap()->set_input_gradients(spec.overlap.input_gradients);
+  message->mutable_overlap()->set_chunks(spec.overlap.chunks);
   message->set_unit_bytes(spec.unit_bytes);
   message->mutable_recompute()->Assign(spec.recompute.begin(),
                                        spec.recompute.end());
   if (spec.link_costs.has_value()) {
-    message->mutable_link_costs()->set_latency_us(spec.link_costs->latency_us);
-    message->mutable_link_costs()->set_us_per_mib(spec.link_costs->us_per_mib);
+    pb::LinkCosts* costs = message->mutable_link_costs();
+    costs->set_latency_us(spec.link_costs->latency_us);
+    costs->set_us_per_mib(spec.link_costs->us_per_mib);
+    costs->set_beside(spec.link_costs->beside);
   }
   for (const auto& [key, value] : spec.labels) {
     (*message->mutable_labels())[key] = value;

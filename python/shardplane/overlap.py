@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from shardplane.errors import PlanTypeError, invalid
 from shardplane.v1 import coordinator_pb2 as pb
 
-KINDS = ("prefetch", "gradients", "input_gradients")
+KINDS = ("prefetch", "gradients", "input_gradients", "chunks")
 
 
 def to_proto_overlap(value):

@@ -31,10 +31,12 @@ class Total(nn.Module):
 
 @pytest.mark.parametrize("flag, kinds, stored", [
     ("shm", {"reduce_scatter": 1, "all_reduce": 1, "all_gather": 1},
-     (15, 500)),
-    ("nccl", {"all_reduce": 2}, (25, 5)),
+     (15, 500, 0)),
+    ("nccl", {"all_reduce": 2}, (25, 5, 1)),
     ("latency_us=0,us_per_mib=1.5",
-     {"reduce_scatter": 1, "all_reduce": 1, "all_gather": 1}, (0, 1.5))])
+     {"reduce_scatter": 1, "all_reduce": 1, "all_gather": 1}, (0, 1.5, 0)),
+    ("latency_us=0,us_per_mib=1.5,beside=.5",
+     {"reduce_scatter": 1, "all_reduce": 1, "all_gather": 1}, (0, 1.5, 0.5))])
 def test_the_cheapest_way_by_the_coordinators_costs(flag, kinds, stored):
     module, x = Total(), rand(6, 4)
     plan = {"net": RowwiseParallel(output_layouts=Partial())}
@@ -48,7 +50,8 @@ def test_the_cheapest_way_by_the_coordinators_costs(flag, kinds, stored):
             deployment = cluster.rpc.call(
                 "GetDeployment", pb.GetDeploymentRequest(name=m.name))
             costs = deployment.link_costs
-            assert (costs.latency_us, costs.us_per_mib) == stored
+            assert (costs.latency_us, costs.us_per_mib,
+                    costs.beside) == stored
 
 
 def test_other_costs_are_refused():
@@ -58,5 +61,5 @@ def test_other_costs_are_refused():
                           capture_output=True, timeout=60, check=False)
     assert done.returncode == 1
     assert ("--link_costs: INVALID_ARGUMENT: link costs: expected shm, gloo, "
-            'nccl or latency_us=NUMBER,us_per_mib=NUMBER; got: "fast"'
-            ) in done.stderr
+            "nccl or latency_us=NUMBER,us_per_mib=NUMBER[,beside=FRACTION]; "
+            'got: "fast"') in done.stderr

@@ -126,9 +126,9 @@ def test_two_layers_are_there_at_a_time(cluster, overlap, forward, step):
 
 @pytest.mark.parametrize("bad, error, said", [
     ("all", ValueError, "expected some of 'prefetch', 'gradients', "
-     "'input_gradients', got: 'all'"),
+     "'input_gradients', 'chunks', got: 'all'"),
     (3, TypeError, "expected None or some of 'prefetch', 'gradients', "
-     "'input_gradients', got: 3")])
+     "'input_gradients', 'chunks', got: 3")])
 def test_bad_overlap(cluster, bad, error, said):
     with pytest.raises(error, match=said):
         cluster.parallelize_module(stack(), {"dp": 2}, {}, overlap=bad)
