@@ -10,6 +10,7 @@ from shardplane.description import is_description
 from shardplane.errors import PlanTypeError, invalid
 from shardplane.explanation import explainer
 from shardplane.handle import DeployedModule
+from shardplane.link_costs import to_proto_link_costs
 from shardplane.overlap import to_proto_overlap
 from shardplane.report import Report
 from shardplane.rpc import request_id
@@ -80,7 +81,7 @@ def deploy(rpc, module, mesh=None, plan=None, *, device_mesh=None,
            parallelize_plan=None, example_inputs=None, example_kwargs=None,
            example_targets=None, src_data_rank=0, loss=None,
            data_parallel=None, unit_bytes=None, overlap=None, recompute=(),
-           strict=False, seed=0, validate_only=False, name=None):
+           link_costs=None, strict=False, seed=0, validate_only=False, name=None):
     """See CLIENT.md."""
     mesh = meshes.to_proto_mesh(device_mesh if mesh is None else mesh)
     plan = plans.to_proto_plan(parallelize_plan if plan is None else plan)
@@ -108,6 +109,7 @@ def deploy(rpc, module, mesh=None, plan=None, *, device_mesh=None,
             data_parallel=data_parallel, unit_bytes=unit_bytes,
             overlap=to_proto_overlap(overlap),
             recompute=to_patterns(recompute),
+            link_costs=to_proto_link_costs(link_costs),
             src_data_rank=src_data_rank, seed=seed, strict=strict))
     deployment = rpc.call("CreateDeployment", request, timeout=300)
     _warn(Report(deployment.report))

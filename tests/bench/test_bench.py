@@ -76,7 +76,8 @@ def test_step_prints_what_it_writes(step):
 def test_step_with_each_overlap_on_and_off(tmp_path):
     text, figures = measure_step(tmp_path / "overlaps.json", "--overlaps",
                                  "--models=digits")
-    variants = ["none", "prefetch", "gradients", "input_gradients", "all"]
+    variants = ["none", "prefetch", "gradients", "input_gradients", "chunks",
+                "all"]
     for kind in ("fully_shard", "replicate", "tensor"):
         of = [f for f in figures if f["kind"] == kind]
         assert [f["overlap"] for f in select(of, "step_seconds")] == variants

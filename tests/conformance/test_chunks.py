@@ -19,14 +19,7 @@ from tests.models import (Transformer, TransformerArgs, rand, tokens,
 from tests.parity import assert_counts, assert_predicted
 
 # Calls cost nothing, and all of the bytes' time passes beside operators.
-COSTS = "latency_us=0,us_per_mib=1000,beside=1"
-
-
-@pytest.fixture(scope="module")
-def beside():
-    with sp.LocalCluster(
-            workers=8, coordinator_args=(f"--link_costs={COSTS}",)) as cluster:
-        yield cluster
+BESIDE = {"us_per_mib": 1000, "beside": 1}
 
 
 class Gated(nn.Module):
@@ -64,13 +57,14 @@ def train(m, reference, batch, loss):
 @pytest.mark.parametrize("rows", [4, 6, 3])
 @pytest.mark.parametrize("mesh", [{"tp": 2}, {"tp": 4}, {"tp": 3}],
                          ids=["tp2", "tp4", "uneven"])
-def test_pieces_of_a_batch(beside, mesh, rows, bias):
+def test_pieces_of_a_batch(cluster, mesh, rows, bias):
     """Four pieces where four divide the batch, else two or none."""
     pieces = {4: 4, 6: 2, 3: 1}[rows]
     reference = Gated(8, 16, bias)
     x = rand(rows, 7, 8, requires_grad=True)
-    with beside.parallelize_module(deepcopy(reference), mesh, PLAN,
-                                   example_inputs=(x,), loss=total) as m:
+    with cluster.parallelize_module(deepcopy(reference), mesh, PLAN,
+                                   example_inputs=(x,), loss=total,
+                                   link_costs=BESIDE) as m:
         train(m, reference, (x,), total)
         # One gather and one scatter each way, in pieces.
         both = {"all_gather": pieces, "reduce_scatter": pieces}
@@ -83,12 +77,13 @@ def test_pieces_of_a_batch(beside, mesh, rows, bias):
         assert text.count("start %") == (asynchronous if pieces > 1 else 0)
 
 
-def test_as_many_bytes(beside, cluster):
-    """As without pieces: on a mesh where nothing runs beside."""
+def test_as_many_bytes(cluster):
+    """As without pieces: nothing runs beside shared memory's copies."""
     x, bytes_moved = rand(4, 8, 8), []
-    for at in (beside, cluster):
-        with at.parallelize_module(Gated(8, 16, True), {"tp": 4}, PLAN,
-                                   example_inputs=(x,), loss="sum") as m:
+    for costs in (None, BESIDE):
+        with cluster.parallelize_module(
+                Gated(8, 16, True), {"tp": 4}, PLAN, example_inputs=(x,),
+                loss="sum", link_costs=costs) as m:
             m.step(x, optimizer=sp.SGD(lr=0.25))
             assert_predicted(m)
             bytes_moved.append(m.comm_bytes())
@@ -97,48 +92,49 @@ def test_as_many_bytes(beside, cluster):
 
 @pytest.mark.parametrize("recompute", [(), "layers.*", "layers.*.feed_forward"],
                          ids=["kept", "layers", "feed_forward"])
-@pytest.mark.parametrize("mesh", [{"tp": 4}, {"dp": 2, "tp": 2},
-                                  {"dp": 2, "tp": 4}],
-                         ids=["tp4", "dp_tp", "dp_tp4"])
-def test_transformer(beside, mesh, recompute):
+@pytest.mark.parametrize("mesh", [{"tp": 4}, {"dp": 2, "tp": 2}],
+                         ids=["tp4", "dp_tp"])
+def test_transformer(cluster, mesh, recompute):
     reference = Transformer(TransformerArgs(layers=3, dropout=0.0,
                                             tied=False))
     x, target = tokens(seed=1), tokens(seed=2)
     kind = "fully_shard" if "dp" in mesh else None
-    with beside.parallelize_module(
+    with cluster.parallelize_module(
             deepcopy(reference), mesh, transformer_plan(True),
             example_inputs=(x,), example_targets=(target,),
-            loss=cross_entropy, data_parallel=kind, recompute=recompute) as m:
+            loss=cross_entropy, data_parallel=kind, recompute=recompute,
+            link_costs=BESIDE) as m:
         # q, k, v; wo; w1; w2 of each layer, and the output.
         forward = m.report.program_text.split("backward\n")[0]
         assert forward.count("aten.split") == 3 * 4 + 1
         train(m, reference, (x, target), cross_entropy)
 
 
-def test_activations_in_parts(beside):
+def test_activations_in_parts(cluster):
     """What is gathered in pieces gives its memory back in pieces."""
     reference = Transformer(TransformerArgs(layers=2, dropout=0.0,
                                             tied=False))
     x, target = tokens(seed=1), tokens(seed=2)
     plan = {"layers.*": sp.InputReshard(1), **transformer_plan(True)}
-    with beside.parallelize_module(
+    with cluster.parallelize_module(
             deepcopy(reference), {"tp": 4}, plan, example_inputs=(x,),
-            example_targets=(target,), loss=cross_entropy) as m:
+            example_targets=(target,), loss=cross_entropy,
+            link_costs=BESIDE) as m:
         assert "all_gather[tp, from 1, again]" in m.report.program_text
         train(m, reference, (x, target), cross_entropy)
 
 
-def test_off(beside):
+def test_off(cluster):
     """By name, as the others; the costs alone do not decide."""
     x = rand(4, 8, 8)
-    with beside.parallelize_module(
+    with cluster.parallelize_module(
             Gated(8, 16, True), {"tp": 4}, PLAN, example_inputs=(x,),
-            loss="sum", overlap=("gradients",)) as m:
+            loss="sum", overlap=("gradients",), link_costs=BESIDE) as m:
         m.step(x, optimizer=sp.SGD(lr=0.25))
         assert "aten.split" not in m.report.program_text
 
 
-def test_predicted_peak(beside):
+def test_predicted_peak(cluster):
     """Eight products in pieces; gradients of a weight are summed as they
     come."""
     dim, layers = 256, 4
@@ -147,18 +143,19 @@ def test_predicted_peak(beside):
     plan = {"*": PLAN[""]} | {f"*.{name}": style
                               for name, style in PLAN.items() if name}
     x = rand(8, 32, dim, dtype=torch.float32)
-    with beside.parallelize_module(module, {"tp": 4}, plan,
-                                   example_inputs=(x,), loss="sum") as m:
+    with cluster.parallelize_module(module, {"tp": 4}, plan,
+                                   example_inputs=(x,), loss="sum",
+                                   link_costs=BESIDE) as m:
         assert m.report.program_text.count("aten.split") == 2 * layers
         m.step(x, optimizer=sp.SGD(lr=1e-3))
         check_peak(m, "step")
 
 
-def test_why_pieces_travel(beside):
+def test_why_pieces_travel(cluster):
     x = rand(4, 8, 8)
-    with beside.parallelize_module(
+    with cluster.parallelize_module(
             Gated(8, 16, False), {"tp": 2}, PLAN, example_inputs=(x,),
-            loss="sum") as m:
+            loss="sum", link_costs=BESIDE) as m:
         rows = [(row.phase, row.kind, row.fqn, row.count, row.why)
                 for row in m.report.module_collectives]
     assert rows == [
@@ -168,3 +165,15 @@ def test_why_pieces_travel(beside):
          "sum of a rowwise linear, left as S(1)"),
         ("backward", "all_gather", "down", 4,
          "gradient of the output of down, which forward scatters")]
+
+
+@pytest.mark.parametrize("bad, error, said", [
+    ("nccl", TypeError, "expected None or numbers for latency_us, us_per_mib, "
+     "beside, got: 'nccl'"),
+    ({"beside": True}, TypeError, "expected None or numbers"),
+    ({"beside": 2}, sp.InvalidArgumentError,
+     "link costs: beside is from 0 to 1; got: 2")])
+def test_bad_costs(cluster, bad, error, said):
+    with pytest.raises(error, match=said):
+        cluster.parallelize_module(Gated(8, 16, True), {"tp": 2}, PLAN,
+                                   link_costs=bad)

@@ -77,7 +77,9 @@ class Case:
     second of which takes the first's weight. `data_parallel`: pairs of mesh
     dim and kind. `unit_bytes`: as parallelize_module takes it; 0: each block
     is a unit, which gathers and scatters for itself. `recompute`: patterns.
-    `reshard`: mesh dim and tensor dim of an InputReshard of the whole."""
+    `reshard`: mesh dim and tensor dim of an InputReshard of the whole.
+    `chunks`: by costs for which products are made in pieces wherever they can
+    be."""
 
     mesh: dict
     blocks: dict
@@ -98,6 +100,7 @@ class Case:
     unit_bytes: int | None = None
     recompute: tuple = ()
     reshard: tuple = ()
+    chunks: bool = False
     seed: int = 0
 
     def __repr__(self):

@@ -15,6 +15,7 @@ from tests.parity import (
     assert_close, check_gradients, check_parameters, coordinates, piece)
 
 STEPS = 2
+CHUNKS = {"us_per_mib": 1000, "beside": 1}
 
 
 class Failure(AssertionError):
@@ -75,6 +76,7 @@ class Check:
                 example_inputs=(x,), src_data_rank=case.src_data_rank,
                 data_parallel=dict(case.data_parallel) or None,
                 unit_bytes=case.unit_bytes, recompute=case.recompute,
+                link_costs=CHUNKS if case.chunks else None,
                 seed=case.seed, **loss) as self.m:
             self.program = self.m.report.program_text
             self.start()

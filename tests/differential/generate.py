@@ -52,6 +52,7 @@ def random_case(seed):
         name = rng.choice(["*", *case.blocks])
         case = case.replace(recompute=(f"blocks.{name}",))
     case = case.replace(reshard=random_reshard(rng, case))
+    case = case.replace(chunks=rng.random() < 0.5)
     if case.src_data_rank == 1 and mesh.get("tp", 2) == 1:
         case = case.replace(src_data_rank=0)
     return case

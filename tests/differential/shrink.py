@@ -97,6 +97,8 @@ def smaller_meshes(case):
         yield case.replace(recompute=())
     if case.reshard:
         yield case.replace(reshard=())
+    if case.chunks:
+        yield case.replace(chunks=False)
     if case.unit_bytes == 0:
         yield case.replace(unit_bytes=None)
     for dim, size in case.mesh.items():
