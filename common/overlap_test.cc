@@ -1,6 +1,7 @@
 #include "common/overlap.h"
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -198,6 +199,112 @@ TEST(OverlapTest, WhatIsGatheredOfGatheredOnesIsNotAhead) {
   const std::string text = Overlapped(program);
   EXPECT_THAT(text, HasSubstr("start %13 = all_gather[dp, from 0] %7"));
   EXPECT_THAT(text, HasSubstr("wait %13\n  %8 = all_gather[a, from 0] %13"));
+}
+
+// A program of steps over values of one shape: an op for each segment, which
+// reads the values that stand for it and makes the next one.
+class Steps {
+ public:
+  Steps() {
+    program_.mesh = *DeviceMesh::Create({{"tp", 2}});
+    program_.values.push_back({"x", kType, kWhole});
+    program_.inputs = {{.value = 0}};
+  }
+
+  ValueId Run(std::vector<ValueId> inputs) {
+    const ValueId out = Add(kWhole);
+    Op op{.target = "aten.op.default", .results = {out}};
+    for (const ValueId id : inputs) op.args.push_back({ValueRef{id}});
+    program_.segments.push_back(
+        {.inputs = std::move(inputs), .outputs = {out}, .ops = {op}});
+    program_.instructions.push_back(
+        RunSegment{static_cast<int>(program_.segments.size()) - 1});
+    return out;
+  }
+  ValueId Slice(ValueId id) {
+    return Move({.kind = RedistributeKind::kSlice, .to_dim = 0, .input = id},
+                kCut);
+  }
+  ValueId Gather(ValueId id) {
+    return Move(
+        {.kind = RedistributeKind::kAllGather, .from_dim = 0, .input = id},
+        kWhole);
+  }
+  ValueId Scatter(ValueId id) {
+    program_.values[id].spec = {{Partial{}}, {}};
+    return Move(
+        {.kind = RedistributeKind::kReduceScatter, .to_dim = 0, .input = id},
+        kCut);
+  }
+  ShardedProgram Finish() {
+    program_.backward_begin = static_cast<int>(program_.instructions.size());
+    return program_;
+  }
+
+ private:
+  static inline const TensorType kType{DType::kFloat32, {4, 4}};
+  static inline const DTensorSpec kWhole{{Replicate{}}, {}};
+  static inline const DTensorSpec kCut{{Shard{0}}, {}};
+
+  ValueId Add(const DTensorSpec& spec) {
+    program_.values.push_back({"", kType, spec});
+    return static_cast<ValueId>(program_.values.size()) - 1;
+  }
+  ValueId Move(Redistribute step, const DTensorSpec& spec) {
+    step.output = Add(spec);
+    program_.instructions.push_back(step);
+    return step.output;
+  }
+
+  ShardedProgram program_;
+};
+
+TEST(OverlapTest, AGatherBeginsBeforeWhatRunsBeforeIt) {
+  Steps steps;
+  const ValueId x = steps.Run({0});
+  const ValueId a = steps.Slice(x);
+  const ValueId b = steps.Slice(x);
+  const ValueId y = steps.Run({steps.Gather(a)});
+  steps.Run({steps.Gather(b), y});
+  const ShardedProgram program = steps.Finish();
+  // What is gathered first was made by nothing that it could run beside.
+  EXPECT_EQ(Overlapped(program), R"(
+forward
+  segment 0
+    %1 = aten.op.default(%0)
+  %2 = slice[tp, to 0] %1
+  %3 = slice[tp, to 0] %1
+  %4 = all_gather[tp, from 0] %2
+  start %6 = all_gather[tp, from 0] %3
+  segment 1
+    %5 = aten.op.default(%4)
+  wait %6
+  segment 2
+    %7 = aten.op.default(%6, %5)
+)");
+  EXPECT_THAT(Overlapped(program, {.chunks = false}), Not(HasSubstr("start")));
+}
+
+TEST(OverlapTest, AGatherDoesNotBeginBeforeItsInputIsMade) {
+  Steps steps;
+  const ValueId x = steps.Run({0});
+  steps.Run({steps.Gather(steps.Slice(steps.Run({x})))});
+  EXPECT_THAT(Overlapped(steps.Finish()), Not(HasSubstr("start")));
+}
+
+// The scatter is waited for where its result is gathered, not before.
+TEST(OverlapTest, AGatherWaitsForWhatIsUnderWay) {
+  Steps steps;
+  const ValueId a = steps.Scatter(steps.Run({0}));
+  const ValueId y = steps.Run({0});
+  steps.Run({steps.Gather(a), y});
+  EXPECT_THAT(Overlapped(steps.Finish()), HasSubstr(R"(
+  start %2 = reduce_scatter[tp, to 0, sum] %1
+  segment 1
+    %3 = aten.op.default(%0)
+  wait %2
+  %4 = all_gather[tp, from 0] %2
+)"));
 }
 
 }  // namespace

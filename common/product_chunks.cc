@@ -79,9 +79,19 @@ class Finder {
     }
   }
 
-  // The only instruction that reads it; -1: none, several, or it is kept.
-  int OnlyReader(ValueId id) const {
-    return readers_[id].size() == 1 && !kept_[id] ? readers_[id][0] : -1;
+  // The only instruction that reads these, `but` one; -1: none, several, or one
+  // of them is kept.
+  int OnlyReader(const std::vector<ValueId>& ids, int but = -1) const {
+    int only = -1;
+    for (const ValueId id : ids) {
+      if (kept_[id]) return -1;
+      for (const int reader : readers_[id]) {
+        if (reader == but || reader == only) continue;
+        if (only >= 0) return -1;
+        only = reader;
+      }
+    }
+    return only;
   }
   int SegmentAt(int i) const {
     if (i < 0) return -1;
@@ -93,23 +103,15 @@ class Finder {
                                              const Redistribute& step) const {
     GatheredProducts found{.gather = i};
     std::vector<ValueId> names = {step.output};
-    int reader = OnlyReader(step.output);
-    // One of two that read it may be a vary of it.
-    for (const int other : readers_[step.output]) {
+    for (const int reader : readers_[step.output]) {
       const auto* vary =
-          std::get_if<Redistribute>(&program_.instructions[other]);
+          std::get_if<Redistribute>(&program_.instructions[reader]);
       if (vary == nullptr || vary->kind != RedistributeKind::kAlias) continue;
-      if (kept_[step.output] || readers_[step.output].size() > 2) {
-        return std::nullopt;
-      }
-      found.vary = other;
-      names.push_back(vary->output);
-      reader = OnlyReader(vary->output);
+      found.vary = reader;
+      names = {step.output, vary->output};
     }
-    found.segment = SegmentAt(reader);
-    if (found.segment < 0 || !OnlyReadBy(names, reader, found.vary)) {
-      return std::nullopt;
-    }
+    found.segment = SegmentAt(OnlyReader(names, found.vary));
+    if (found.segment < 0) return std::nullopt;
     const auto ops = LinearOpsOn(names, program_.segments[found.segment]);
     const auto pieces =
         PiecesOf(step, program_.values[step.input], step.from_dim);
@@ -117,15 +119,6 @@ class Finder {
     found.ops = *ops;
     found.pieces = *pieces;
     return found;
-  }
-
-  // Whether nothing but instructions `a` and `b` reads these.
-  bool OnlyReadBy(const std::vector<ValueId>& ids, int a, int b) const {
-    return std::ranges::all_of(ids, [&](ValueId id) {
-      return !kept_[id] && std::ranges::all_of(readers_[id], [&](int reader) {
-        return reader == a || reader == b;
-      });
-    });
   }
 
   // The ops of a segment that read one of `inputs`, if these are linear ops
@@ -153,7 +146,7 @@ class Finder {
   std::optional<ScatteredProduct> ScatteredBy(int i,
                                               const Redistribute& step) const {
     ScatteredProduct found{.scatter = i, .segment = maker_[step.input]};
-    if (found.segment < 0 || OnlyReader(step.input) != i) return std::nullopt;
+    if (found.segment < 0 || OnlyReader({step.input}) != i) return std::nullopt;
     const std::vector<Op>& ops = program_.segments[found.segment].ops;
     const auto reads = [&](const Op& op) {
       return Contains(ValuesReadBy(op), step.input);
@@ -178,37 +171,60 @@ class Finder {
     const double beside =
         costs_.beside * BytesUs(costs_, step.kind,
                                 program_.mesh.dim_size(step.mesh_dim), bytes);
-    std::optional<Pieces> best;
-    double most = 0;
-    for (const int count : kCounts) {
-      const double saved =
-          beside * (count - 1) / count - costs_.latency_us * (count - 1);
-      const int dim = DimThatDivides(input, moved_dim, count);
-      if (dim < 0 || saved <= most) continue;
-      most = saved;
-      best = Pieces{dim, count};
-    }
-    return best;
+    const auto best_of = [&](auto in_pieces) {
+      std::optional<Pieces> best;
+      double most = 0;
+      for (const int count : kCounts) {
+        const double saved =
+            beside * (count - 1) / count - costs_.latency_us * (count - 1);
+        const std::optional<Pieces> pieces = in_pieces(count);
+        if (!pieces || saved <= most) continue;
+        most = saved;
+        best = pieces;
+      }
+      return best;
+    };
+    const auto alone =
+        best_of([&](int count) { return InPieces(input, count, moved_dim); });
+    if (alone) return alone;
+    return best_of([&](int count) {
+      return AcrossRanks(input, count, moved_dim, step.mesh_dim);
+    });
   }
   int64_t BytesOf(ValueId id) const {
     const Value& value = program_.values[id];
     return LargestBytes(value.type, value.spec, program_.mesh);
   }
 
-  // The first but for the last, whose parts have equal pieces on each rank; -1:
-  // none.
-  int DimThatDivides(const Value& input, int moved_dim, int count) const {
-    const Shape& shape = input.type.shape;
-    for (int d = 0; d + 1 < static_cast<int>(shape.size()); ++d) {
-      int64_t ranks = 1;
-      for (const int m : CutsOf(input.spec, d)) {
-        ranks *= program_.mesh.dim_size(m);
-      }
-      if (d != moved_dim && shape[d] > 0 && shape[d] % (ranks * count) == 0) {
-        return d;
+  // Of a dim that does not travel, equal ones on each rank.
+  std::optional<Pieces> InPieces(const Value& input, int count,
+                                 int moved_dim) const {
+    const int last = static_cast<int>(input.type.shape.size()) - 1;
+    for (int d = 0; d < last; ++d) {
+      if (d != moved_dim && Divides(input, d, count, CutsOf(input.spec, d))) {
+        return Pieces{d, count};
       }
     }
-    return -1;
+    return std::nullopt;
+  }
+  // Of each rank's part of the one that travels, which nothing else cuts.
+  std::optional<Pieces> AcrossRanks(const Value& input, int count,
+                                    int moved_dim, int mesh_dim) const {
+    const int last = static_cast<int>(input.type.shape.size()) - 1;
+    const std::vector<int> cuts = CutsOf(input.spec, moved_dim);
+    const bool alone = cuts.empty() || cuts == std::vector<int>{mesh_dim};
+    if (moved_dim == last || !alone ||
+        !Divides(input, moved_dim, count, {mesh_dim})) {
+      return std::nullopt;
+    }
+    return Pieces{moved_dim, count, program_.mesh.dim_size(mesh_dim)};
+  }
+  bool Divides(const Value& value, int dim, int count,
+               const std::vector<int>& cuts) const {
+    int64_t parts = count;
+    for (const int m : cuts) parts *= program_.mesh.dim_size(m);
+    const int64_t size = value.type.shape[dim];
+    return size > 0 && size % parts == 0;
   }
 
   const ShardedProgram& program_;

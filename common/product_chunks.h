@@ -10,10 +10,13 @@
 
 namespace shardplane {
 
-// A tensor dim in `count` equal pieces, another one than the collective's.
+// A tensor dim in `count` equal pieces.
 struct Pieces {
   int dim = 0;
   int count = 1;
+  // Where it is the dim that the collective moves: how many ranks have a part
+  // of it, of which each has a piece. Else 1.
+  int ranks = 1;
   friend bool operator==(const Pieces&, const Pieces&) = default;
 };
 
@@ -52,7 +55,8 @@ struct ProductChunks {
 // latency_us * (c - 1), t being the time of the bytes and c the pieces. How
 // long the products take is not known, so it can be less than that.
 //
-// Left alone: what is gathered on, or scattered to, the only dim that divides.
+// The first dim that divides, the last one excepted; rather one that does not
+// travel, since the rows of ranks must change places otherwise, a copy more.
 ProductChunks FindProductChunks(const ShardedProgram& forward,
                                 const std::vector<ValueId>& kept,
                                 const LinkCosts& costs);

@@ -8,29 +8,11 @@
 #include <vector>
 
 #include "common/op_values.h"
+#include "common/piece_ops.h"
 #include "common/product_chunks.h"
 #include "common/program_builder.h"
 
 namespace shardplane {
-namespace {
-
-// One of them.
-TensorType PieceOf(TensorType type, const Pieces& pieces) {
-  type.shape[pieces.dim] /= pieces.count;
-  return type;
-}
-
-Op Joined(const std::vector<ValueId>& parts, int dim, ValueId whole,
-          const std::string& fqn) {
-  ProgramArgumentList list;
-  for (const ValueId id : parts) list.push_back({ValueRef{id}});
-  return {.target = "aten.cat.default",
-          .args = {{std::move(list)}, {static_cast<int64_t>(dim)}},
-          .results = {whole},
-          .fqn = fqn};
-}
-
-}  // namespace
 
 // Writes the forward pass anew.
 class ProgramBuilder::Chunker {
@@ -127,9 +109,10 @@ class ProgramBuilder::Chunker {
     }
     for (const ScatteredProduct& product : chunks.scattered) {
       const Op& op = old[product.op];
-      const Op split = Split(ValuesReadBy(op)[0], product.pieces, op.fqn);
-      ops.push_back(split);
-      const Scattered scattered{product, op, split.results};
+      const PieceOps::Parts split =
+          Split(ValuesReadBy(op)[0], product.pieces, op.fqn);
+      ops.insert(ops.end(), split.ops.begin(), split.ops.end());
+      const Scattered scattered{product, op, split.pieces};
       const auto added = added_.find(StepAt(product.scatter).output);
       if (added == added_.end()) {
         EmitScattered(scattered);
@@ -141,21 +124,24 @@ class ProgramBuilder::Chunker {
     builder_.ReplaceOps(segment, std::move(ops));
   }
 
-  // Its results are the pieces.
-  Op Split(ValueId id, const Pieces& pieces, const std::string& fqn) {
+  PieceOps OpsOf(const std::string& fqn, bool requires_grad) {
+    return PieceOps(
+        [this, requires_grad](const Value& value) {
+          return builder_.NewValue(value.name, value.type, value.spec,
+                                   requires_grad);
+        },
+        fqn);
+  }
+  PieceOps::Parts Split(ValueId id, const Pieces& pieces,
+                        const std::string& fqn) {
     const Value value = builder_.value(id);
-    const int64_t size = value.type.shape[pieces.dim] / pieces.count;
-    Op op{.target = "aten.split.Tensor",
-          .args = {{ValueRef{id}},
-                   {LocalSize{{{size, CutsOf(value.spec, pieces.dim)}}}},
-                   {static_cast<int64_t>(pieces.dim)}},
-          .fqn = fqn};
-    for (int i = 0; i < pieces.count; ++i) {
-      op.results.push_back(
-          builder_.NewValue(value.name, PieceOf(value.type, pieces), value.spec,
-                            builder_.requires_grad(id)));
-    }
-    return op;
+    return OpsOf(fqn, builder_.requires_grad(id)).Split(id, value, pieces);
+  }
+  std::vector<Op> Join(const std::vector<ValueId>& parts, ValueId id,
+                       const Pieces& pieces, const std::string& fqn) {
+    const Value value = builder_.value(id);
+    return OpsOf(fqn, builder_.requires_grad(id))
+        .Join(parts, id, value, pieces);
   }
 
   // The op on a piece of its input. The other operands are whole.
@@ -183,11 +169,11 @@ class ProgramBuilder::Chunker {
     for (const int k : products.ops) {
       linears.push_back(OpAt(products.segment, k));
     }
-    Op split = Split(gather.input, products.pieces, linears[0].fqn);
-    const std::vector<ValueId> inputs = split.results;
-    AppendRecorded(std::move(split));
+    const PieceOps::Parts split =
+        Split(gather.input, Alone(products.pieces), linears[0].fqn);
+    AppendRecorded(split.ops);
     std::vector<std::vector<ValueId>> results(linears.size());
-    for (const ValueId input : inputs) {
+    for (const ValueId input : split.pieces) {
       const ValueId whole = EmitStep(gather, input);
       const ValueId varied =
           products.vary < 0
@@ -201,8 +187,9 @@ class ProgramBuilder::Chunker {
       builder_.CloseSegment();
     }
     for (size_t k = 0; k < linears.size(); ++k) {
-      ops->push_back(Joined(results[k], products.pieces.dim,
-                            linears[k].results[0], linears[k].fqn));
+      const std::vector<Op> joined = Join(results[k], linears[k].results[0],
+                                          products.pieces, linears[k].fqn);
+      ops->insert(ops->end(), joined.begin(), joined.end());
     }
   }
 
@@ -220,13 +207,13 @@ class ProgramBuilder::Chunker {
       results.push_back(EmitScatteredPiece(scattered, input));
     }
     const ValueId whole = StepAt(scattered.product.scatter).output;
-    AppendRecorded(
-        Joined(results, scattered.product.pieces.dim, whole, scattered.op.fqn));
+    AppendRecorded(Join(results, whole, Alone(scattered.product.pieces),
+                        scattered.op.fqn));
   }
 
-  // To each piece the other term is added, when all have begun to travel; the
-  // segment that added it to the whole joins them. Backward each piece goes its
-  // way by itself.
+  // To each piece the bias is added, which has the last dim alone, when all
+  // have begun to travel; the segment that added it to the whole joins them.
+  // Backward each piece goes its way by itself.
   void EmitSums(int segment) {
     Sum& sum = sums_[segment];
     const Op add = OpAt(segment, 0);
@@ -245,8 +232,8 @@ class ProgramBuilder::Chunker {
       sum.instead.push_back(added);
     }
     sum.instead.push_back(SegmentEntry{segment});
-    builder_.ReplaceOps(segment, {Joined(results, pieces.dim, sum.added.sum,
-                                         sum.scattered.op.fqn)});
+    builder_.ReplaceOps(segment, Join(results, sum.added.sum, Alone(pieces),
+                                      sum.scattered.op.fqn));
     builder_.program_.instructions.push_back(RunSegment{segment});
   }
 
@@ -263,9 +250,14 @@ class ProgramBuilder::Chunker {
     return {base, of.term, sum, of.cuts, segment};
   }
 
-  // A segment of that op.
-  void AppendRecorded(Op op) {
-    const int segment = builder_.AppendSegment(Segment{.ops = {std::move(op)}});
+  // A rank's own pieces, one after the other.
+  static Pieces Alone(Pieces pieces) {
+    pieces.ranks = 1;
+    return pieces;
+  }
+
+  void AppendRecorded(std::vector<Op> ops) {
+    const int segment = builder_.AppendSegment(Segment{.ops = std::move(ops)});
     builder_.tape_.push_back(SegmentEntry{segment});
   }
 
@@ -306,8 +298,7 @@ class ProgramBuilder::Chunker {
   std::set<int> dropped_;                // instructions
 };
 
-// What runs again stays within. A term that is added to a scattered sum is the
-// same for each piece.
+// What runs again stays within.
 void ProgramBuilder::KeepWhole(ProductChunks* chunks) const {
   std::vector<int> run_at(program_.segments.size(), -1);
   for (int i = 0; i < static_cast<int>(program_.instructions.size()); ++i) {
@@ -327,12 +318,6 @@ void ProgramBuilder::KeepWhole(ProductChunks* chunks) const {
     const auto* sum = std::get_if<AddedEntry>(&entry);
     if (sum != nullptr) added[sum->base] = *sum;
   }
-  const auto cut_with = [this](const AddedEntry& sum, int dim) {
-    const Shape& term = value(sum.term).type.shape;
-    const auto skip = static_cast<int>(value(sum.sum).type.shape.size()) -
-                      static_cast<int>(term.size());
-    return dim >= skip && term[dim - skip] != 1;
-  };
   std::erase_if(chunks->gathered, [&](const GatheredProducts& products) {
     return apart(products.gather, run_at[products.segment]);
   });
@@ -341,8 +326,7 @@ void ProgramBuilder::KeepWhole(ProductChunks* chunks) const {
     if (apart(product.scatter, run)) return true;
     const auto sum = added.find(
         std::get<Redistribute>(program_.instructions[product.scatter]).output);
-    return sum != added.end() && (cut_with(sum->second, product.pieces.dim) ||
-                                  apart(run_at[sum->second.segment], run));
+    return sum != added.end() && apart(run_at[sum->second.segment], run);
   });
 }
 

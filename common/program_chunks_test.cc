@@ -130,10 +130,10 @@ TEST(ProgramChunksTest, PiecesAreThoseThatPay) {
   EXPECT_EQ(pieces(0.16, 0.5), 1);
 }
 
-// Not the gathered dim, nor the one that is multiplied.
+// Rather not the gathered dim, and never the one that is multiplied.
 TEST(ProgramChunksTest, ADimIsDividedThatDoesNotTravel) {
   Request request = SequenceParallel();
-  request.input = {3, 8, 10};
+  request.input = {3, 7, 10};
   EXPECT_EQ(Steps(Compile(request)), Unchunked(request));
   request.input = {3, 8, 6, 10};
   EXPECT_THAT(Steps(Compile(request)),
@@ -143,6 +143,29 @@ TEST(ProgramChunksTest, ADimIsDividedThatDoesNotTravel) {
   request.input = {3, 8, 10};
   EXPECT_THAT(Steps(Compile(request)),
               HasSubstr("aten.split.Tensor(%0, 2, 1)"));
+}
+
+// One sequence of 8 tokens: each rank has 4, of which a piece has 2.
+TEST(ProgramChunksTest, TheDimThatTravelsIsDividedOnEachRank) {
+  Request request = SequenceParallel();
+  request.input = {1, 8, 10};
+  request.link_costs.latency_us = 0.1;
+  const std::string steps = Steps(Compile(request));
+  EXPECT_THAT(steps, HasSubstr(R"(
+    %10, %11 = aten.split.Tensor(%0, 4/tp, 1)  # net1
+)"));
+  EXPECT_THAT(steps, HasSubstr(R"(
+    %18 = aten.reshape.default(%14, [1, 2, 2, 16/tp])  # net1
+    %19 = aten.reshape.default(%17, [1, 2, 2, 16/tp])  # net1
+    %20 = aten.cat.default([%18, %19], 2)  # net1
+    %4 = aten.reshape.default(%20, [1, 8, 16/tp])  # net1
+    %5 = aten.relu.default(%4)  # relu
+    %21 = aten.reshape.default(%5, [1, 2, 4, 16/tp])  # net2
+    %22, %23 = aten.split.Tensor(%21, 2, 2)  # net2
+    %24 = aten.reshape.default(%22, [1, 4, 16/tp])  # net2
+    %25 = aten.reshape.default(%23, [1, 4, 16/tp])  # net2
+)"));
+  EXPECT_THAT(steps, HasSubstr(", 1)  # net2\n"));  // a rank's own are joined
 }
 
 // Every rank has as many rows in each piece: 8 rows over two ranks in two.
@@ -156,7 +179,12 @@ TEST(ProgramChunksTest, PiecesAreEqualOnEveryRank) {
   request.input = {4, 8, 10};
   EXPECT_THAT(Steps(Compile(request)),
               HasSubstr("aten.split.Tensor(%0, 2/dp, 0)"));
-  request.input = {6, 8, 10};
+  request.input = {6, 7, 10};
+  EXPECT_EQ(Steps(Compile(request)), Unchunked(request));
+  // Of rows that dp has cut, those of two ranks are no neighbours.
+  request.plan = {Entry("net1", Colwise(Shard{0})),
+                  Entry("net2", Rowwise(Shard{-1}, Shard{0}))};
+  request.input = {16, 10};
   EXPECT_EQ(Steps(Compile(request)), Unchunked(request));
 }
 

@@ -77,6 +77,35 @@ def test_pieces_of_a_batch(cluster, mesh, rows, bias):
         assert text.count("start %") == (asynchronous if pieces > 1 else 0)
 
 
+@pytest.mark.parametrize("bias", [False, True], ids=["plain", "bias"])
+@pytest.mark.parametrize("shape, cut, mesh", [
+    ((1, 16, 8), 1, {"tp": 2}), ((1, 16, 8), 1, {"tp": 4}),
+    ((16, 8), 0, {"tp": 2}), ((16, 3, 5, 8), 0, {"tp": 4}),
+    ((16, 8), 0, {"dp": 2, "tp": 2})],
+    ids=["sequence_2", "sequence_4", "tokens", "four_dims", "tokens_dp"])
+def test_pieces_of_what_travels(cluster, shape, cut, mesh, bias):
+    """The dim that is gathered and scattered is the only one that divides: a
+    piece has rows of each rank."""
+    reference = Gated(8, 16, bias)
+    x = rand(*shape, requires_grad=True)
+    plan = PLAN | {
+        "": PrepareModuleInput(input_layouts=Shard(cut),
+                               desired_input_layouts=Replicate()),
+        "down": RowwiseParallel(output_layouts=Shard(cut))}
+    kind = "replicate" if "dp" in mesh else None
+    with cluster.parallelize_module(deepcopy(reference), mesh, plan,
+                                    example_inputs=(x,), loss=total,
+                                    data_parallel=kind,
+                                    link_costs=BESIDE) as m:
+        train(m, reference, (x,), total)
+        pieces = m.comm_counts()["forward"].get("all_gather", 0)
+        if "dp" in mesh:  # tokens are the batch, which dp has cut already
+            assert pieces == 1
+        else:
+            assert pieces == 4
+            assert "aten.reshape" in m.report.program_text
+
+
 def test_as_many_bytes(cluster):
     """As without pieces: nothing runs beside shared memory's copies."""
     x, bytes_moved = rand(4, 8, 8), []
