@@ -113,16 +113,22 @@ class Pair(nn.Module):
 
 @pytest.mark.parametrize("width, dp, tp", [
     (3, 2, 2), (16, 2, 2), (17, 2, 2), (17, 4, 1), (17, 1, 4)])
+@pytest.mark.parametrize("options", [
+    {}, {"unit_bytes": 0}, {"unit_bytes": 0, "recompute": "*"}],
+    ids=["kept", "resharded", "again"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_ten_steps_of_mlps(cluster, kind, width, dp, tp):
+def test_ten_steps_of_mlps(cluster, kind, options, width, dp, tp):
+    """behaviour.md H7: weights kept or resharded after the forward pass,
+    activations kept or made anew."""
     mesh = {"dp": dp, "tp": tp}
     torch.manual_seed(42)
     reference = nn.Sequential(*(Pair(width) for _ in range(3)))
-    plan = {"*.in_proj": ColwiseParallel(), "*.out_proj": RowwiseParallel()}
+    plan = {"*.in_proj": ColwiseParallel(use_local_output=False),
+            "*.out_proj": RowwiseParallel()}
     batches = [(rand(8, width, seed=i),) for i in range(10)]
     with cluster.parallelize_module(deepcopy(reference), mesh, plan,
                                     example_inputs=batches[0],
-                                    data_parallel=kind) as m:
+                                    data_parallel=kind, **options) as m:
         check_steps(m, reference, batches, lambda y: y.sum(),
                     torch.optim.Adam(reference.parameters(), lr=1e-2),
                     sp.Adam(lr=1e-2))
