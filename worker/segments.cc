@@ -204,6 +204,15 @@ std::vector<at::Tensor> PreparedSegment::Backward(
   return result;
 }
 
+namespace {
+
+// As a matrix, also where one of its dims is empty.
+at::Tensor RowsOf(const at::Tensor& tensor) {
+  return tensor.dim() == 1 ? tensor.unsqueeze(0) : tensor.flatten(0, -2);
+}
+
+}  // namespace
+
 absl::flat_hash_map<ValueId, at::Tensor> PreparedSegment::WeightGradients(
     SegmentRecording recording) {
   const at::AutoGradMode no_grad(false);
@@ -211,10 +220,8 @@ absl::flat_hash_map<ValueId, at::Tensor> PreparedSegment::WeightGradients(
   for (LateProduct& late : recording.late) {
     TORCH_CHECK(late.input._version() == late.version,
                 "a weight's gradient: its linear's input was written to since");
-    const at::Tensor rows = late.input.reshape({-1, late.input.size(-1)});
     if (late.gradient.defined()) {
-      made[late.weight] =
-          late.gradient.reshape({-1, late.gradient.size(-1)}).t().mm(rows);
+      made[late.weight] = RowsOf(late.gradient).t().mm(RowsOf(late.input));
     }
     late = {};  // its memory
   }

@@ -257,8 +257,8 @@ TEST(SegmentTest, GradientsAreThoseOfAutograd) {
   EXPECT_TRUE(gradients[1].equal(expected[1]));
 }
 
-// relu(x w^T + b) v^T of one to three dims.
-TEST(SegmentTest, LateWeightGradientsAreThoseOfAutograd) {
+// Of relu(x w^T + b) v^T, which is `hidden` wide inside, for x of that shape.
+void ExpectLateGradients(int64_t hidden, const Shape& shape) {
   const Segment segment{
       .inputs = {0, 1, 2, 3},
       .outputs = {6},
@@ -270,27 +270,41 @@ TEST(SegmentTest, LateWeightGradientsAreThoseOfAutograd) {
   const auto prepared =
       PreparedSegment::Create(segment, ContextOfRank(0), {1, 3});
   ASSERT_THAT(prepared, IsOk());
+  std::vector<at::Tensor> leaves{at::randn(shape), at::randn({hidden, 6}),
+                                 at::randn({hidden}), at::randn({7, hidden})};
+  std::vector<at::Tensor> values = leaves;
+  values.resize(7);
+  SegmentRecording recording =
+      prepared->Forward(absl::MakeSpan(values), Recording::kOn);
+  const at::Tensor seed = at::randn_like(values[6]);
+  const std::vector<at::Tensor> gradients =
+      PreparedSegment::Backward(recording, std::vector<at::Tensor>{seed});
+  const auto late = PreparedSegment::WeightGradients(std::move(recording));
+  for (at::Tensor& leaf : leaves) leaf = leaf.clone().requires_grad_();
+  const auto expected = torch::autograd::grad(
+      {at::linear(at::linear(leaves[0], leaves[1], leaves[2]).relu(),
+                  leaves[3])},
+      leaves, {seed});
+  EXPECT_TRUE(gradients[0].equal(expected[0]));
+  EXPECT_TRUE(late.at(1).equal(expected[1]));
+  EXPECT_TRUE(gradients[2].equal(expected[2]));
+  EXPECT_TRUE(late.at(3).equal(expected[3]));
+  EXPECT_FALSE(gradients[1].defined() || gradients[3].defined());
+}
+
+TEST(SegmentTest, LateWeightGradientsAreThoseOfAutograd) {
   for (const Shape& shape : {Shape{6}, Shape{4, 6}, Shape{2, 3, 6}}) {
-    std::vector<at::Tensor> leaves{at::randn(shape), at::randn({5, 6}),
-                                   at::randn({5}), at::randn({7, 5})};
-    std::vector<at::Tensor> values = leaves;
-    values.resize(7);
-    SegmentRecording recording =
-        prepared->Forward(absl::MakeSpan(values), Recording::kOn);
-    const at::Tensor seed = at::randn_like(values[6]);
-    const std::vector<at::Tensor> gradients =
-        PreparedSegment::Backward(recording, std::vector<at::Tensor>{seed});
-    const auto late = PreparedSegment::WeightGradients(std::move(recording));
-    for (at::Tensor& leaf : leaves) leaf = leaf.clone().requires_grad_();
-    const auto expected = torch::autograd::grad(
-        {at::linear(at::linear(leaves[0], leaves[1], leaves[2]).relu(),
-                    leaves[3])},
-        leaves, {seed});
-    EXPECT_TRUE(gradients[0].equal(expected[0]));
-    EXPECT_TRUE(late.at(1).equal(expected[1]));
-    EXPECT_TRUE(gradients[2].equal(expected[2]));
-    EXPECT_TRUE(late.at(3).equal(expected[3]));
-    EXPECT_FALSE(gradients[1].defined() || gradients[3].defined());
+    ExpectLateGradients(5, shape);
+  }
+}
+
+// A rank may have no part of a dim.
+TEST(SegmentTest, LateWeightGradientsOfNothing) {
+  for (const Shape& shape : {Shape{0, 6}, Shape{2, 0, 6}}) {
+    ExpectLateGradients(5, shape);
+  }
+  for (const Shape& shape : {Shape{6}, Shape{4, 6}, Shape{2, 3, 6}}) {
+    ExpectLateGradients(0, shape);
   }
 }
 
