@@ -139,6 +139,14 @@ TEST(ReshardInputsTest, WhatIsCutOrPartialStays) {
 }
 
 // The sum, which is not kept, and what the backward pass begins with.
+// It is freed after its last use: autograd does not need it.
+TEST(ReshardInputsTest, WhatIsNotKeptStays) {
+  ShardedProgram program = Chain();
+  program.segments[1].ops = {Call("aten.neg.default", {2}, 3, "b"),
+                             Call("aten.add.Tensor", {3, 3}, 4, "b")};
+  ExpectStays(std::move(program), {{"b", 0, 0}});
+}
+
 TEST(ReshardInputsTest, WhatIsNeededAtOnceStays) {
   ShardedProgram program = Chain();
   program.segments[2].ops[0].target = "aten.square.default";

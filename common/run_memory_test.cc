@@ -51,6 +51,29 @@ TEST(PeakOfRunTest, CountsWhatLivesAtOneTime) {
   EXPECT_EQ(Peak("aten.neg.default", "aten.neg.default", false), 3 * 16);
 }
 
+// Of 2 x 2 elements, half of dim `dim`.
+int64_t PeakOfSlice(int dim) {
+  ShardedProgram program;
+  program.mesh = *DeviceMesh::Create({{"tp", 2}});
+  const TensorType type{DType::kFloat32, {2, 2}};
+  program.values = {{"x", type, {{Replicate{}}, {}}},
+                    {"x", type, {{Shard{dim}}, {}}}};
+  program.inputs = {{.value = 0}};
+  program.outputs = {1};
+  program.instructions = {Redistribute{.kind = RedistributeKind::kSlice,
+                                       .to_dim = dim,
+                                       .input = 0,
+                                       .output = 1}};
+  program.backward_begin = 1;
+  return PeakOfRun(program, {0}).run;
+}
+
+// Rows lie together, columns are copied.
+TEST(PeakOfRunTest, SlicesAreMemoryWhereTheyAreCopied) {
+  EXPECT_EQ(PeakOfSlice(0), 16);
+  EXPECT_EQ(PeakOfSlice(1), 16 + 8);
+}
+
 TEST(PeakOfRunTest, ViewsAreNoMemory) {
   EXPECT_EQ(Peak("aten.view.default", "aten.neg.default", false), 2 * 16);
   EXPECT_EQ(Peak("aten.view.default", "aten.view.default", false), 16);

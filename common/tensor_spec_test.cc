@@ -135,6 +135,7 @@ TEST(LocalExtents, CutsWithinCuts) {
               ElementsAre(Extent{5, 1}, Extent{0, 5}));
   EXPECT_THAT(LocalShape({10, 5}, spec, mesh, {0, 3}), ElementsAre(1, 5));
   EXPECT_THAT(LocalShape({10, 5}, spec, mesh, {1, 3}), ElementsAre(0, 5));
+  EXPECT_EQ(LocalExtent(10, {1, 0}, mesh, {1, 1}), (Extent{5, 1}));
 }
 
 // Counts how often the ranks' parts cover each element of a 2-d tensor.
