@@ -141,8 +141,9 @@ class Resharder {
       use.kept = true;
     };
     const auto* back = std::get_if<RunSegmentBackward>(&instruction);
-    if (back == nullptr)
+    if (back == nullptr) {
       return ForOwners(ValuesOf(program_, instruction), kept);
+    }
     const Segment& segment = program_.segments[back->segment];
     ForOwners(segment.inputs, needed);
     if (!options_.inputs.empty()) ForOwners(KeptValues(segment), kept);

@@ -157,8 +157,9 @@ class Checker {
 
   absl::Status Step(const RunSegmentBackward& back) {
     SP_ASSIGN_OR_RETURN(const Segment* segment, Find(back.segment));
-    if (!ran_[back.segment])
+    if (!ran_[back.segment]) {
       return ProgramError("a backward precedes its forward");
+    }
     if (back.output_gradients.size() !=
             segment->differentiable_outputs.size() ||
         back.input_gradients.size() != segment->differentiable_inputs.size()) {
