@@ -23,16 +23,11 @@ Value Unfolded(Value value, int dim, int ranks) {
   return value;
 }
 
-Value Piece(Value value, int dim, int count) {
-  value.type.shape[dim] /= count;
-  return value;
-}
-
 }  // namespace
 
-TensorType PieceOf(TensorType type, const Pieces& pieces) {
-  type.shape[pieces.dim] /= pieces.count;
-  return type;
+Value PieceOf(Value value, int dim, int count) {
+  value.type.shape[dim] /= count;
+  return value;
 }
 
 Op PieceOps::Call(const std::string& target, std::vector<ProgramArgument> args,
@@ -45,7 +40,7 @@ Op PieceOps::Call(const std::string& target, std::vector<ProgramArgument> args,
 
 Op PieceOps::Cut(ValueId id, const Value& value, int dim, int count,
                  std::vector<ValueId>* pieces) const {
-  const Value piece = Piece(value, dim, count);
+  const Value piece = PieceOf(value, dim, count);
   for (int i = 0; i < count; ++i) pieces->push_back(new_value_(piece));
   const LocalSize size{{{piece.type.shape[dim], CutsOf(value.spec, dim)}}};
   return Call("aten.split.Tensor",
@@ -75,7 +70,7 @@ PieceOps::Parts PieceOps::Split(ValueId id, const Value& value,
   parts.ops.push_back(Reshape(id, by_rank, unfolded));
   std::vector<ValueId> cut;
   parts.ops.push_back(Cut(by_rank, unfolded, dim + 1, count, &cut));
-  const Value piece = Piece(value, dim, count);
+  const Value piece = PieceOf(value, dim, count);
   for (const ValueId from : cut) {
     parts.pieces.push_back(new_value_(piece));
     parts.ops.push_back(Reshape(from, parts.pieces.back(), piece));
@@ -91,7 +86,7 @@ std::vector<Op> PieceOps::Join(const std::vector<ValueId>& parts, ValueId id,
   const Value unfolded = Unfolded(value, dim, ranks);
   for (ValueId part : parts) {
     if (ranks > 1) {
-      const Value of_piece = Piece(unfolded, dim + 1, count);
+      const Value of_piece = PieceOf(unfolded, dim + 1, count);
       const ValueId by_rank = new_value_(of_piece);
       ops.push_back(Reshape(part, by_rank, of_piece));
       part = by_rank;

@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/product_chunks.h"
@@ -12,8 +13,8 @@
 
 namespace shardplane {
 
-// One piece's type.
-TensorType PieceOf(TensorType type, const Pieces& pieces);
+// One of `count` equal pieces along `dim`, as a value that lies as the whole.
+Value PieceOf(Value value, int dim, int count);
 
 class PieceOps {
  public:

@@ -208,6 +208,7 @@ class ProgramBuilder {
 
   class Chunker;
   void KeepWhole(ProductChunks* chunks) const;
+  std::map<ValueId, AddedEntry> AddedByBase() const;
 
   // Instructions of the forward pass that run again.
   struct RecomputedRange {

@@ -19,7 +19,8 @@ class ProgramBuilder::Chunker {
  public:
   Chunker(ProgramBuilder* builder, ProductChunks chunks)
       : builder_(*builder),
-        old_(std::exchange(builder->program_.instructions, {})) {
+        old_(std::exchange(builder->program_.instructions, {})),
+        added_(builder->AddedByBase()) {
     for (GatheredProducts& products : chunks.gathered) {
       dropped_.insert(products.gather);
       if (products.vary >= 0) dropped_.insert(products.vary);
@@ -28,10 +29,6 @@ class ProgramBuilder::Chunker {
     for (ScatteredProduct& product : chunks.scattered) {
       dropped_.insert(product.scatter);
       chunks_[product.segment].scattered.push_back(product);
-    }
-    for (const TapeEntry& entry : builder->tape_) {
-      const auto* added = std::get_if<AddedEntry>(&entry);
-      if (added != nullptr) added_[added->base] = *added;
     }
   }
 
@@ -147,8 +144,9 @@ class ProgramBuilder::Chunker {
   // The op on a piece of its input. The other operands are whole.
   ValueId EmitPiece(Op op, ValueId input, const Pieces& pieces) {
     const ValueId whole = op.results[0];
-    const Value& value = builder_.value(whole);
-    const Result result{value.name, PieceOf(value.type, pieces), value.spec,
+    const Value piece =
+        PieceOf(builder_.value(whole), pieces.dim, pieces.count);
+    const Result result{piece.name, piece.type, piece.spec,
                         builder_.requires_grad(whole)};
     op.args[0] = {ValueRef{input}};
     op.results.clear();
@@ -239,10 +237,10 @@ class ProgramBuilder::Chunker {
 
   AddedEntry EmitAdded(Op add, ValueId base, const AddedEntry& of,
                        const Pieces& pieces) {
-    const Value& whole = builder_.value(of.sum);
-    const ValueId sum =
-        builder_.NewValue(whole.name, PieceOf(whole.type, pieces), whole.spec,
-                          /*requires_grad=*/true);
+    const Value piece =
+        PieceOf(builder_.value(of.sum), pieces.dim, pieces.count);
+    const ValueId sum = builder_.NewValue(piece.name, piece.type, piece.spec,
+                                          /*requires_grad=*/true);
     add.args[0] = {ValueRef{base}};
     add.results = {sum};
     const int segment =
@@ -292,18 +290,32 @@ class ProgramBuilder::Chunker {
 
   ProgramBuilder& builder_;
   const std::vector<Instruction> old_;
-  std::map<int, Chunks> chunks_;         // by segment
-  std::map<int, Sum> sums_;              // by segment
-  std::map<ValueId, AddedEntry> added_;  // by base
-  std::set<int> dropped_;                // instructions
+  const std::map<ValueId, AddedEntry> added_;  // by base
+  std::map<int, Chunks> chunks_;               // by segment
+  std::map<int, Sum> sums_;                    // by segment
+  std::set<int> dropped_;                      // instructions
 };
 
-// What runs again stays within.
+std::map<ValueId, ProgramBuilder::AddedEntry> ProgramBuilder::AddedByBase()
+    const {
+  std::map<ValueId, AddedEntry> added;
+  for (const TapeEntry& entry : tape_) {
+    const auto* sum = std::get_if<AddedEntry>(&entry);
+    if (sum != nullptr) added[sum->base] = *sum;
+  }
+  return added;
+}
+
+// What runs again stays within. A sum that a bias is added to is not made
+// itself, so nothing else may read it.
 void ProgramBuilder::KeepWhole(ProductChunks* chunks) const {
   std::vector<int> run_at(program_.segments.size(), -1);
+  std::vector<int> uses(program_.values.size(), 0);  // its making counts
   for (int i = 0; i < static_cast<int>(program_.instructions.size()); ++i) {
-    const auto* run = std::get_if<RunSegment>(&program_.instructions[i]);
+    const Instruction& instruction = program_.instructions[i];
+    const auto* run = std::get_if<RunSegment>(&instruction);
     if (run != nullptr) run_at[run->segment] = i;
+    for (const ValueId id : ValuesOf(program_, instruction)) ++uses[id];
   }
   const auto apart = [this](int a, int b) {
     return std::ranges::any_of(recomputed_, [&](const RecomputedRange& range) {
@@ -313,11 +325,7 @@ void ProgramBuilder::KeepWhole(ProductChunks* chunks) const {
       return within(a) != within(b);
     });
   };
-  std::map<ValueId, AddedEntry> added;  // by base
-  for (const TapeEntry& entry : tape_) {
-    const auto* sum = std::get_if<AddedEntry>(&entry);
-    if (sum != nullptr) added[sum->base] = *sum;
-  }
+  const std::map<ValueId, AddedEntry> added = AddedByBase();
   std::erase_if(chunks->gathered, [&](const GatheredProducts& products) {
     return apart(products.gather, run_at[products.segment]);
   });
@@ -326,7 +334,8 @@ void ProgramBuilder::KeepWhole(ProductChunks* chunks) const {
     if (apart(product.scatter, run)) return true;
     const auto sum = added.find(
         std::get<Redistribute>(program_.instructions[product.scatter]).output);
-    return sum != added.end() && apart(run_at[sum->second.segment], run);
+    return sum != added.end() &&
+           (uses[sum->first] > 2 || apart(run_at[sum->second.segment], run));
   });
 }
 

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "common/compile_fixture.h"
+#include "common/program_builder.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -258,6 +259,39 @@ TEST(ProgramChunksTest, ABiasIsAddedToEachPiece) {
   %40 = accumulate %35, %39
   %41, %42 = backward of 6 (%38)
 )"));
+}
+
+// Cut rows and whole ones of a sum, made of one scatter: it has no pieces, as
+// nothing would make the sum without the bias.
+TEST(ProgramChunksTest, ASumThatIsReadTwiceStaysWhole) {
+  ProgramBuilder builder(*DeviceMesh::Create({{"dp", 2}, {"tp", 2}}),
+                         {.link_costs = kBeside});
+  const auto type = [](Shape shape) {
+    return TensorType{DType::kFloat64, std::move(shape)};
+  };
+  const ValueId x = builder.AddInput("x", type({4, 8, 16}), true);
+  builder.Claim(x, 0, Shard{0});
+  builder.Claim(x, 1, Shard{2});
+  const DTensorSpec cut{{Replicate{}, Shard{1}}, {}};
+  const ValueId weight = builder.AddParameter("w", type({10, 16}), cut, true);
+  const ValueId bias =
+      builder.AddParameter("b", type({10}), DTensorSpec::Replicated(2), true);
+  Op op{.target = "aten.linear.default",
+        .args = {{ValueRef{x}},
+                 {ValueRef{*builder.Demand(weight, cut, {true, false})}}}};
+  const ValueId base = builder.EmitOp(
+      std::move(op),
+      {{"y", type({4, 8, 10}), {{Shard{0}, Partial{}}, {}}, true}})[0];
+  const ValueId sum = builder.AddAfterReduction(base, bias, "y");
+  const auto rows = builder.Demand(sum, {{Shard{0}, Shard{1}}, {}}, {});
+  const auto whole = builder.Demand(sum, {{Replicate{}, Shard{1}}, {}}, {});
+  ASSERT_TRUE(rows.ok() && whole.ok());
+  builder.ChunkProducts({*rows, *whole});
+  const ShardedProgram program = builder.Finish({*rows, *whole});
+  EXPECT_TRUE(Validate(program).ok()) << Validate(program);
+  const std::string text = ToString(program);
+  EXPECT_EQ(Count(text, "reduce_scatter[tp, to 1, sum]"), 1) << text;
+  EXPECT_THAT(text, HasSubstr("all_gather[dp, from 0]"));
 }
 
 // What runs again for the backward pass is what ran.
