@@ -141,6 +141,11 @@ bool OnlyGathers(const std::vector<RedistributeStep>& steps) {
                      });
 }
 
+bool IsPacked(const DTensorSpec& spec) {
+  return std::ranges::any_of(
+      spec.placements, [](const Placement& p) { return !BlocksOf(p).empty(); });
+}
+
 }  // namespace
 
 double CostUs(const std::vector<RedistributeStep>& steps,
@@ -166,7 +171,10 @@ absl::StatusOr<std::vector<RedistributeStep>> CheapestRedistribution(
     const DeviceMesh& mesh, const LinkCosts& costs, bool has_gradient) {
   absl::StatusOr<std::vector<RedistributeStep>> plain =
       PlanRedistribute(from, to);
-  if (!plain.ok() || plain->size() < 2 || OnlyGathers(*plain)) return plain;
+  if (!plain.ok() || plain->size() < 2 || OnlyGathers(*plain) ||
+      IsPacked(from) || IsPacked(to)) {
+    return plain;
+  }
   const double cost = CostUs(*plain, from, type, mesh, costs, has_gradient);
   // By more than rounding.
   std::vector<RedistributeStep> cheaper =

@@ -13,6 +13,7 @@
 #include "common/buffer_writes.h"
 #include "common/errors.h"
 #include "common/op_emitter.h"
+#include "common/packing.h"
 #include "common/program_builder.h"
 #include "common/recompute.h"
 #include "common/style_layouts.h"
@@ -78,15 +79,18 @@ class Compiler {
       SP_ASSIGN_OR_RETURN(id, Settled(id));
     }
     writes_.Finish();
+    std::vector<ValueId> kept = outputs;
     if (signature_.loss) {
       SP_ASSIGN_OR_RETURN(const ValueId loss, RunLoss(outputs));
-      std::vector<ValueId> kept = outputs;
       kept.push_back(loss);
-      builder_.ChunkProducts(kept);
-      SP_RETURN_IF_ERROR(builder_.Backward(loss));
-    } else {
-      builder_.ChunkProducts(outputs);
     }
+    if (emitter_.gathers()) {
+      compiled_.packings =
+          FindPackings({emitter_.TakeCalls(), builder_.Origins(), parameters_},
+                       builder_.values(), module_, builder_.mesh(), plan_);
+    }
+    builder_.ChunkProducts(kept);
+    if (signature_.loss) SP_RETURN_IF_ERROR(builder_.Backward(kept.back()));
     compiled_.program = builder_.Finish(std::move(outputs));
     compiled_.distinct_calls = emitter_.distinct_calls();
     return std::move(compiled_);

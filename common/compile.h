@@ -51,6 +51,15 @@ struct CompileOptions {
   std::vector<std::string> recompute = {};
 };
 
+// A cut of the plan, packed as a program would have it (common/packing.h).
+struct Packing {
+  int parameter = 0;  // index in GraphModule::parameters()
+  int mesh_dim = 0;
+  int tensor_dim = 0;
+  Blocks blocks;
+  friend bool operator==(const Packing&, const Packing&) = default;
+};
+
 struct CompiledProgram {
   ShardedProgram program;
   std::vector<Diagnostic> diagnostics;
@@ -59,6 +68,8 @@ struct CompiledProgram {
   // Calls of operators that no earlier one was like: however often a block is
   // repeated, its calls count once.
   size_t distinct_calls = 0;
+  // Where something was gathered that other cuts of parameters might spare.
+  std::vector<Packing> packings = {};
 };
 
 // `module` carries the graphs of this signature; `plan` was resolved against a

@@ -96,8 +96,15 @@ class Emission {
   absl::Status Place() {
     const int ndim = builder_.mesh().ndim();
     logits_spec_ = logits_.spec;
-    for (Placement& placement : logits_spec_.placements) {
-      if (IsPartial(placement)) placement = Replicate{};
+    for (int m = 0; m < ndim; ++m) {
+      // Class ids are counted from where a rank's classes begin, and what
+      // groups of ranks share would be summed several times.
+      const Placement& placement = logits_.spec.placements[m];
+      const Blocks blocks = BlocksOf(placement);
+      if (IsPartial(placement) || blocks.has_replicas() ||
+          (!blocks.empty() && ShardDim(placement) == class_dim_)) {
+        logits_spec_ = WithPlacement(logits_spec_, m, Replicate{});
+      }
     }
     class_cuts_ = CutsOf(logits_spec_, class_dim_);
     classes_spec_ = DTensorSpec::Replicated(ndim);
@@ -122,7 +129,9 @@ class Emission {
     for (int d = 0; d < static_cast<int>(logits_.type.shape.size()); ++d) {
       if (d == class_dim_) continue;
       for (const int m : CutsOf(logits_spec_, d)) {
-        spec = WithPlacement(spec, m, Shard{skip + d - (d > class_dim_)});
+        spec = WithPlacement(spec, m,
+                             Shard{skip + d - (d > class_dim_),
+                                   BlocksOf(logits_spec_.placements[m])});
       }
     }
     return spec;
@@ -178,7 +187,7 @@ class Emission {
                 {ValueRef{target_id_}},
                 weight,
                 {int64_t{class_dim_}},
-                {LocalOffset{classes_, class_cuts_}},
+                {LocalOffset{{classes_, class_cuts_}}},
                 {classes_},
                 {read_.ignore_index},
                 {read_.label_smoothing}},

@@ -99,12 +99,12 @@ class Explainer {
         .requires_grad = parameter.requires_grad && !parameter.buffer,
         .parts = {}};
     for (int rank = 0; rank < Ranks(); ++rank) {
-      ExplainedPart part{.rank = rank,
-                         .extents = LocalExtents(
-                             parameter.type.shape, tensor.spec, subject_.mesh,
-                             subject_.mesh.Coordinate(rank)),
-                         .bytes = ByteSize(parameter.type.dtype)};
-      for (const Extent& extent : part.extents) part.bytes *= extent.size;
+      ExplainedPart part{
+          .rank = rank,
+          .dims = LocalStretches(parameter.type.shape, tensor.spec,
+                                 subject_.mesh, subject_.mesh.Coordinate(rank)),
+          .bytes = ByteSize(parameter.type.dtype)};
+      for (const Stretches& dim : part.dims) part.bytes *= SizeOf(dim);
       tensor.parts.push_back(std::move(part));
     }
     return tensor;

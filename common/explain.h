@@ -38,7 +38,7 @@ struct ExplainedMatch {
 // What a rank has of a tensor: an extent a tensor dim.
 struct ExplainedPart {
   int rank = 0;
-  std::vector<Extent> extents;
+  std::vector<Stretches> dims;  // of each tensor dim
   int64_t bytes = 0;
   friend bool operator==(const ExplainedPart&, const ExplainedPart&) = default;
 };

@@ -91,10 +91,12 @@ TEST_F(ExplainTest, TensorsHaveOffsetsAndBytesOnEachRank) {
   EXPECT_THAT(why->matches, SizeIs(1));
   ASSERT_THAT(why->tensors, SizeIs(1));
   EXPECT_TRUE(why->tensors[0].requires_grad);
-  EXPECT_THAT(why->tensors[0].parts,
-              ElementsAre(ExplainedPart{0, {{0, 6}, {0, 10}}, 6 * 10 * 8},
-                          ExplainedPart{1, {{6, 6}, {0, 10}}, 6 * 10 * 8},
-                          ExplainedPart{2, {{12, 4}, {0, 10}}, 4 * 10 * 8}));
+  EXPECT_THAT(
+      why->tensors[0].parts,
+      ElementsAre(
+          ExplainedPart{0, {{Extent{0, 6}}, {Extent{0, 10}}}, 6 * 10 * 8},
+          ExplainedPart{1, {{Extent{6, 6}}, {Extent{0, 10}}}, 6 * 10 * 8},
+          ExplainedPart{2, {{Extent{12, 4}}, {Extent{0, 10}}}, 4 * 10 * 8}));
   EXPECT_THAT(why->bytes, ElementsAre(480, 480, 320));
 }
 

@@ -10,6 +10,7 @@
 #include "absl/container/btree_map.h"
 #include "absl/types/span.h"
 #include "common/device_mesh.h"
+#include "common/tensor_spec.h"
 
 namespace shardplane {
 
@@ -25,22 +26,15 @@ struct Flops {
 // than one.
 class FlopCount {
  public:
-  // A cut factor of an op: its whole size, and the mesh dims that cut it.
-  struct Cut {
-    int64_t size = 1;
-    std::vector<int> mesh_dims;  // first cut first
-    friend auto operator<=>(const Cut&, const Cut&) = default;
-  };
-
-  // `whole`: of the op with nothing cut.
-  void Add(std::vector<Cut> cuts, const Flops& whole);
+  // `cuts`: of an op's factors; `whole`: of the op with nothing cut.
+  void Add(std::vector<DimCuts> cuts, const Flops& whole);
   // 7 rows of 2 flops over 2 ranks: 8 on the first, 6 on the second.
   Flops On(const DeviceMesh& mesh, absl::Span<const int> coordinate) const;
 
   friend bool operator==(const FlopCount&, const FlopCount&) = default;
 
  private:
-  absl::btree_map<std::vector<Cut>, Flops> by_cuts_;
+  absl::btree_map<std::vector<DimCuts>, Flops> by_cuts_;
 };
 
 }  // namespace shardplane

@@ -25,48 +25,61 @@ namespace shardplane {
 namespace {
 
 // Calls `copy(global offset, local offset, bytes)` for each run of bytes that
-// lies together in both the tensor and the part of it that the extents name.
+// lies together in both the tensor and the part of it that the stretches name.
 template <typename Copy>
-void ForEachRun(const TensorType& global, absl::Span<const Extent> extents,
-                Copy copy) {
-  const int rank = static_cast<int>(extents.size());
-  std::vector<int64_t> strides(rank);  // in bytes of the global tensor
-  int64_t stride = ByteSize(global.dtype);
-  int64_t run = stride;
-  int outer = rank;  // dims that more than one run has
-  bool together = true;
-  for (int dim = rank - 1; dim >= 0; --dim) {
-    if (extents[dim].size == 0) return;
-    strides[dim] = stride;
-    stride *= global.shape[dim];
-    if (!together) continue;
-    outer = dim;
-    run *= extents[dim].size;
-    together = extents[dim].size == global.shape[dim];
+class Runs {
+ public:
+  Runs(const TensorType& global, absl::Span<const Stretches> part, Copy copy)
+      : global_(global), part_(part), copy_(std::move(copy)) {
+    together_ = static_cast<int>(part.size());
+    while (together_ > 0 && IsWhole(together_ - 1)) --together_;
   }
-  int64_t first = 0;
-  for (int dim = 0; dim < rank; ++dim) {
-    first += extents[dim].offset * strides[dim];
-  }
-  std::vector<int64_t> index(outer);
-  int64_t local = 0;
-  while (true) {
-    int64_t from = first;
-    for (int dim = 0; dim < outer; ++dim) from += index[dim] * strides[dim];
-    copy(from, local, run);
-    local += run;
-    int dim = outer - 1;
-    while (dim >= 0 && ++index[dim] == extents[dim].size) index[dim--] = 0;
-    if (dim < 0) return;
-  }
-}
 
-void CopyInto(const HostTensor& shard, absl::Span<const Extent> extents,
+  void Visit() { Visit(0, 0); }
+
+ private:
+  bool IsWhole(int dim) const {
+    return SizeOf(part_[dim]) == global_.shape[dim];
+  }
+  int64_t BytesBelow(int dim) const {
+    int64_t bytes = ByteSize(global_.dtype);
+    for (size_t d = dim + 1; d < global_.shape.size(); ++d) {
+      bytes *= global_.shape[d];
+    }
+    return bytes;
+  }
+  void Run(int64_t from, int64_t bytes) {
+    if (bytes > 0) copy_(from, local_, bytes);
+    local_ += bytes;
+  }
+
+  // `from`: where the elements of the outer dims begin, in bytes.
+  void Visit(int dim, int64_t from) {
+    if (dim >= together_) return Run(from, BytesBelow(dim - 1));
+    const int64_t bytes = BytesBelow(dim);
+    for (const Extent& stretch : part_[dim]) {
+      if (dim == together_ - 1) {
+        Run(from + stretch.offset * bytes, stretch.size * bytes);
+        continue;
+      }
+      for (int64_t i = 0; i < stretch.size; ++i) {
+        Visit(dim + 1, from + (stretch.offset + i) * bytes);
+      }
+    }
+  }
+
+  const TensorType& global_;
+  absl::Span<const Stretches> part_;
+  Copy copy_;
+  int together_ = 0;  // dims from here on are whole
+  int64_t local_ = 0;
+};
+
+void CopyInto(const HostTensor& shard, absl::Span<const Stretches> part,
               HostTensor* global) {
-  ForEachRun(global->type, extents,
-             [&](int64_t to, int64_t from, int64_t bytes) {
-               std::memcpy(&global->bytes[to], &shard.bytes[from], bytes);
-             });
+  Runs(global->type, part, [&](int64_t to, int64_t from, int64_t bytes) {
+    std::memcpy(&global->bytes[to], &shard.bytes[from], bytes);
+  }).Visit();
 }
 
 // How elements of one dtype are read, reduced and written. The 16-bit floats
@@ -262,35 +275,29 @@ absl::StatusOr<HostTensor> AssembleGlobal(const TensorType& type,
   }
   HostTensor global{type, std::string(ByteSize(type), '\0')};
   for (const auto& [coordinate, terms] : parts) {
-    const std::vector<Extent> extents =
-        LocalExtents(type.shape, spec, mesh, coordinate);
+    const std::vector<Stretches> part =
+        LocalStretches(type.shape, spec, mesh, coordinate);
     if (terms.size() == 1) {
-      CopyInto(*terms[0], extents, &global);
+      CopyInto(*terms[0], part, &global);
       continue;
     }
     HostTensor reduced{terms[0]->type,
                        std::string(terms[0]->bytes.size(), '\0')};
     ReduceFunctionOf(type.dtype)(op, terms, &reduced);
-    CopyInto(reduced, extents, &global);
+    CopyInto(reduced, part, &global);
   }
   return global;
 }
 
 HostTensor SliceHost(const HostTensor& global,
-                     absl::Span<const Extent> extents) {
+                     absl::Span<const Stretches> part) {
   HostTensor slice{{global.type.dtype, {}}, ""};
-  for (const Extent& extent : extents) slice.type.shape.push_back(extent.size);
+  for (const Stretches& dim : part) slice.type.shape.push_back(SizeOf(dim));
   slice.bytes.resize(ByteSize(slice.type));
-  CopySlice(global, extents, slice.bytes.data());
+  Runs(global.type, part, [&](int64_t from, int64_t to, int64_t bytes) {
+    std::memcpy(&slice.bytes[to], &global.bytes[from], bytes);
+  }).Visit();
   return slice;
-}
-
-void CopySlice(const HostTensor& global, absl::Span<const Extent> extents,
-               char* out) {
-  ForEachRun(global.type, extents,
-             [&](int64_t from, int64_t to, int64_t bytes) {
-               std::memcpy(out + to, &global.bytes[from], bytes);
-             });
 }
 
 }  // namespace shardplane

@@ -34,12 +34,9 @@ absl::StatusOr<HostTensor> AssembleGlobal(const TensorType& type,
                                           const DeviceMesh& mesh,
                                           absl::Span<const HostTensor> shards);
 
-// The part of a global tensor that the extents name (one per dim).
+// The part of a global tensor that the stretches name (one list per dim).
 HostTensor SliceHost(const HostTensor& global,
-                     absl::Span<const Extent> extents);
-// The same, to `out`, which has room for it.
-void CopySlice(const HostTensor& global, absl::Span<const Extent> extents,
-               char* out);
+                     absl::Span<const Stretches> part);
 
 }  // namespace shardplane
 

@@ -53,7 +53,8 @@ HostTensor Iota(const Shape& shape) {
 }
 
 TEST(SliceHost, TakesRowsAndColumns) {
-  const HostTensor slice = SliceHost(Iota({3, 4}), {{1, 2}, {2, 2}});
+  const HostTensor slice =
+      SliceHost(Iota({3, 4}), {{Extent{1, 2}}, {Extent{2, 2}}});
 
   EXPECT_EQ(slice.type.shape, (Shape{2, 2}));
   EXPECT_THAT(Values<int16_t>(slice), ElementsAre(6, 7, 10, 11));
@@ -61,7 +62,7 @@ TEST(SliceHost, TakesRowsAndColumns) {
 
 TEST(SliceHost, TakesScalarsAndEmptyParts) {
   EXPECT_EQ(SliceHost(Iota({}), {}), Iota({}));
-  EXPECT_EQ(SliceHost(Iota({4, 2}), {{4, 0}, {0, 2}}),
+  EXPECT_EQ(SliceHost(Iota({4, 2}), {{}, {Extent{0, 2}}}),
             (HostTensor{{DType::kInt16, {0, 2}}, ""}));
 }
 
@@ -87,7 +88,7 @@ TEST(SliceHost, TakesEveryPart) {
             }
           }
         }
-        EXPECT_EQ(SliceHost(global, std::vector<Extent>{a, b, c}),
+        EXPECT_EQ(SliceHost(global, std::vector<Stretches>{{a}, {b}, {c}}),
                   Tensor(DType::kInt16, {a.size, b.size, c.size}, expected));
       }
     }
@@ -116,7 +117,7 @@ std::vector<HostTensor> Distribute(const HostTensor& global,
   for (const int rank : RanksToAssemble(spec, mesh)) {
     const std::vector<int> coordinate = mesh.Coordinate(rank);
     shards.push_back(SliceHost(
-        global, LocalExtents(global.type.shape, spec, mesh, coordinate)));
+        global, LocalStretches(global.type.shape, spec, mesh, coordinate)));
     for (int i = 0; i < mesh.ndim(); ++i) {
       if (IsPartial(spec.placements[i]) && coordinate[i] != 0) {
         shards.back().bytes.assign(shards.back().bytes.size(), '\0');

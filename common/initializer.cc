@@ -136,7 +136,7 @@ absl::Status Bad(absl::string_view fqn, absl::string_view message,
 }
 
 absl::Status Check(const Initializer& initializer, absl::string_view fqn,
-                   const TensorType& type, absl::Span<const Extent> extents) {
+                   const TensorType& type, absl::Span<const Stretches> part) {
   const bool random = initializer.kind == Initializer::Kind::kUniform ||
                       initializer.kind == Initializer::Kind::kNormal;
   if (random && !IsFloatingPoint(type.dtype)) {
@@ -152,10 +152,12 @@ absl::Status Check(const Initializer& initializer, absl::string_view fqn,
                             "one of the tensor"),
                ToString(type));
   }
-  bool inside = extents.size() == type.shape.size();
-  for (size_t i = 0; inside && i < extents.size(); ++i) {
-    inside = extents[i].offset >= 0 && extents[i].size >= 0 &&
-             extents[i].offset + extents[i].size <= type.shape[i];
+  bool inside = part.size() == type.shape.size();
+  for (size_t i = 0; inside && i < part.size(); ++i) {
+    for (const Extent& stretch : part[i]) {
+      inside = inside && stretch.offset >= 0 && stretch.size >= 0 &&
+               stretch.offset + stretch.size <= type.shape[i];
+    }
   }
   if (inside) return absl::OkStatus();
   return Bad(fqn, "a part must lie inside the tensor", ToString(type));
@@ -163,16 +165,17 @@ absl::Status Check(const Initializer& initializer, absl::string_view fqn,
 
 // Appends the values of dims from `dim` on, below the global row `row`.
 void AppendPart(const Values& values, const TensorType& type,
-                absl::Span<const Extent> extents, size_t dim, int64_t row,
+                absl::Span<const Stretches> part, size_t dim, int64_t row,
                 AppendFunction append, std::string* out) {
-  if (dim == extents.size()) {
+  if (dim == part.size()) {
     append(values.At(row), out);
     return;
   }
-  const Extent& extent = extents[dim];
-  for (int64_t i = extent.offset; i < extent.offset + extent.size; ++i) {
-    AppendPart(values, type, extents, dim + 1, row * type.shape[dim] + i,
-               append, out);
+  for (const Extent& stretch : part[dim]) {
+    for (int64_t i = stretch.offset; i < stretch.offset + stretch.size; ++i) {
+      AppendPart(values, type, part, dim + 1, row * type.shape[dim] + i, append,
+                 out);
+    }
   }
 }
 
@@ -181,13 +184,13 @@ void AppendPart(const Values& values, const TensorType& type,
 absl::StatusOr<std::string> InitialValues(const Initializer& initializer,
                                           uint64_t seed, absl::string_view fqn,
                                           const TensorType& type,
-                                          absl::Span<const Extent> extents) {
-  SP_RETURN_IF_ERROR(Check(initializer, fqn, type, extents));
+                                          absl::Span<const Stretches> part) {
+  SP_RETURN_IF_ERROR(Check(initializer, fqn, type, part));
   int64_t count = 1;
-  for (const Extent& extent : extents) count *= extent.size;
+  for (const Stretches& dim : part) count *= SizeOf(dim);
   std::string bytes;
   bytes.reserve(count * ByteSize(type.dtype));
-  AppendPart(Values(initializer, seed, fqn, type), type, extents, 0, 0,
+  AppendPart(Values(initializer, seed, fqn, type), type, part, 0, 0,
              AppendFunctionOf(type.dtype), &bytes);
   return bytes;
 }

@@ -17,16 +17,16 @@
 
 namespace shardplane {
 
-// The bytes of the part of a parameter that the extents name (one per dim of
-// `type`, the global tensor). `fqn` is the canonical name. Element i of the
-// global tensor, row-major, has the Philox key `seed` and the counter
-// (i, hash of the FQN). Normal values are Box and Muller's.
-// InvalidArgument: uniform or normal values of a dtype that is not floating
-// point; extents or a zero row outside the tensor.
+// The bytes of the part of a parameter that the stretches name (one list per
+// dim of `type`, the global tensor). `fqn` is the canonical name. Element i of
+// the global tensor, row-major, has the Philox key `seed` and the counter (i,
+// hash of the FQN). Normal values are Box and Muller's. InvalidArgument:
+// uniform or normal values of a dtype that is not floating point; a part or a
+// zero row outside the tensor.
 absl::StatusOr<std::string> InitialValues(const Initializer& initializer,
                                           uint64_t seed, absl::string_view fqn,
                                           const TensorType& type,
-                                          absl::Span<const Extent> extents);
+                                          absl::Span<const Stretches> part);
 
 // What torch does for a parameter of a known module type, in distribution:
 // Linear uniform within 1/sqrt(fan in), Embedding normal(0, 1) with its padding

@@ -33,10 +33,10 @@ using Kind = Initializer::Kind;
 constexpr Initializer kUniform = {Kind::kUniform, -0.25, 0.5};
 constexpr Initializer kNormal = {Kind::kNormal, 3, 2};
 
-std::vector<Extent> Whole(const Shape& shape) {
-  std::vector<Extent> extents;
-  for (const int64_t size : shape) extents.push_back({0, size});
-  return extents;
+std::vector<Stretches> Whole(const Shape& shape) {
+  std::vector<Stretches> whole;
+  for (const int64_t size : shape) whole.push_back({Extent{0, size}});
+  return whole;
 }
 
 std::string Bytes(const Initializer& initializer, uint64_t seed,
@@ -60,8 +60,8 @@ TEST(InitialValues, AreTheSameOnEveryMesh) {
     for (const DeviceMesh& mesh : SmallMeshes()) {
       for (const DTensorSpec& spec : AllSpecs(mesh, 2)) {
         for (int rank = 0; rank < mesh.size(); ++rank) {
-          const std::vector<Extent> part =
-              LocalExtents(type.shape, spec, mesh, mesh.Coordinate(rank));
+          const std::vector<Stretches> part =
+              LocalStretches(type.shape, spec, mesh, mesh.Coordinate(rank));
           ASSERT_THAT(InitialValues(initializer, 1, "net1.weight", type, part),
                       IsOkAndHolds(SliceHost(global, part).bytes))
               << mesh.ToString() << " " << ToString(spec) << " rank " << rank;
@@ -89,7 +89,7 @@ TEST(InitialValues, AZeroRowIsZeroAndNothingElse) {
   EXPECT_EQ(Doubles(padded, 1, "a", {3, 2}), expected);
 
   const TensorType type{DType::kFloat64, {3, 2}};
-  const std::vector<Extent> part = {{1, 2}, {1, 1}};
+  const std::vector<Stretches> part = {{Extent{1, 2}}, {Extent{1, 1}}};
   EXPECT_THAT(
       InitialValues(padded, 1, "a", type, part),
       IsOkAndHolds(SliceHost({type, Bytes(padded, 1, "a", type)}, part).bytes));
@@ -238,7 +238,7 @@ TEST(InitialValues, RefusesRandomComplexNumbers) {
 TEST(InitialValues, RefusesPartsOutside) {
   const TensorType type{DType::kFloat32, {4}};
 
-  EXPECT_THAT(InitialValues(kUniform, 0, "p", type, {{3, 2}}),
+  EXPECT_THAT(InitialValues(kUniform, 0, "p", type, {{Extent{3, 2}}}),
               StatusIs(absl::StatusCode::kInvalidArgument,
                        HasSubstr("must lie inside the tensor; got: f32[4]")));
   EXPECT_THAT(InitialValues(kUniform, 0, "p", type, {}),

@@ -14,9 +14,10 @@ namespace shardplane {
 absl::StatusOr<std::vector<ValueId>> ValuesOf(const ValueCall& call);
 
 // aten.scaled_dot_product_attention with dropout: products, softmax and our own
-// dropout, so that the mask follows from global indices. nullopt: without
-// dropout, which is one op.
-absl::StatusOr<std::optional<std::vector<ValueId>>> EmitAttentionWithDropout(
+// dropout, so that the mask follows from global indices. With key heads that
+// groups of ranks share: of keys and values once for each query head. nullopt:
+// neither, which is one op.
+absl::StatusOr<std::optional<std::vector<ValueId>>> EmitAttention(
     const ValueCall& call, OpEmitter* emitter);
 
 // aten.cross_entropy_loss where logits are cut. Along a mesh dim that cuts the

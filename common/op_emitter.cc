@@ -60,6 +60,21 @@ Op ToOp(const std::string& target, const std::vector<Argument>& args,
   return op;
 }
 
+// Whether an operand is cut and has to lie otherwise.
+bool Gathers(const std::vector<OperandState>& states,
+             const OpSharding& sharding) {
+  for (size_t i = 0; i < states.size(); ++i) {
+    const Placements& needs = sharding.operands[i].spec.placements;
+    for (size_t m = 0; m < needs.size(); ++m) {
+      const auto* at = std::get_if<Shard>(&states[i].spec.placements[m]);
+      const auto* to = std::get_if<Shard>(&needs[m]);
+      if (at == nullptr || (to != nullptr && Refines(*to, *at))) continue;
+      if (to == nullptr || *to != *at) return true;
+    }
+  }
+  return false;
+}
+
 ProgramArgument LocalSizes(const ResultRule& result, const OpInstance& op,
                            const OpSharding& sharding) {
   ProgramArgumentList sizes;
@@ -73,7 +88,7 @@ ProgramArgument LocalSizes(const ResultRule& result, const OpInstance& op,
         whole = true;
         continue;
       }
-      size.factors.push_back({op.factors[f].size, sharding.factor_cuts[f]});
+      size.factors.push_back(sharding.factor_cuts[f]);
       if (op.factors[f].size > 0) rest /= op.factors[f].size;
     }
     if (whole) size.factors.push_back({rest, {}});
@@ -94,7 +109,7 @@ constexpr Decomposition kDecompositions[] = {
     {"aten.copy.default", EmitCopy},
     {"aten.cross_entropy_loss.default", EmitCrossEntropy},
     {"aten.nll_loss_nd.default", EmitNllLoss},
-    {"aten.scaled_dot_product_attention.default", EmitAttentionWithDropout},
+    {"aten.scaled_dot_product_attention.default", EmitAttention},
 };
 
 Argument RefTo(ValueId id) { return {NodeRef{absl::StrCat(id)}}; }
@@ -129,9 +144,28 @@ Op OpEmitter::ToEmbedding(const OpInstance& op, const OpSharding& sharding,
   emitted.target = "shardplane.embedding.default";
   const ProgramArgument padding = emitted.args[2];
   emitted.args.resize(2);
-  emitted.args.push_back({LocalOffset{size, sharding.factor_cuts[vocabulary]}});
+  emitted.args.push_back({LocalOffset{sharding.factor_cuts[vocabulary]}});
   emitted.args.push_back({size});
   emitted.args.push_back(padding);
+  return emitted;
+}
+
+// A split, or what lies behind the first of three parts, in this rank's sizes.
+Op OpEmitter::ToParts(const OpInstance& op, const OpSharding& sharding,
+                      ValueId operand) const {
+  ProgramArgumentList sizes;
+  for (const int part : op.parted[0].parts) {
+    sizes.push_back({LocalSize{{sharding.factor_cuts[part]}}});
+  }
+  const auto dim = static_cast<int64_t>(op.parted_dim);
+  Op emitted;
+  if (op.lowering == Lowering::kSplit) {
+    emitted.target = "aten.split_with_sizes.default";
+    emitted.args = {{ValueRef{operand}}, {std::move(sizes)}, {dim}};
+  } else {
+    emitted.target = "aten.narrow.default";
+    emitted.args = {{ValueRef{operand}}, {dim}, sizes[0], sizes[1]};
+  }
   return emitted;
 }
 
@@ -157,7 +191,7 @@ Op OpEmitter::ToDropout(const ValueCall& call, const OpInstance& op,
   for (int d = 0; d < static_cast<int>(result.type.shape.size()); ++d) {
     sizes.push_back({result.type.shape[d]});
     offsets.push_back(
-        {LocalOffset{result.type.shape[d], CutsOf(sharding.results[0], d)}});
+        {LocalOffset{CutsOfDim(result.type.shape, sharding.results[0], d)}});
   }
   Op emitted;
   emitted.target = "shardplane.dropout.default";
@@ -218,10 +252,6 @@ void OpEmitter::NoteGatheredView(const ValueCall& call, const OpInstance& op,
 void OpEmitter::CountFlops(const OpInstance& op, const OpSharding& sharding,
                            const std::vector<ValueId>& tensors) {
   if (op.flops == 0) return;
-  std::vector<FlopCount::Cut> cuts;
-  for (size_t f = 0; f < op.factors.size(); ++f) {
-    cuts.push_back({op.factors[f].size, sharding.factor_cuts[f]});
-  }
   Flops flops{.forward = op.flops};
   // One product as large for each operand's gradient; that of what is merely
   // added is none. Of the two products of attention each has two operands.
@@ -234,7 +264,7 @@ void OpEmitter::CountFlops(const OpInstance& op, const OpSharding& sharding,
     flops.backward = 2 * op.flops;
   }
   if (builder_->recomputing()) flops.backward += flops.forward;
-  compiled_->flops.Add(std::move(cuts), flops);
+  compiled_->flops.Add(sharding.factor_cuts, flops);
 }
 
 ValueId OpEmitter::EmitMean(const ValueCall& call, const OpInstance& op,
@@ -318,8 +348,13 @@ absl::StatusOr<std::vector<ValueId>> OpEmitter::EmitChosen(
   }
   if (op.lowering == Lowering::kGroups) {
     emitted.args[op.groups_argument] = {
-        LocalSize{{{op.factors[op.groups_factor].size,
-                    sharding.factor_cuts[op.groups_factor]}}}};
+        LocalSize{{sharding.factor_cuts[op.groups_factor]}}};
+  }
+  if (op.lowering == Lowering::kSplit || op.lowering == Lowering::kPart) {
+    const PartedFactor& parted = op.parted[0];
+    if (!sharding.factor_cuts[parted.factor].cuts.empty()) {
+      emitted = ToParts(op, sharding, ids[0]);
+    }
   }
   if (op.lowering == Lowering::kAttention && LeavesARankEmpty(op, sharding)) {
     emitted.target = "shardplane.attention.default";
@@ -362,6 +397,8 @@ absl::StatusOr<std::vector<ValueId>> OpEmitter::EmitOne(const ValueCall& call) {
   absl::StatusOr<std::vector<ValueId>> ids =
       EmitChosen(call, op, sharding, tensors);
   if (!ids.ok()) return InContext(ids.status(), call);
+  gathers_ = gathers_ || Gathers(states, sharding);
+  calls_.push_back({&op, tensors, *ids});
   return ids;
 }
 

@@ -5,12 +5,14 @@
 
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "common/compile.h"
 #include "common/graph_module.h"
 #include "common/op_decisions.h"
+#include "common/packing.h"
 #include "common/program_builder.h"
 
 namespace shardplane {
@@ -32,6 +34,10 @@ class OpEmitter {
   ProgramBuilder& builder() { return *builder_; }
   // How many calls no earlier one was like.
   size_t distinct_calls() const { return decisions_.size(); }
+  // Whether some operator had to have a cut operand moved.
+  bool gathers() const { return gathers_; }
+  // All that were emitted by their rules, which are this emitter's.
+  std::vector<EmittedCall> TakeCalls() { return std::move(calls_); }
 
  private:
   absl::StatusOr<std::vector<ValueId>> EmitOne(const ValueCall& call);
@@ -51,6 +57,8 @@ class OpEmitter {
                    const std::vector<ValueId>& operands);
   Op ToEmbedding(const OpInstance& op, const OpSharding& sharding,
                  const std::vector<ValueId>& ids) const;
+  Op ToParts(const OpInstance& op, const OpSharding& sharding,
+             ValueId operand) const;
   // Whether some rank has nothing of a dim of the result.
   bool LeavesARankEmpty(const OpInstance& op, const OpSharding& sharding) const;
   Op ToDropout(const ValueCall& call, const OpInstance& op,
@@ -62,6 +70,8 @@ class OpEmitter {
   CompileOptions options_;
   CompiledProgram* compiled_;
   OpDecisions decisions_;
+  bool gathers_ = false;
+  std::vector<EmittedCall> calls_;
   std::map<std::string, int> dropouts_;  // by FQN, how many were emitted
 };
 

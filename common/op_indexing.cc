@@ -112,6 +112,33 @@ absl::Status BuildStack(const OpRow&, const OpCall& call, OpInstance* op) {
   return absl::OkStatus();
 }
 
+namespace {
+
+// Along `dim`, one after the other.
+DimFactors PartedAlong(const Shape& shape, int dim,
+                       const std::vector<int64_t>& sizes, OpInstance* op) {
+  DimFactors dims = FactorsAround(shape, -1, op);
+  PartedFactor parted{dims[dim][0], {}};
+  for (const int64_t size : sizes) {
+    parted.parts.push_back(AddFactor(op, size, FactorKind::kPass));
+  }
+  op->parted.push_back(std::move(parted));
+  op->parted_dim = dim;
+  return dims;
+}
+
+// Part `index` of what PartedAlong has parted.
+ResultRule PartedResult(const TensorType& in, int dim, int index,
+                        const OpInstance& op) {
+  const int factor = op.parted[0].parts[index];
+  ResultRule result{in, op.operands[0].dims};
+  result.type.shape[dim] = op.factors[factor].size;
+  result.dims[dim] = {factor};
+  return result;
+}
+
+}  // namespace
+
 absl::Status BuildSplit(const OpRow& row, const OpCall& call, OpInstance* op) {
   SP_RETURN_IF_ERROR(OneTensor(call));
   const TensorType& in = call.operands[0];
@@ -125,11 +152,12 @@ absl::Status BuildSplit(const OpRow& row, const OpCall& call, OpInstance* op) {
     return BadCall(call, absl::StrCat("parts of ", in.shape[dim], " elements"),
                    absl::StrCat(total));
   }
-  op->operands.push_back(
-      {FactorsAround(in.shape, dim, op), 0, /*linear=*/true});
-  for (const int64_t size : *sizes) {
-    op->results.push_back(Resized(call, dim, size, op));
+  op->operands.push_back({PartedAlong(in.shape, dim, *sizes, op), 0,
+                          /*linear=*/true});
+  for (size_t i = 0; i < sizes->size(); ++i) {
+    op->results.push_back(PartedResult(in, dim, static_cast<int>(i), *op));
   }
+  op->lowering = Lowering::kSplit;
   return absl::OkStatus();
 }
 
@@ -188,6 +216,14 @@ absl::Status BuildSlice(const OpRow& row, const OpCall& call, OpInstance* op) {
     op->target = "aten.alias.default";
     op->args.resize(1);
     op->kwargs.clear();
+    return absl::OkStatus();
+  }
+  if (step == 1 && start < end) {
+    op->operands.push_back(
+        {PartedAlong(in.shape, dim, {start, end - start, size - end}, op), 0,
+         /*linear=*/true});
+    op->results.push_back(PartedResult(in, dim, 1, *op));
+    op->lowering = Lowering::kPart;
     return absl::OkStatus();
   }
   const int64_t taken = std::max<int64_t>(0, (end - start + step - 1) / step);
@@ -288,8 +324,14 @@ absl::Status BuildGlu(const OpRow&, const OpCall& call, OpInstance* op) {
     return BadCall(call, absl::StrCat("an even size of dim ", dim),
                    ToString(in));
   }
-  op->operands.push_back({FactorsAround(in.shape, dim, op)});
-  op->results.push_back(Resized(call, dim, in.shape[dim] / 2, op));
+  const int64_t half = in.shape[dim] / 2;
+  DimFactors dims = FactorsAround(in.shape, -1, op);
+  ResultRule result{in, dims};
+  result.type.shape[dim] = half;
+  result.dims[dim] = {AddFactor(op, half, FactorKind::kPass)};
+  dims[dim] = {AddFactor(op, 2, FactorKind::kWhole), result.dims[dim][0]};
+  op->operands.push_back({std::move(dims)});
+  op->results.push_back(std::move(result));
   return absl::OkStatus();
 }
 

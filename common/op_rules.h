@@ -47,6 +47,13 @@ struct ResultRule {
   DimFactors dims;
 };
 
+// A factor that is the others one after the other. Cut, it is packed, each of
+// them by itself.
+struct PartedFactor {
+  int factor = 0;
+  std::vector<int> parts;
+};
+
 // How a call is written into the program.
 enum class Lowering {
   kPlain,    // as it stands
@@ -61,6 +68,8 @@ enum class Lowering {
                // they are
   kAttention,  // where a rank may have nothing of a cut dim, our own op
   kDropout,    // args: input, rate; the mask follows from global indices
+  kSplit,  // with the parted factor cut: a split into the local sizes of parts
+  kPart,   // the same, of which the second of three parts is taken
 };
 
 // One call: the rule of its op with sizes filled in.
@@ -69,6 +78,7 @@ struct OpInstance {
   std::vector<Argument> args;
   absl::btree_map<std::string, Argument> kwargs;
   std::vector<Factor> factors;
+  std::vector<PartedFactor> parted;
   // By position among the tensors in args, then kwargs.
   std::vector<OperandRule> operands;
   std::vector<ResultRule> results;
@@ -83,6 +93,7 @@ struct OpInstance {
   int64_t mean_count = 1;    // kMean
   int groups_argument = -1;  // kGroups
   int groups_factor = -1;    // kGroups
+  int parted_dim = -1;       // kSplit, kPart: of the operand
   int64_t flops = 0;         // of one forward, global; multiply-adds count 2
   bool differentiable = true;
   bool has_row = true;         // false: replicated, from the safe list

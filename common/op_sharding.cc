@@ -5,6 +5,7 @@
 #include <optional>
 #include <vector>
 
+#include "common/factor_cuts.h"
 #include "common/redistribute.h"
 
 namespace shardplane {
@@ -17,30 +18,28 @@ constexpr int64_t kParameterWeight = 1024;
 // What one mesh dim does to a call.
 struct Choice {
   int factor = kNoFactor;     // cut, or kNoFactor
+  Blocks blocks = {};         // of the factor
   bool pass_partial = false;  // Partial operands go through
   int64_t bytes = 0;
 };
 
-// The tensor dim that `factor` leads, or -1; nullopt-like -2 if it stands in a
-// dim without leading it, so that it cannot be cut.
-constexpr int kAbsent = -1;
-constexpr int kBuried = -2;
-int DimLedBy(const DimFactors& dims, int factor) {
-  int found = kAbsent;
-  for (int d = 0; d < static_cast<int>(dims.size()); ++d) {
-    const auto it = std::find(dims[d].begin(), dims[d].end(), factor);
-    if (it == dims[d].end()) continue;
-    if (it != dims[d].begin() || found != kAbsent) return kBuried;
-    found = d;
-  }
-  return found;
+// Ops that ask where their part of a dim begins.
+bool CountsFromOffset(Lowering lowering) {
+  return lowering == Lowering::kEmbedding || lowering == Lowering::kDropout;
 }
 
 class Chooser {
  public:
   Chooser(const OpInstance& op, absl::Span<const OperandState> operands,
           const DeviceMesh& mesh)
-      : op_(op), operands_(operands), mesh_(mesh) {}
+      : op_(op), operands_(operands), mesh_(mesh) {
+    for (const OperandRule& operand : op.operands) {
+      places_.push_back(PlacesIn(operand.dims));
+    }
+    for (const ResultRule& result : op.results) {
+      places_.push_back(PlacesIn(result.dims));
+    }
+  }
 
   OpSharding Choose() {
     for (int m = 0; m < mesh_.ndim(); ++m) choices_.push_back(Best(m));
@@ -65,34 +64,43 @@ class Chooser {
            static_cast<int>(operand) == op_.added_operand;
   }
 
-  // The extent of a dim and of its leading factor, cut alike?
-  bool DimAligned(const std::vector<int>& factors,
-                  const std::vector<int>& cuts) const {
-    const int64_t lead = op_.factors[factors[0]].size;
-    int64_t rest = 1;
-    for (size_t i = 1; i < factors.size(); ++i) {
-      rest *= op_.factors[factors[i]].size;
+  std::vector<FactorPlace> PlacesIn(const DimFactors& dims) const {
+    std::vector<FactorPlace> places;
+    for (int f = 0; f < static_cast<int>(op_.factors.size()); ++f) {
+      places.push_back(PlaceOf(op_.factors, dims, f));
     }
-    if (rest == 1) return true;
-    for (int rank = 0; rank < mesh_.size(); ++rank) {
-      const std::vector<int> at = mesh_.Coordinate(rank);
-      const Extent merged = LocalExtent(lead * rest, cuts, mesh_, at);
-      const Extent alone = LocalExtent(lead, cuts, mesh_, at);
-      if (merged.size != alone.size * rest ||
-          (merged.size > 0 && merged.offset != alone.offset * rest)) {
-        return false;
-      }
-    }
-    return true;
+    return places;
+  }
+  int64_t SizeOfFactor(int factor) const { return op_.factors[factor].size; }
+
+  // How an operand or result (all operands, then all results) lies with the
+  // factor cut so; Replicate where it lacks the factor.
+  Placement PlacementIn(size_t tensor, int factor, const Blocks& blocks,
+                        int m) const {
+    const FactorPlace& place = places_[tensor][factor];
+    if (place.dim < 0) return Replicate{};
+    return Shard{place.dim,
+                 ToDim(blocks, SizeOfFactor(factor), place, mesh_.dim_size(m))};
   }
 
-  template <typename Rules>
-  bool AllAligned(const Rules& rules,
-                  const std::vector<std::vector<int>>& cuts) const {
-    for (const auto& rule : rules) {
-      for (const std::vector<int>& factors : rule.dims) {
-        if (!factors.empty() && !cuts[factors[0]].empty() &&
-            !DimAligned(factors, cuts[factors[0]])) {
+  // Whether a dim whose factors are cut so is itself cut like `spec` says.
+  bool DimAligned(const std::vector<int>& factors, int64_t extent,
+                  const DTensorSpec& spec, int dim,
+                  const std::vector<DimCuts>& cuts) const {
+    const DimCuts whole{extent, CutsOf(spec, dim),
+                        BlocksOf(spec.placements[CutsOf(spec, dim)[0]])};
+    for (int rank = 0; rank < mesh_.size(); ++rank) {
+      const std::vector<int> at = mesh_.Coordinate(rank);
+      const Stretches merged = LocalStretches(whole, mesh_, at);
+      const Stretches alone = LocalStretches(cuts[factors[0]], mesh_, at);
+      int64_t rest = 1;
+      for (size_t i = 1; i < factors.size(); ++i) {
+        rest *= SizeOfFactor(factors[i]);
+      }
+      if (merged.size() != alone.size()) return false;
+      for (size_t i = 0; i < merged.size(); ++i) {
+        if (merged[i].offset != alone[i].offset * rest ||
+            merged[i].size != alone[i].size * rest) {
           return false;
         }
       }
@@ -100,56 +108,124 @@ class Chooser {
     return true;
   }
 
-  bool LeavesNothing(const std::vector<std::vector<int>>& cuts) const {
+  // Of several mesh dims that cut one tensor dim, all cut its first factor, and
+  // its edges are met. One alone meets them by itself.
+  bool NestedAligned(const DimFactors& dims,
+                     const std::vector<DimCuts>& cuts) const {
+    const DTensorSpec spec = SpecFor(dims, cuts);
+    for (int d = 0; d < static_cast<int>(dims.size()); ++d) {
+      const std::vector<int> by = CutsOf(spec, d);
+      if (by.size() < 2) continue;
+      int64_t extent = 1;
+      for (const int f : dims[d]) extent *= SizeOfFactor(f);
+      if (cuts[dims[d][0]].cuts.size() != by.size() ||
+          !DimAligned(dims[d], extent, spec, d, cuts)) {
+        return false;
+      }
+    }
+    return true;
+  }
+
+  bool LeavesNothing(const std::vector<DimCuts>& cuts) const {
     for (int rank = 0; rank < mesh_.size(); ++rank) {
       const std::vector<int> at = mesh_.Coordinate(rank);
-      for (size_t f = 0; f < cuts.size(); ++f) {
-        if (!cuts[f].empty() &&
-            LocalExtent(op_.factors[f].size, cuts[f], mesh_, at).size == 0) {
-          return true;
-        }
+      for (const DimCuts& cut : cuts) {
+        if (!cut.cuts.empty() && LocalSizeOf(cut, mesh_, at) == 0) return true;
       }
     }
     return false;
   }
 
-  bool Allows(const std::vector<std::vector<int>>& cuts) const {
-    return AllAligned(op_.operands, cuts) && AllAligned(op_.results, cuts) &&
-           !(op_.refuses_empty && LeavesNothing(cuts));
+  bool HasOneStretch(const DTensorSpec& spec) const {
+    return std::all_of(
+        spec.placements.begin(), spec.placements.end(),
+        [](const Placement& p) { return BlocksOf(p).list().size() <= 1; });
   }
 
-  bool CanCut(int factor, int m) const {
-    if (op_.factors[factor].kind == FactorKind::kWhole) return false;
+  bool Allows(const std::vector<DimCuts>& cuts) const {
     for (const OperandRule& operand : op_.operands) {
-      if (DimLedBy(operand.dims, factor) == kBuried) return false;
+      if (!NestedAligned(operand.dims, cuts)) return false;
     }
     for (const ResultRule& result : op_.results) {
-      if (DimLedBy(result.dims, factor) == kBuried) return false;
+      if (!NestedAligned(result.dims, cuts) ||
+          (CountsFromOffset(op_.lowering) &&
+           !HasOneStretch(SpecFor(result.dims, cuts)))) {
+        return false;
+      }
     }
-    std::vector<std::vector<int>> cuts(op_.factors.size());
-    cuts[factor] = {m};
-    return Allows(cuts);
+    return !(op_.refuses_empty && LeavesNothing(cuts));
   }
 
-  // Bytes to bring operand `i` from where it is to Shard(dim) or, dim < 0, to
-  // replicated (varying if `vary`), with the gradient's way back.
-  int64_t MoveBytes(size_t i, int m, int dim, bool vary) const {
+  bool CanCut(int factor, const Blocks& blocks, int m) const {
+    const FactorKind kind = op_.factors[factor].kind;
+    const bool stays_whole =
+        mesh_.dim_size(m) > 1 && blocks.IsSharedByAll(mesh_.dim_size(m));
+    // Of a sum, what groups of ranks share would count several times.
+    if ((kind == FactorKind::kWhole && !stays_whole) ||
+        (kind == FactorKind::kReduced && blocks.has_replicas())) {
+      return false;
+    }
+    for (const std::vector<FactorPlace>& places : places_) {
+      if (places[factor].twice) return false;
+    }
+    std::vector<DimCuts> cuts = Uncut();
+    return CutFactor(factor, blocks, m, &cuts) && Allows(cuts);
+  }
+
+  std::vector<DimCuts> Uncut() const {
+    std::vector<DimCuts> cuts;
+    for (const Factor& factor : op_.factors) cuts.push_back({factor.size});
+    return cuts;
+  }
+
+  // Adds a cut, of its parts too. False if it does not meet their edges.
+  bool CutFactor(int factor, const Blocks& blocks, int m,
+                 std::vector<DimCuts>* cuts) const {
+    const auto add = [&](int f, const Blocks& own) {
+      if ((*cuts)[f].cuts.empty()) (*cuts)[f].blocks = own;
+      (*cuts)[f].cuts.push_back(m);
+    };
+    add(factor, blocks);
+    for (const PartedFactor& parted : op_.parted) {
+      if (parted.factor != factor) continue;
+      std::vector<int64_t> sizes;
+      for (const int part : parted.parts) sizes.push_back(SizeOfFactor(part));
+      const auto parts =
+          ToParts(blocks, SizeOfFactor(factor), sizes, mesh_.dim_size(m));
+      // A second cut of the whole is none of each part.
+      if (!parts.has_value() || (*cuts)[factor].cuts.size() > 1) return false;
+      for (size_t i = 0; i < parts->size(); ++i) {
+        add(parted.parts[i], (*parts)[i]);
+      }
+    }
+    return true;
+  }
+
+  // Bytes to bring operand `i` from where it is to `to`, varying if `vary`,
+  // with the gradient's way back.
+  int64_t MoveBytes(size_t i, int m, const Placement& to, bool vary) const {
     const OperandState& state = operands_[i];
     const Placement& at = At(i, m);
     const int64_t bytes =
         ByteSize(state.type) * (state.parameter ? kParameterWeight : 1);
     const bool back = state.requires_grad;
-    if (ShardDim(at) >= 0) {
-      if (ShardDim(at) == dim) return 0;
-      if (dim >= 0) return 2 * bytes / mesh_.dim_size(m);
-      return bytes + (vary && back ? bytes : 0);
+    const bool cut = ShardDim(to) >= 0;
+    if (at == to && cut) return 0;
+    if (const Shard* from = std::get_if<Shard>(&at)) {
+      if (cut && Refines(std::get<Shard>(to), *from)) return 0;
+      if (from->blocks.IsSharedByAll(mesh_.dim_size(m)) && (cut || vary)) {
+        return 0;
+      }
+      const bool travels = cut && BlocksOf(at).empty() && BlocksOf(to).empty();
+      if (travels) return 2 * bytes / mesh_.dim_size(m);
+      return bytes + ((cut || vary) && back ? bytes : 0);
     }
     if (IsPartial(at)) {
-      if (dim >= 0) return bytes + (back ? bytes : 0);
+      if (cut) return bytes + (back ? bytes : 0);
       return 2 * bytes + (vary && back ? 2 * bytes : 0);
     }
     if (!back) return 0;
-    if (dim >= 0) return bytes;
+    if (cut) return bytes;
     return vary ? 2 * bytes : 0;
   }
 
@@ -161,13 +237,13 @@ class Chooser {
     return bytes;
   }
 
-  Choice Cut(int factor, int m) const {
-    Choice choice{factor, false, 0};
+  Choice Cut(int factor, const Blocks& blocks, int m) const {
+    Choice choice{factor, blocks, false, 0};
     const bool reduced = op_.factors[factor].kind == FactorKind::kReduced;
     for (size_t i = 0; i < op_.operands.size(); ++i) {
       if (reduced && IsAdded(i)) continue;
-      const int dim = DimLedBy(op_.operands[i].dims, factor);
-      choice.bytes += MoveBytes(i, m, dim, /*vary=*/true);
+      choice.bytes +=
+          MoveBytes(i, m, PlacementIn(i, factor, blocks, m), /*vary=*/true);
     }
     if (reduced) choice.bytes += ReduceBytes();
     return choice;
@@ -176,14 +252,14 @@ class Chooser {
   Choice Replicated(int m) const {
     Choice choice;
     for (size_t i = 0; i < op_.operands.size(); ++i) {
-      choice.bytes += MoveBytes(i, m, -1, /*vary=*/false);
+      choice.bytes += MoveBytes(i, m, Replicate{}, /*vary=*/false);
     }
     return choice;
   }
 
   // Each term has exactly one Partial(sum) operand and is linear in it.
   std::optional<Choice> PassPartial(int m) const {
-    Choice choice{kNoFactor, true, ReduceBytes()};
+    Choice choice{kNoFactor, {}, true, ReduceBytes()};
     std::vector<int> partials;
     for (size_t i = 0; i < op_.operands.size(); ++i) {
       if (IsAdded(i)) continue;
@@ -194,7 +270,7 @@ class Chooser {
           operand.linear) {
         ++partials[operand.term];
       } else {
-        choice.bytes += MoveBytes(i, m, -1, /*vary=*/true);
+        choice.bytes += MoveBytes(i, m, Replicate{}, /*vary=*/true);
       }
     }
     if (partials.empty()) return std::nullopt;
@@ -213,9 +289,11 @@ class Chooser {
     std::optional<Choice> best = PassPartial(m);
     if (best && best->bytes > replicated.bytes) best.reset();
     for (int f = 0; f < static_cast<int>(op_.factors.size()); ++f) {
-      if (!LeadsACut(f, m) || !CanCut(f, m)) continue;
-      const Choice cut = Cut(f, m);
-      if (!best || cut.bytes < best->bytes) best = cut;
+      for (const Blocks& blocks : CutsAlready(f, m)) {
+        if (!CanCut(f, blocks, m)) continue;
+        const Choice cut = Cut(f, blocks, m);
+        if (!best || cut.bytes < best->bytes) best = cut;
+      }
     }
     return best.value_or(replicated);
   }
@@ -227,13 +305,19 @@ class Chooser {
     return true;
   }
 
-  // Whether some operand is cut along the dim that `factor` leads.
-  bool LeadsACut(int factor, int m) const {
+  // How operands' dims cut `factor` already, each way once.
+  std::vector<Blocks> CutsAlready(int factor, int m) const {
+    std::vector<Blocks> ways;
     for (size_t i = 0; i < op_.operands.size(); ++i) {
-      const int dim = DimLedBy(op_.operands[i].dims, factor);
-      if (dim >= 0 && ShardDim(At(i, m)) == dim) return true;
+      const FactorPlace& place = places_[i][factor];
+      if (place.dim < 0 || ShardDim(At(i, m)) != place.dim) continue;
+      const std::optional<Blocks> way = ToFactor(
+          BlocksOf(At(i, m)), SizeOfFactor(factor), place, mesh_.dim_size(m));
+      if (way && std::find(ways.begin(), ways.end(), *way) == ways.end()) {
+        ways.push_back(*way);
+      }
     }
-    return false;
+    return ways;
   }
 
   // The mesh dims that cut `factor`, in the order of an operand that has them.
@@ -244,9 +328,9 @@ class Chooser {
     }
     if (cuts.size() < 2) return cuts;
     for (size_t i = 0; i < op_.operands.size(); ++i) {
-      const int dim = DimLedBy(op_.operands[i].dims, factor);
-      if (dim < 0) continue;
-      const std::vector<int> have = CutsOf(operands_[i].spec, dim);
+      const FactorPlace& place = places_[i][factor];
+      if (place.dim < 0) continue;
+      const std::vector<int> have = CutsOf(operands_[i].spec, place.dim);
       if (std::is_permutation(have.begin(), have.end(), cuts.begin(),
                               cuts.end())) {
         return have;
@@ -256,12 +340,20 @@ class Chooser {
   }
 
   DTensorSpec SpecFor(const DimFactors& dims,
-                      const std::vector<std::vector<int>>& factor_cuts) const {
+                      const std::vector<DimCuts>& factor_cuts) const {
     DTensorSpec spec = DTensorSpec::Replicated(mesh_.ndim());
     for (int d = 0; d < static_cast<int>(dims.size()); ++d) {
-      if (dims[d].empty()) continue;
-      for (const int m : factor_cuts[dims[d][0]]) {
-        spec = WithPlacement(spec, m, Shard{d});
+      for (const int f : dims[d]) {
+        const DimCuts& cuts = factor_cuts[f];
+        const FactorPlace place = PlaceOf(op_.factors, dims, f);
+        for (size_t i = 0; i < cuts.cuts.size(); ++i) {
+          const int m = cuts.cuts[i];
+          const Blocks own = i == 0 ? cuts.blocks : Blocks{};
+          spec = WithPlacement(spec, m,
+                               Shard{d, i == 0 ? ToDim(own, SizeOfFactor(f),
+                                                       place, mesh_.dim_size(m))
+                                               : Blocks{}});
+        }
       }
     }
     return spec;
@@ -276,9 +368,11 @@ class Chooser {
 
   OpSharding Build() const {
     OpSharding result;
-    result.factor_cuts.resize(op_.factors.size());
+    result.factor_cuts = Uncut();
     for (int f = 0; f < static_cast<int>(op_.factors.size()); ++f) {
-      result.factor_cuts[f] = CutsOfFactor(f);
+      for (const int m : CutsOfFactor(f)) {
+        CutFactor(f, choices_[m].blocks, m, &result.factor_cuts);
+      }
     }
     for (size_t i = 0; i < op_.operands.size(); ++i) {
       result.operands.push_back(NeedOf(i, result.factor_cuts));
@@ -295,8 +389,7 @@ class Chooser {
     return result;
   }
 
-  OperandNeed NeedOf(size_t i,
-                     const std::vector<std::vector<int>>& factor_cuts) const {
+  OperandNeed NeedOf(size_t i, const std::vector<DimCuts>& factor_cuts) const {
     OperandNeed need{SpecFor(op_.operands[i].dims, factor_cuts),
                      std::vector<bool>(mesh_.ndim(), false)};
     for (int m = 0; m < mesh_.ndim(); ++m) {
@@ -305,7 +398,7 @@ class Chooser {
       if (choice.pass_partial && partial != nullptr &&
           partial->op == ReduceOp::kSum && op_.operands[i].linear) {
         need.spec.placements[m] = Partial{};
-      } else if (IsReplicate(need.spec.placements[m])) {
+      } else if (HasReplicas(need.spec.placements[m])) {
         need.vary[m] = choice.pass_partial || choice.factor != kNoFactor;
       }
     }
@@ -315,6 +408,8 @@ class Chooser {
   const OpInstance& op_;
   absl::Span<const OperandState> operands_;
   const DeviceMesh& mesh_;
+  // Of each operand, then of each result: where its factors stand.
+  std::vector<std::vector<FactorPlace>> places_;
   std::vector<Choice> choices_;
 };
 

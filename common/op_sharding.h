@@ -28,7 +28,7 @@ struct OperandNeed {
 };
 
 struct OpSharding {
-  std::vector<std::vector<int>> factor_cuts;  // mesh dims, first cut first
+  std::vector<DimCuts> factor_cuts;  // of each factor
   std::vector<OperandNeed> operands;
   std::vector<DTensorSpec> results;
   // A reduced factor is cut: the added operand of Lowering::kAddTerm comes

@@ -2,6 +2,7 @@
 #ifndef SHARDPLANE_COMMON_PARALLELIZE_PLAN_H_
 #define SHARDPLANE_COMMON_PARALLELIZE_PLAN_H_
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <utility>
@@ -21,10 +22,13 @@ namespace shardplane {
 // Styles are values: what they do to the parameters, inputs and outputs of one
 // module. Placements are as the user wrote them (negative dims allowed).
 
-// Linear: weight S(0), bias S(0). Embedding: weight S(1).
+// Linear: weight S(0), bias S(0). Embedding: weight S(1). `block_sizes`: what
+// it cuts is packed, several tensors one after the other (q, k and v); empty:
+// as one, or as the program shows (common/packing.h).
 struct ColwiseParallel {
   Placement input_layouts = Replicate{};
   Placement output_layouts = Shard{-1};
+  std::vector<int64_t> block_sizes = {};
   friend bool operator==(const ColwiseParallel&,
                          const ColwiseParallel&) = default;
 };
@@ -32,6 +36,7 @@ struct ColwiseParallel {
 struct RowwiseParallel {
   Placement input_layouts = Shard{-1};
   Placement output_layouts = Replicate{};
+  std::vector<int64_t> block_sizes = {};
   friend bool operator==(const RowwiseParallel&,
                          const RowwiseParallel&) = default;
 };

@@ -29,13 +29,16 @@ struct Name {
 };
 
 struct Layouts {
-  std::string operator()(const ColwiseParallel& style) {
+  std::string operator()(const ColwiseParallel& style) { return Linear(style); }
+  std::string operator()(const RowwiseParallel& style) { return Linear(style); }
+  template <typename Style>
+  static std::string Linear(const Style& style) {
+    const std::string blocks =
+        style.block_sizes.empty()
+            ? ""
+            : absl::StrCat(", blocks ", absl::StrJoin(style.block_sizes, "+"));
     return absl::StrCat(ToString(style.input_layouts), " -> ",
-                        ToString(style.output_layouts));
-  }
-  std::string operator()(const RowwiseParallel& style) {
-    return absl::StrCat(ToString(style.input_layouts), " -> ",
-                        ToString(style.output_layouts));
+                        ToString(style.output_layouts), blocks);
   }
   std::string operator()(const SequenceParallel& style) {
     return ToString(Placement(Shard{style.sequence_dim}));

@@ -42,7 +42,7 @@ Op PieceOps::Cut(ValueId id, const Value& value, int dim, int count,
                  std::vector<ValueId>* pieces) const {
   const Value piece = PieceOf(value, dim, count);
   for (int i = 0; i < count; ++i) pieces->push_back(new_value_(piece));
-  const LocalSize size{{{piece.type.shape[dim], CutsOf(value.spec, dim)}}};
+  const LocalSize size{{CutsOfDim(piece.type.shape, value.spec, dim)}};
   return Call("aten.split.Tensor",
               {{ValueRef{id}}, {size}, {static_cast<int64_t>(dim)}}, *pieces);
 }
@@ -50,8 +50,7 @@ Op PieceOps::Cut(ValueId id, const Value& value, int dim, int count,
 Op PieceOps::Reshape(ValueId from, ValueId to, const Value& value) const {
   ProgramArgumentList sizes;
   for (int d = 0; d < static_cast<int>(value.type.shape.size()); ++d) {
-    sizes.push_back(
-        {LocalSize{{{value.type.shape[d], CutsOf(value.spec, d)}}}});
+    sizes.push_back({LocalSize{{CutsOfDim(value.type.shape, value.spec, d)}}});
   }
   return Call("aten.reshape.default", {{ValueRef{from}}, {std::move(sizes)}},
               {to});

@@ -1,11 +1,20 @@
 #include "common/placement.h"
 
+#include <algorithm>
+#include <cstdint>
+#include <deque>
 #include <string>
+#include <utility>
 #include <variant>
+#include <vector>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/synchronization/mutex.h"
 #include "common/errors.h"
 
 namespace shardplane {
@@ -14,14 +23,111 @@ namespace {
 struct Text {
   std::string operator()(const Replicate&) const { return "R"; }
   std::string operator()(const Shard& shard) const {
-    return absl::StrCat("S(", shard.dim, ")");
+    if (shard.blocks.empty()) return absl::StrCat("S(", shard.dim, ")");
+    return absl::StrCat("S(", shard.dim, ": ", ToString(shard.blocks), ")");
   }
   std::string operator()(const Partial& partial) const {
     return absl::StrCat("P(", ToString(partial.op), ")");
   }
 };
 
+// Every list that there was, by text and by id; entries stay where they are.
+class BlockLists {
+ public:
+  uint32_t IdOf(std::vector<Block> list) {
+    const std::string key = absl::StrJoin(list, ",", AppendBlock);
+    const absl::MutexLock lock(&mutex_);
+    const auto [it, is_new] =
+        ids_.try_emplace(key, static_cast<uint32_t>(lists_.size()));
+    if (is_new) lists_.push_back(std::move(list));
+    return it->second;
+  }
+  const std::vector<Block>& At(uint32_t id) {
+    const absl::MutexLock lock(&mutex_);
+    return lists_[id];
+  }
+  static void AppendBlock(std::string* out, const Block& block) {
+    if (block.unit == 1) {
+      absl::StrAppend(out, block.size);
+    } else {
+      absl::StrAppend(out, block.size / block.unit, "*", block.unit);
+    }
+    if (block.replicas > 1) absl::StrAppend(out, "/", block.replicas);
+    if (block.partial) absl::StrAppend(out, "+");
+  }
+
+ private:
+  absl::Mutex mutex_;
+  absl::flat_hash_map<std::string, uint32_t> ids_ ABSL_GUARDED_BY(mutex_) = {
+      {"", 0}};
+  std::deque<std::vector<Block>> lists_ ABSL_GUARDED_BY(mutex_) = {{}};
+};
+
+BlockLists& AllBlockLists() {
+  static BlockLists& lists = *new BlockLists;
+  return lists;
+}
+
 }  // namespace
+
+Blocks Blocks::Of(std::vector<Block> list) {
+  Blocks blocks;
+  blocks.id_ = AllBlockLists().IdOf(std::move(list));
+  return blocks;
+}
+
+const std::vector<Block>& Blocks::list() const {
+  return AllBlockLists().At(id_);
+}
+
+int64_t Blocks::size() const {
+  int64_t size = 0;
+  for (const Block& block : list()) size += block.size;
+  return size;
+}
+
+bool Blocks::has_replicas() const {
+  return !empty() && std::any_of(list().begin(), list().end(),
+                                 [](const Block& b) { return b.replicas > 1; });
+}
+
+bool Blocks::IsSharedByAll(int ranks) const {
+  return !empty() && list().size() == 1 && list()[0].replicas == ranks;
+}
+
+bool Blocks::partial() const {
+  return !empty() && std::any_of(list().begin(), list().end(),
+                                 [](const Block& b) { return b.partial; });
+}
+
+Blocks Blocks::WithPartial(bool partial) const {
+  if (!has_replicas()) return *this;
+  std::vector<Block> blocks = list();
+  for (Block& block : blocks) block.partial = partial && block.replicas > 1;
+  return Of(std::move(blocks));
+}
+
+bool Refines(const Shard& fine, const Shard& coarse) {
+  if (fine.dim != coarse.dim || fine.blocks == coarse.blocks ||
+      !coarse.blocks.has_replicas() || fine.blocks.has_replicas()) {
+    return false;
+  }
+  const std::vector<Block>& wide = coarse.blocks.list();
+  std::vector<Block> narrow = fine.blocks.list();
+  if (narrow.empty()) narrow = {{.size = coarse.blocks.size()}};
+  return std::equal(wide.begin(), wide.end(), narrow.begin(), narrow.end(),
+                    [](const Block& from, const Block& to) {
+                      return from.replicas == 1
+                                 ? from == to
+                                 : from.size == to.size &&
+                                       from.unit % (to.unit * from.replicas) ==
+                                           0;
+                    });
+}
+
+std::string ToString(const Blocks& blocks) {
+  return absl::StrJoin(blocks.list(), ", ", BlockLists::AppendBlock);
+}
 
 std::string ToString(ReduceOp op) {
   switch (op) {
@@ -52,7 +158,8 @@ absl::StatusOr<Placement> Normalize(const Placement& placement,
         {.reason = "SHARD_DIM_OUT_OF_RANGE",
          .metadata = {{"placement", ToString(placement)}}});
   }
-  return Shard{shard->dim < 0 ? shard->dim + tensor_rank : shard->dim};
+  return Shard{shard->dim < 0 ? shard->dim + tensor_rank : shard->dim,
+               shard->blocks};
 }
 
 }  // namespace shardplane

@@ -166,6 +166,7 @@ class Finder {
   // Of the products' input; nullopt: that would not pay.
   std::optional<Pieces> PiecesOf(const Redistribute& step, const Value& input,
                                  int moved_dim) const {
+    if (IsPacked(step)) return std::nullopt;
     const auto bytes = static_cast<double>(
         std::max(BytesOf(step.input), BytesOf(step.output)));
     const double beside =
@@ -190,6 +191,13 @@ class Finder {
     return best_of([&](int count) {
       return AcrossRanks(input, count, moved_dim, step.mesh_dim);
     });
+  }
+  // Blocks come apart where they are gathered or scattered.
+  bool IsPacked(const Redistribute& step) const {
+    const auto blocks = [&](ValueId id) {
+      return BlocksOf(program_.values[id].spec.placements[step.mesh_dim]);
+    };
+    return !blocks(step.input).empty() || !blocks(step.output).empty();
   }
   int64_t BytesOf(ValueId id) const {
     const Value& value = program_.values[id];
@@ -223,8 +231,8 @@ class Finder {
                const std::vector<int>& cuts) const {
     int64_t parts = count;
     for (const int m : cuts) parts *= program_.mesh.dim_size(m);
-    const int64_t size = value.type.shape[dim];
-    return size > 0 && size % parts == 0;
+    const DimCuts at = CutsOfDim(value.type.shape, value.spec, dim);
+    return at.blocks.empty() && at.extent > 0 && at.extent % parts == 0;
   }
 
   const ShardedProgram& program_;

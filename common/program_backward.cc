@@ -13,10 +13,6 @@
 namespace shardplane {
 namespace {
 
-Placement AfterMove(int to_dim) {
-  return to_dim >= 0 ? Placement(Shard{to_dim}) : Placement(Replicate{});
-}
-
 // As much as PyTorch's data parallel has in a bucket.
 constexpr int64_t kBucketBytes = int64_t{25} << 20;
 
@@ -30,6 +26,8 @@ DTensorSpec ProgramBuilder::GradientSpec(ValueId id) const {
       p = Replicate{};
     } else if (IsReplicate(p) && info_[id].vary[m]) {
       p = Partial{};
+    } else if (info_[id].vary[m] && HasReplicas(p)) {
+      p = Shard{ShardDim(p), BlocksOf(p).WithPartial(true)};
     }
   }
   return spec;
@@ -61,21 +59,24 @@ ValueId ProgramBuilder::TakeGradient(ValueId id) {
 }
 
 ValueId ProgramBuilder::MoveBack(ValueId gradient, RedistributeKind kind,
-                                 int mesh_dim, int from_dim, int to_dim,
-                                 ReduceOp op) {
-  if (kind == RedistributeKind::kAlias) return gradient;
-  const MoveKey key{gradient, kind, mesh_dim, from_dim, to_dim};
-  if (const auto it = moved_back_.find(key); it != moved_back_.end()) {
-    return it->second;
+                                 int mesh_dim, const Placement& after) {
+  if (value(gradient).spec.placements[mesh_dim] == after) return gradient;
+  // What groups of ranks have as sums is whole before it goes anywhere else.
+  const Placement at = value(gradient).spec.placements[mesh_dim];
+  if (BlocksOf(at).partial() && kind != RedistributeKind::kAllReduce) {
+    gradient = MoveBack(gradient, RedistributeKind::kAllReduce, mesh_dim,
+                        Shard{ShardDim(at), BlocksOf(at).WithPartial(false)});
   }
-  const Value& source = value(gradient);
-  const ValueId out =
-      NewValue(source.name, source.type,
-               WithPlacement(source.spec, mesh_dim, AfterMove(to_dim)), false);
-  program_.instructions.push_back(
-      Redistribute{kind, mesh_dim, from_dim, to_dim, op, gradient, out});
-  moved_back_[key] = out;
-  return out;
+  const RedistributeStep step =
+      StepFrom(value(gradient).spec, kind, mesh_dim, after);
+  const auto [moved, is_new] =
+      moved_back_.try_emplace({gradient, step.result}, -1);
+  if (is_new) {
+    const Value& source = value(gradient);
+    moved->second = NewValue(source.name, source.type, step.result, false);
+    program_.instructions.push_back(MoveOf(step, gradient, moved->second));
+  }
+  return moved->second;
 }
 
 void ProgramBuilder::Back(const SegmentEntry& entry) {
@@ -116,13 +117,14 @@ ValueId ProgramBuilder::ScatteredTo(const Redistribute& vary) const {
 void ProgramBuilder::BackVary(const Redistribute& step, ValueId gradient) {
   const ValueId cut = ScatteredTo(step);
   if (cut < 0) {
-    AddGradient(step.input, MoveBack(gradient, RedistributeKind::kAllReduce,
-                                     step.mesh_dim, -1, -1));
+    AddGradient(step.input,
+                MoveBack(gradient, RedistributeKind::kAllReduce, step.mesh_dim,
+                         value(step.input).spec.placements[step.mesh_dim]));
     return;
   }
-  const int dim = ShardDim(value(cut).spec.placements[step.mesh_dim]);
-  AddGradient(cut, MoveBack(gradient, RedistributeKind::kReduceScatter,
-                            step.mesh_dim, -1, dim));
+  AddGradient(
+      cut, MoveBack(gradient, RedistributeKind::kReduceScatter, step.mesh_dim,
+                    value(cut).spec.placements[step.mesh_dim]));
 }
 
 // Whether a unit's weight goes back so.
@@ -133,7 +135,9 @@ bool ProgramBuilder::Scatters(const MoveEntry& entry) const {
 
 // What a parameter's gradient goes through can wait for others.
 bool ProgramBuilder::Defers(const MoveEntry& entry) const {
-  return entry.vary && (info_[entry.step.input].stored || Scatters(entry));
+  const DTensorSpec& spec = value(entry.step.input).spec;
+  return entry.vary && HasReplicas(spec.placements[entry.step.mesh_dim]) &&
+         (info_[entry.step.input].stored || Scatters(entry));
 }
 
 // The value whose gradient it then is.
@@ -185,17 +189,18 @@ void ProgramBuilder::ReduceBucket(RedistributeKind kind, int mesh_dim,
   }
   if (bucket.inputs.empty()) return;
   if (bucket.inputs.size() == 1) {
-    const int to_dim = bucket.dims.empty() ? -1 : bucket.dims[0];
     AddGradient(targets[0],
-                MoveBack(bucket.inputs[0], kind, mesh_dim, -1, to_dim));
+                MoveBack(bucket.inputs[0], kind, mesh_dim,
+                         value(targets[0]).spec.placements[mesh_dim]));
     return;
   }
   for (size_t i = 0; i < targets.size(); ++i) {
     const Value& source = value(bucket.inputs[i]);
-    const int to_dim = bucket.dims.empty() ? -1 : bucket.dims[i];
-    const ValueId out = NewValue(
-        source.name, source.type,
-        WithPlacement(source.spec, mesh_dim, AfterMove(to_dim)), false);
+    const ValueId out =
+        NewValue(source.name, source.type,
+                 WithPlacement(source.spec, mesh_dim,
+                               value(targets[i]).spec.placements[mesh_dim]),
+                 false);
     bucket.outputs.push_back(out);
     AddGradient(targets[i], out);
   }
@@ -228,9 +233,13 @@ void ProgramBuilder::Back(const MoveEntry& entry) {
   forward.mesh_dim = step.mesh_dim;
   forward.from_dim = step.from_dim;
   forward.to_dim = step.to_dim;
-  const RedistributeStep back = Transpose(forward);
-  AddGradient(step.input, MoveBack(gradient, back.kind, back.mesh_dim,
-                                   back.from_dim, back.to_dim));
+  RedistributeStep back = Transpose(forward);
+  // Of what varies each rank has its own part of the gradient.
+  const Placement to = GradientSpec(step.input).placements[back.mesh_dim];
+  if (step.kind == RedistributeKind::kSlice && IsPartial(to)) {
+    back.kind = RedistributeKind::kSpread;
+  }
+  AddGradient(step.input, MoveBack(gradient, back.kind, back.mesh_dim, to));
 }
 
 void ProgramBuilder::Back(const AddedEntry& entry) {
@@ -239,14 +248,14 @@ void ProgramBuilder::Back(const AddedEntry& entry) {
   AddGradient(entry.base, gradient);
   ValueId whole = gradient;
   for (auto cut = entry.cuts.rbegin(); cut != entry.cuts.rend(); ++cut) {
-    whole = MoveBack(whole, RedistributeKind::kAllGather, cut->first,
-                     cut->second, -1);
+    whole =
+        MoveBack(whole, RedistributeKind::kAllGather, cut->first, Replicate{});
   }
   // The term was broadcast: its gradient is the sum over the dims it lacks.
   const Value term = value(entry.term);
   ProgramArgumentList sizes;
   for (int d = 0; d < static_cast<int>(term.type.shape.size()); ++d) {
-    sizes.push_back({LocalSize{{{term.type.shape[d], CutsOf(term.spec, d)}}}});
+    sizes.push_back({LocalSize{{CutsOfDim(term.type.shape, term.spec, d)}}});
   }
   Op op;
   op.target = "aten.sum_to_size.default";

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
@@ -117,6 +118,21 @@ bool ProgramBuilder::Claim(ValueId id, int mesh_dim,
   return true;
 }
 
+std::vector<ValueId> ProgramBuilder::Origins() const {
+  std::vector<ValueId> origins(program_.values.size());
+  std::iota(origins.begin(), origins.end(), 0);
+  for (const Instruction& instruction : program_.instructions) {
+    const auto* move = std::get_if<Redistribute>(&instruction);
+    if (move != nullptr) origins[move->output] = move->input;
+  }
+  for (const auto& [asked, sum] : sums_) origins[sum] = asked.first;
+  for (size_t id = 0; id < origins.size(); ++id) {  // made in this order
+    ValueId& origin = origins[id];
+    if (origin < static_cast<ValueId>(id)) origin = origins[origin];
+  }
+  return origins;
+}
+
 void ProgramBuilder::Settle(ValueId id) {
   info_[id].open.assign(mesh().ndim(), false);
 }
@@ -127,6 +143,10 @@ std::vector<ValueId> ProgramBuilder::EmitOp(
     op.results.push_back(
         NewValue(result.name, result.type, result.spec, result.requires_grad));
     open_made_.insert(op.results.back());
+    Info& info = info_[op.results.back()];
+    for (int m = 0; m < mesh().ndim(); ++m) {
+      info.vary[m] = BlocksOf(result.spec.placements[m]).has_replicas();
+    }
   }
   std::vector<ValueId> ids = op.results;
   open_.ops.push_back(std::move(op));
@@ -160,13 +180,25 @@ void ProgramBuilder::CloseSegment() {
 }
 
 ValueId ProgramBuilder::EmitMove(ValueId id, const RedistributeStep& step) {
+  // What groups share is used by each rank for itself from here on.
+  const bool shares_out =
+      step.kind == RedistributeKind::kSlice && step.from_dim >= 0;
+  if (shares_out && requires_grad(id) && !info_[id].vary[step.mesh_dim]) {
+    id = Vary(id, step.mesh_dim);
+  }
   if (open_made_.contains(id)) CloseSegment();
   const Value& source = value(id);
+  const DTensorSpec from = source.spec;
   const ValueId out =
       NewValue(source.name, source.type, step.result, requires_grad(id));
   info_[out].vary = info_[id].vary;
+  // What groups share varies within them, what all of them share does not.
+  const bool shared = BlocksOf(from.placements[step.mesh_dim]).has_replicas();
+  const bool shares =
+      BlocksOf(step.result.placements[step.mesh_dim]).has_replicas();
+  if (shared || shares) info_[out].vary[step.mesh_dim] = shares;
   info_[out].parameter = info_[id].parameter;
-  if (step.kind == RedistributeKind::kAllGather) {
+  if (step.kind == RedistributeKind::kAllGather && !shared) {
     info_[out].gathered_from = id;
     info_[out].gathered_along = step.mesh_dim;
   }
@@ -204,12 +236,42 @@ ValueId ProgramBuilder::EmitVary(ValueId id, int mesh_dim) {
   return out;
 }
 
+ValueId ProgramBuilder::Widened(ValueId id, int mesh_dim) {
+  return Once(std::pair(id, mesh_dim), &widened_, [&](ValueId from) {
+    if (requires_grad(from) && !info_[from].vary[mesh_dim]) {
+      from = Vary(from, mesh_dim);
+    }
+    if (open_made_.contains(from)) CloseSegment();
+    const Value source = value(from);
+    const ValueId out = NewValue(
+        source.name, source.type,
+        WithPlacement(source.spec, mesh_dim, Replicate{}), requires_grad(from));
+    info_[out].vary = info_[from].vary;
+    info_[out].parameter = info_[from].parameter;
+    const Redistribute instruction{.kind = RedistributeKind::kAlias,
+                                   .mesh_dim = mesh_dim,
+                                   .input = from,
+                                   .output = out};
+    program_.instructions.push_back(instruction);
+    tape_.push_back(MoveEntry{instruction, /*vary=*/false});
+    return out;
+  });
+}
+
 absl::StatusOr<ValueId> ProgramBuilder::Demand(ValueId id,
                                                const DTensorSpec& spec,
                                                const std::vector<bool>& vary) {
   Settle(id);
   if (info_[id].base >= 0) {
     SP_ASSIGN_OR_RETURN(id, RealizeSum(id, spec));
+  }
+  for (int m = 0; m < mesh().ndim(); ++m) {
+    const Placement& at = value(id).spec.placements[m];
+    const Placement& to = spec.placements[m];
+    if (at != to && BlocksOf(at).IsSharedByAll(mesh().dim_size(m)) &&
+        (ShardDim(to) >= 0 || (!vary.empty() && vary[m]))) {
+      id = Widened(id, m);
+    }
   }
   SP_ASSIGN_OR_RETURN(
       const std::vector<RedistributeStep> steps,
@@ -239,7 +301,11 @@ ValueId ProgramBuilder::DemandVary(ValueId id, const std::vector<bool>& vary) {
 
 absl::StatusOr<ValueId> ProgramBuilder::DemandAlong(
     ValueId id, int mesh_dim, const Placement& placement) {
-  if (!IsPendingSum(id) && value(id).spec.placements[mesh_dim] == placement) {
+  // A packed cut of that dim is one, too.
+  const Placement& at = value(id).spec.placements[mesh_dim];
+  if (!IsPendingSum(id) &&
+      (at == placement ||
+       (ShardDim(at) >= 0 && ShardDim(at) == ShardDim(placement)))) {
     return id;
   }
   return Demand(id, WithPlacement(value(id).spec, mesh_dim, placement), {});
@@ -282,7 +348,10 @@ absl::StatusOr<ValueId> ProgramBuilder::RealizeSum(ValueId id,
     } else if (dim >= 0) {
       const bool has_dim =
           dim >= skip && value(term).type.shape[dim - skip] != 1;
-      if (has_dim) term_spec = WithPlacement(term_spec, m, Shard{dim - skip});
+      if (has_dim) {
+        term_spec =
+            WithPlacement(term_spec, m, Shard{dim - skip, BlocksOf(to)});
+      }
       term_vary[m] = !has_dim;
       if (IsPartial(value(base).spec.placements[m])) shared.push_back({m, dim});
     }

@@ -56,6 +56,10 @@ class ProgramBuilder {
 
   const DeviceMesh& mesh() const { return program_.mesh; }
   const Value& value(ValueId id) const { return program_.values[id]; }
+  const std::vector<Value>& values() const { return program_.values; }
+  // By value, what it was moved from or is the reduction of; itself where it
+  // was made. Of the forward pass.
+  std::vector<ValueId> Origins() const;
   bool requires_grad(ValueId id) const { return info_[id].requires_grad; }
   bool is_parameter(ValueId id) const { return info_[id].parameter; }
 
@@ -164,7 +168,7 @@ class ProgramBuilder {
   struct UnitEntry {};  // where one begins
   using TapeEntry =
       std::variant<SegmentEntry, MoveEntry, AddedEntry, UnitEntry>;
-  using MoveKey = std::tuple<ValueId, RedistributeKind, int, int, int>;
+  using MoveKey = std::pair<ValueId, DTensorSpec>;  // and the spec after
 
   // The arguments may be parts of another value.
   ValueId NewValue(const std::string& name, const TensorType& type,
@@ -176,6 +180,8 @@ class ProgramBuilder {
   void ReplaceOps(int segment, std::vector<Op> ops);
   ValueId EmitMove(ValueId id, const RedistributeStep& step);
   ValueId EmitVary(ValueId id, int mesh_dim);
+  // What all ranks along `mesh_dim` share, as replicated and varying.
+  ValueId Widened(ValueId id, int mesh_dim);
   ValueId Vary(ValueId id, int mesh_dim);  // shared with earlier ones
   ValueId DemandVary(ValueId id, const std::vector<bool>& vary);
   absl::StatusOr<ValueId> RealizeSum(ValueId id, const DTensorSpec& spec);
@@ -188,8 +194,9 @@ class ProgramBuilder {
   void AddGradient(ValueId id, ValueId gradient);
   void SumGradients();
   ValueId TakeGradient(ValueId id);  // -1: none
+  // Along one mesh dim, to where it then lies.
   ValueId MoveBack(ValueId gradient, RedistributeKind kind, int mesh_dim,
-                   int from_dim, int to_dim, ReduceOp op = ReduceOp::kSum);
+                   const Placement& after);
   // All-gathers of parameters since the unit began become buckets.
   void GatherTogether();
   // Gradients of parameters that wait for a common collective.
@@ -236,6 +243,7 @@ class ProgramBuilder {
   absl::flat_hash_map<std::pair<ValueId, DTensorSpec>, ValueId> demanded_;
   absl::flat_hash_map<std::pair<ValueId, DTensorSpec>, ValueId> sums_;
   absl::flat_hash_map<std::pair<ValueId, int>, ValueId> varied_;
+  absl::flat_hash_map<std::pair<ValueId, int>, ValueId> widened_;
   std::vector<Gradients> gradients_;  // of the forward pass's values
   std::vector<ValueId> unsummed_;     // parameters with several of them
   absl::flat_hash_map<MoveKey, ValueId> moved_back_;

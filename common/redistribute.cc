@@ -36,10 +36,11 @@ class Route {
   // The next step, cheapest kind first; nullopt if no way is known.
   std::optional<RedistributeStep> Next() const {
     using Try = std::optional<RedistributeStep> (Route::*)(int) const;
-    static constexpr Try kTries[] = {&Route::Slice,     &Route::ReduceScatter,
-                                     &Route::AllToAll,  &Route::Gather,
-                                     &Route::AllReduce, &Route::Mask,
-                                     &Route::Clear};
+    static constexpr Try kTries[] = {
+        &Route::Slice,        &Route::Refine,        &Route::Spread,
+        &Route::ReduceShared, &Route::ReduceScatter, &Route::AllToAll,
+        &Route::Gather,       &Route::AllReduce,     &Route::Mask,
+        &Route::Clear};
     for (const Try attempt : kTries) {
       for (int m = 0; m < static_cast<int>(at_.placements.size()); ++m) {
         if (std::optional<RedistributeStep> step = (this->*attempt)(m)) {
@@ -56,13 +57,25 @@ class Route {
   const Placement& At(int m) const { return at_.placements[m]; }
   const Placement& To(int m) const { return to_.placements[m]; }
 
+  static bool SameCut(const Placement& a, const Placement& b) {
+    return ShardDim(a) >= 0 && a == b;
+  }
+  static bool IsPacked(const Placement& p) { return !BlocksOf(p).empty(); }
+
+  // Whether `at`'s cuts of a dim are the first of the target's.
+  bool LeadsThere(const std::vector<int>& cuts, int dim) const {
+    return IsPrefix(cuts, CutsOf(to_, dim));
+  }
   // Whether `m` may become the next cut of the dim that the target wants.
   bool CanCut(int m) const {
     const int dim = ShardDim(To(m));
     if (dim < 0) return false;
     std::vector<int> cuts = CutsOf(at_, dim);
+    for (const int cut : cuts) {
+      if (!SameCut(At(cut), To(cut))) return false;
+    }
     cuts.push_back(m);
-    return IsPrefix(cuts, CutsOf(to_, dim));
+    return LeadsThere(cuts, dim);
   }
   bool IsInnermost(int m) const {
     const int dim = ShardDim(At(m));
@@ -71,7 +84,12 @@ class Route {
   // Whether the cuts of m's dim have to be undone as far as m.
   bool InTheWay(int m) const {
     const int dim = ShardDim(At(m));
-    return !IsPrefix(CutsOf(at_, dim), CutsOf(to_, dim));
+    if (IsPacked(At(m)) || IsPacked(To(m))) return !SameCut(At(m), To(m));
+    const std::vector<int> cuts = CutsOf(at_, dim);
+    return !LeadsThere(cuts, dim) ||
+           std::any_of(cuts.begin(), cuts.end(), [this](int cut) {
+             return BlocksOf(At(cut)) != BlocksOf(To(cut));
+           });
   }
 
   RedistributeStep Make(RedistributeKind kind, int m,
@@ -83,13 +101,47 @@ class Route {
     if (!IsReplicate(At(m)) || !CanCut(m)) return std::nullopt;
     return Make(RedistributeKind::kSlice, m, To(m));
   }
+  // Between what groups of ranks share and what each has for itself. The cut
+  // keeps its place among those of its dim.
+  std::optional<RedistributeStep> Refine(int m) const {
+    const Shard* from = std::get_if<Shard>(&At(m));
+    const Shard* to = std::get_if<Shard>(&To(m));
+    if (from == nullptr || to == nullptr || !IsInnermost(m)) {
+      return std::nullopt;
+    }
+    if (!from->blocks.partial() && Refines(*to, *from)) {
+      return Make(RedistributeKind::kSlice, m, To(m));
+    }
+    if (to->blocks.partial() && Refines(*from, *to)) {
+      return Make(RedistributeKind::kSpread, m, To(m));
+    }
+    return std::nullopt;
+  }
+  // Each has its part of a sum, and zeros elsewhere.
+  std::optional<RedistributeStep> Spread(int m) const {
+    const auto* partial = std::get_if<Partial>(&To(m));
+    if (ShardDim(At(m)) < 0 || HasReplicas(At(m)) || partial == nullptr ||
+        partial->op != ReduceOp::kSum || !IsInnermost(m)) {
+      return std::nullopt;
+    }
+    return Make(RedistributeKind::kSpread, m, To(m));
+  }
+  // Sums that groups of ranks have.
+  std::optional<RedistributeStep> ReduceShared(int m) const {
+    const Blocks blocks = BlocksOf(At(m));
+    if (!blocks.partial() || At(m) == To(m)) return std::nullopt;
+    return Make(RedistributeKind::kAllReduce, m,
+                Shard{ShardDim(At(m)), blocks.WithPartial(false)});
+  }
   std::optional<RedistributeStep> ReduceScatter(int m) const {
-    if (!IsPartial(At(m)) || !CanCut(m)) return std::nullopt;
+    if (!IsPartial(At(m)) || HasReplicas(To(m)) || !CanCut(m)) {
+      return std::nullopt;
+    }
     return Make(RedistributeKind::kReduceScatter, m, To(m));
   }
   std::optional<RedistributeStep> AllToAll(int m) const {
     if (ShardDim(At(m)) < 0 || ShardDim(At(m)) == ShardDim(To(m)) ||
-        !IsInnermost(m) || !CanCut(m)) {
+        IsPacked(At(m)) || IsPacked(To(m)) || !IsInnermost(m) || !CanCut(m)) {
       return std::nullopt;
     }
     return Make(RedistributeKind::kAllToAll, m, To(m));
@@ -154,6 +206,7 @@ DTensorSpec WithPlacement(const DTensorSpec& spec, int mesh_dim,
   std::vector<std::vector<int>> cuts(std::max(CutRank(spec), dim + 1));
   for (int d = 0; d < static_cast<int>(cuts.size()); ++d) {
     cuts[d] = CutsOf(spec, d);
+    if (d == ShardDim(spec.placements[mesh_dim]) && d == dim) continue;
     std::erase(cuts[d], mesh_dim);
     if (d == dim) cuts[d].push_back(mesh_dim);
   }
@@ -167,9 +220,11 @@ RedistributeStep StepFrom(const DTensorSpec& at, RedistributeKind kind,
   const Placement& here = at.placements[mesh_dim];
   RedistributeStep step{.kind = kind,
                         .mesh_dim = mesh_dim,
-                        .from_dim = ShardDim(here),
-                        .to_dim = ShardDim(after),
                         .result = WithPlacement(at, mesh_dim, after)};
+  if (kind != RedistributeKind::kAllReduce) {
+    step.from_dim = ShardDim(here);
+    step.to_dim = ShardDim(after);
+  }
   if (const auto* partial = std::get_if<Partial>(&here)) step.op = partial->op;
   return step;
 }
@@ -214,6 +269,10 @@ RedistributeStep Transpose(const RedistributeStep& step) {
       back.to_dim = step.from_dim;
       break;
     case Kind::kSlice:
+      back.kind = step.from_dim < 0 ? Kind::kAllGather : Kind::kSpread;
+      back.from_dim = step.to_dim;
+      back.to_dim = step.from_dim;
+      break;
     case Kind::kReduceScatter:
       back.kind = Kind::kAllGather;
       back.from_dim = step.to_dim;
@@ -221,6 +280,10 @@ RedistributeStep Transpose(const RedistributeStep& step) {
     case Kind::kAllToAll:
       back.kind = Kind::kAllToAll;
       back.from_dim = step.to_dim;
+      back.to_dim = step.from_dim;
+      break;
+    case Kind::kSpread:
+      back.kind = Kind::kSlice;
       back.to_dim = step.from_dim;
       break;
     case Kind::kAllReduce:

@@ -36,6 +36,9 @@ Redistribute MoveOf(const RedistributeStep& step, ValueId input,
 //   [S(0)] -> [R]: all_gather      [P(sum)] -> [R]: all_reduce
 //   [S(0)] -> [S(1)]: all_to_all   [P(sum)] -> [S(0)]: reduce_scatter
 //   [R] -> [S(0)]: slice           [R] -> [P(sum)]: mask
+//   [S(0: 2*8/2)] -> [S(0)]: slice; what groups share is shared out
+//   [S(0)] -> [P(sum)]: spread
+// A packed cut is otherwise gathered and cut anew.
 // Unimplemented: Partial to another kind of Partial, or Replicate to
 // Partial(max or min).
 absl::StatusOr<std::vector<RedistributeStep>> PlanRedistribute(
@@ -43,7 +46,8 @@ absl::StatusOr<std::vector<RedistributeStep>> PlanRedistribute(
 
 // The step that carries a gradient back over `step`, mesh dim by mesh dim:
 //   all_gather <-> slice, reduce_scatter -> all_gather, all_to_all reversed,
-//   all_reduce and mask -> alias (the gradient of a Partial is replicated).
+//   all_reduce and mask -> alias (the gradient of a Partial is replicated),
+//   a slice of what groups share <-> spread.
 // A vary (R -> R that enters work that differs by rank) is an alias whose
 // transpose is an all_reduce; that is the compiler's to add.
 // Only kind, mesh_dim, from_dim and to_dim of the result are set.
@@ -56,7 +60,7 @@ DTensorSpec SpecOf(Placements placements,
 DTensorSpec Canonical(const DTensorSpec& spec);
 
 // A spec with one placement changed and its canonical cut order: `mesh_dim`
-// becomes the innermost cut if `placement` is a Shard.
+// becomes the innermost cut if `placement` is a Shard of another dim.
 DTensorSpec WithPlacement(const DTensorSpec& spec, int mesh_dim,
                           const Placement& placement);
 

@@ -77,7 +77,12 @@ class Ranks {
 
  private:
   std::vector<Extent> Extents(const DTensorSpec& spec, int rank) const {
-    return LocalExtents(shape_, spec, mesh_, mesh_.Coordinate(rank));
+    std::vector<Extent> extents;
+    for (const Stretches& dim :
+         LocalStretches(shape_, spec, mesh_, mesh_.Coordinate(rank))) {
+      extents.push_back(dim.empty() ? Extent{} : dim[0]);
+    }
+    return extents;
   }
   static size_t Size(const std::vector<Extent>& extents) {
     size_t size = 1;
@@ -123,6 +128,7 @@ class Ranks {
     Data whole(elements, 0);
     const bool local = step.kind == RedistributeKind::kSlice ||
                        step.kind == RedistributeKind::kMask ||
+                       step.kind == RedistributeKind::kSpread ||
                        step.kind == RedistributeKind::kAlias;
     for (const int peer : group) {
       if (local && peer != rank) continue;
@@ -201,7 +207,6 @@ TEST_P(RedistributeEverything, ReachesEveryLayoutFromEveryLayout) {
   for (const DTensorSpec& from : specs) {
     for (const DTensorSpec& to : specs) {
       const auto steps = PlanRedistribute(from, to);
-      // A cut that becomes Partial is gathered and masked; all else is direct.
       ASSERT_TRUE(steps.ok()) << steps.status();
       Ranks ranks(mesh, shape, from);
       ASSERT_TRUE(ranks.Right()) << ToString(from);
@@ -313,6 +318,8 @@ TEST_P(RedistributeOneDim, TakesTheCheapestStepAndItsTranspose) {
 }
 
 using K = RedistributeKind;
+const Blocks kFused = Blocks::Of({{8}, {4}});
+const Blocks kShared = Blocks::Of({{16, 8, 2}});
 INSTANTIATE_TEST_SUITE_P(
     Pairs, RedistributeOneDim,
     testing::Values(
@@ -338,8 +345,54 @@ INSTANTIATE_TEST_SUITE_P(
                  {K::kAllToAll},
                  {.kind = K::kAllToAll, .from_dim = 1, .to_dim = 0}},
         StepCase{"mask", Replicate{}, Partial{}, {K::kMask}},
+        StepCase{"spread",
+                 Shard{0},
+                 Partial{},
+                 {K::kSpread},
+                 {.kind = K::kSlice, .to_dim = 0}},
+        // Packed cuts are gathered, and cut anew.
+        StepCase{"gather_packed",
+                 Shard{0, kFused},
+                 Replicate{},
+                 {K::kAllGather},
+                 {.kind = K::kSlice, .to_dim = 0}},
+        StepCase{"slice_packed",
+                 Replicate{},
+                 Shard{0, kFused},
+                 {K::kSlice},
+                 {.kind = K::kAllGather, .from_dim = 0}},
+        StepCase{"scatter_packed",
+                 Partial{},
+                 Shard{0, kFused},
+                 {K::kReduceScatter},
+                 {.kind = K::kAllGather, .from_dim = 0}},
         StepCase{
-            "gather_and_mask", Shard{0}, Partial{}, {K::kAllGather, K::kMask}},
+            "pack", Shard{0}, Shard{0, kFused}, {K::kAllGather, K::kSlice}},
+        StepCase{
+            "unpack", Shard{0, kFused}, Shard{1}, {K::kAllGather, K::kSlice}},
+        // Two heads of 8, each shared by two of four ranks.
+        StepCase{"share_out",
+                 Shard{0, kShared},
+                 Shard{0},
+                 {K::kSlice},
+                 {.kind = K::kSpread, .from_dim = 0, .to_dim = 0}},
+        StepCase{"spread_shared",
+                 Shard{0},
+                 Shard{0, kShared.WithPartial(true)},
+                 {K::kSpread},
+                 {.kind = K::kSlice, .to_dim = 0}},
+        StepCase{"reduce_shared",
+                 Shard{0, kShared.WithPartial(true)},
+                 Shard{0, kShared},
+                 {K::kAllReduce}},
+        StepCase{"gather_shared_sums",
+                 Shard{0, kShared.WithPartial(true)},
+                 Replicate{},
+                 {K::kAllReduce, K::kAllGather}},
+        StepCase{"scatter_to_shared",
+                 Partial{},
+                 Shard{0, kShared},
+                 {K::kAllReduce, K::kSlice}},
         StepCase{"nothing", Shard{0}, Shard{0}, {}},
         StepCase{
             "maximum", Partial{ReduceOp::kMax}, Replicate{}, {K::kAllReduce}}),

@@ -73,7 +73,8 @@ void TallyMaterialize(const TensorType& type, const DTensorSpec& spec,
       tally->Add("broadcast", ByteSize(TensorType{type.dtype, shape}));
       continue;
     }
-    const int64_t chunk = Chunk(shape[tensor_dim], ranks, 0).size;
+    const int64_t chunk = SizeOf(PartOf(
+        shape[tensor_dim], BlocksOf(spec.placements[mesh_dim]), ranks, 0));
     shape[tensor_dim] = chunk * ranks;
     tally->Add("scatter", ByteSize(TensorType{type.dtype, shape}));
     shape[tensor_dim] = chunk;

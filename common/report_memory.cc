@@ -27,9 +27,8 @@ class PeaksByRank {
       const int rank = static_cast<int>(value.type.shape.size());
       if (!HasShard(value.spec)) continue;
       for (int dim = 0; dim < rank; ++dim) {
-        std::vector<int> cuts = CutsOf(value.spec, dim);
-        if (cuts.empty()) continue;
-        cuts_.insert({value.type.shape[dim], std::move(cuts)});
+        DimCuts cuts = CutsOfDim(value.type.shape, value.spec, dim);
+        if (!cuts.cuts.empty()) cuts_.insert(std::move(cuts));
       }
     }
     for (const Instruction& instruction : program.instructions) {
@@ -42,9 +41,8 @@ class PeaksByRank {
 
   const RunPeak& At(absl::Span<const int> coordinate) {
     std::vector<int64_t> sizes;
-    for (const auto& [extent, cuts] : cuts_) {
-      sizes.push_back(
-          LocalExtent(extent, cuts, program_.mesh, coordinate).size);
+    for (const DimCuts& cuts : cuts_) {
+      sizes.push_back(LocalSizeOf(cuts, program_.mesh, coordinate));
     }
     for (const int mesh_dim : masked_) {
       sizes.push_back(coordinate[mesh_dim] == 0 ? 0 : 1);
@@ -56,7 +54,7 @@ class PeaksByRank {
 
  private:
   const ShardedProgram& program_;
-  absl::btree_set<std::pair<int64_t, std::vector<int>>> cuts_;
+  absl::btree_set<DimCuts> cuts_;
   absl::btree_set<int> masked_;  // mesh dims of which only index 0 keeps values
   absl::btree_map<std::vector<int64_t>, RunPeak> peaks_;
 };

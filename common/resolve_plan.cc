@@ -14,6 +14,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
 #include "common/errors.h"
+#include "common/factor_cuts.h"
 #include "common/parallelize_plan.h"
 #include "common/plan_matching.h"
 #include "common/style_edges.h"
@@ -42,6 +43,26 @@ constexpr CutRow kCuts[] = {
     {"RowwiseParallel", kConv1D, "weight", 0, 2},
     {"RowwiseParallel", "Embedding", "weight", 0, 2},
 };
+
+// What a style says of a dim of `extent` elements that it cuts.
+absl::StatusOr<Blocks> BlocksAsked(const ParallelStyle& style, int64_t extent) {
+  std::vector<int64_t> sizes;
+  if (const auto* colwise = std::get_if<ColwiseParallel>(&style.kind)) {
+    sizes = colwise->block_sizes;
+  } else if (const auto* rowwise = std::get_if<RowwiseParallel>(&style.kind)) {
+    sizes = rowwise->block_sizes;
+  }
+  std::vector<Block> list;
+  int64_t sum = 0;
+  for (const int64_t size : sizes) {
+    list.push_back({.size = size});
+    sum += size;
+  }
+  if (list.empty() || sum == extent) return Blocks::Of(std::move(list));
+  return absl::InvalidArgumentError(absl::StrCat(
+      "has blocks of ", extent,
+      " elements together; got: ", absl::StrJoin(sizes, "+"), " = ", sum));
+}
 
 // What is wrong with a plan; each is found before anything is applied.
 struct Fault {
@@ -269,7 +290,18 @@ class Resolver {
                               " dims; got: ", ToString(parameter.type)));
         return false;
       }
-      wanted_[index]->placements[mesh_dim] = Shard{row->tensor_dim};
+      const absl::StatusOr<Blocks> blocks =
+          BlocksAsked(*match.style, parameter.type.shape[row->tensor_dim]);
+      if (!blocks.ok()) {
+        AddFault(absl::StatusCode::kInvalidArgument, "BLOCK_SIZES", match,
+                 absl::StrCat(ToString(*match.style), " on parameter \"",
+                              parameter.fqn, "\" (pattern '", match.pattern,
+                              "') ", blocks.status().message()));
+        return false;
+      }
+      wanted_[index]->placements[mesh_dim] =
+          Shard{row->tensor_dim,
+                CanonicalBlocks(blocks->list(), mesh_.dim_size(mesh_dim))};
     }
     return true;
   }

@@ -128,13 +128,24 @@ class Player {
     return true;
   }
 
+  // Whether what this rank cuts out lies together; of what is shared it keeps
+  // what it was shared in.
+  bool IsOneStretch(const Redistribute& step) const {
+    const Blocks blocks =
+        BlocksOf(program_.values[step.output].spec.placements[step.mesh_dim]);
+    return blocks.empty() || PartOf(shapes_[step.input][step.to_dim], blocks,
+                                    program_.mesh.dim_size(step.mesh_dim),
+                                    coordinate_[step.mesh_dim])
+                                     .size() <= 1;
+  }
+
   void Run(const Redistribute& step) {
     const bool same = step.kind == RedistributeKind::kAlias ||
                       IsAlone(step.mesh_dim) ||
                       (step.kind == RedistributeKind::kMask &&
                        coordinate_[step.mesh_dim] == 0) ||
                       (step.kind == RedistributeKind::kSlice &&
-                       IsOneRun(step.input, step.to_dim));
+                       IsOneRun(step.input, step.to_dim) && IsOneStretch(step));
     if (same) {
       Share(step.input, step.output);
     } else {

@@ -57,9 +57,13 @@ class SegmentChecker {
   }
 
  private:
-  absl::Status CheckCuts(const std::vector<int>& cuts) const {
-    for (const int cut : cuts) SP_RETURN_IF_ERROR(CheckMeshDim(program_, cut));
-    return absl::OkStatus();
+  absl::Status CheckCuts(const DimCuts& dim) const {
+    for (const int cut : dim.cuts) {
+      SP_RETURN_IF_ERROR(CheckMeshDim(program_, cut));
+    }
+    if (dim.cuts.empty()) return absl::OkStatus();
+    return CheckBlocks(dim.blocks, dim.extent,
+                       program_.mesh.dim_size(dim.cuts[0]));
   }
 
   absl::Status CheckArgument(const ProgramArgument& argument,
@@ -71,12 +75,12 @@ class SegmentChecker {
           ref->id));
     }
     if (const auto* size = std::get_if<LocalSize>(&argument.value)) {
-      for (const LocalSize::Factor& factor : size->factors) {
-        SP_RETURN_IF_ERROR(CheckCuts(factor.cuts));
+      for (const DimCuts& factor : size->factors) {
+        SP_RETURN_IF_ERROR(CheckCuts(factor));
       }
     }
     if (const auto* offset = std::get_if<LocalOffset>(&argument.value)) {
-      SP_RETURN_IF_ERROR(CheckCuts(offset->cuts));
+      SP_RETURN_IF_ERROR(CheckCuts(offset->dim));
     }
     if (const auto* list = std::get_if<ProgramArgumentList>(&argument.value)) {
       for (const ProgramArgument& item : *list) {

@@ -11,21 +11,28 @@
 namespace shardplane {
 namespace {
 
-int64_t CeilDiv(int64_t n, int64_t parts) { return (n + parts - 1) / parts; }
-
-// Elements of a local tensor whose dim `dim` is padded to W equal chunks of
-// ceil(n / W); the chunk alone, and all of them.
+// Elements of a local tensor whose dim `dim` is padded to W equal chunks, as
+// large as the first part; the chunk alone, and all of them.
 struct Padded {
   int64_t chunk = 0;
   int64_t whole = 0;
 };
-Padded PadDim(const Shape& uncut, int dim, int parts) {
+Padded PadDim(const Shape& uncut, int dim, const Blocks& blocks, int parts) {
   int64_t rest = 1;
   for (int d = 0; d < static_cast<int>(uncut.size()); ++d) {
     if (d != dim) rest *= uncut[d];
   }
-  const int64_t chunk = CeilDiv(uncut[dim], parts) * rest;
+  const int64_t chunk = SizeOf(PartOf(uncut[dim], blocks, parts, 0)) * rest;
   return {chunk, chunk * parts};
+}
+
+// Of the blocks that groups share, all together.
+int64_t SharedExtent(const Placement& placement) {
+  int64_t extent = 0;
+  for (const Block& block : BlocksOf(placement).list()) {
+    if (block.replicas > 1) extent += block.size;
+  }
+  return extent;
 }
 
 CollectiveRecord RecordOf(const ShardedProgram& program,
@@ -41,11 +48,21 @@ CollectiveRecord RecordOf(const ShardedProgram& program,
   CollectiveRecord record{step.kind, step.mesh_dim, in.type.dtype,
                           NumElements(in_local), NumElements(out_local)};
   if (step.kind == RedistributeKind::kAllGather) {
-    const Padded padded = PadDim(out_local, step.from_dim, parts);
+    const Padded padded =
+        PadDim(out_local, step.from_dim,
+               BlocksOf(in.spec.placements[step.mesh_dim]), parts);
     record.send_elements = padded.chunk;
     record.recv_elements = padded.whole;
+  } else if (BlocksOf(in.spec.placements[step.mesh_dim]).partial()) {
+    // Each group has a slot of its own.
+    const Placement& shared = in.spec.placements[step.mesh_dim];
+    Shape slots = in_local;
+    slots[ShardDim(shared)] = SharedExtent(shared);
+    record.send_elements = record.recv_elements = NumElements(slots);
   } else if (step.kind == RedistributeKind::kReduceScatter) {
-    const Padded padded = PadDim(in_local, step.to_dim, parts);
+    const Padded padded =
+        PadDim(in_local, step.to_dim,
+               BlocksOf(out.spec.placements[step.mesh_dim]), parts);
     record.send_elements = padded.whole;
     record.recv_elements = padded.chunk;
   }
@@ -77,23 +94,22 @@ uint64_t HashBytes(uint64_t hash, uint64_t value, int bytes) {
 int64_t Evaluate(const LocalSize& size, const DeviceMesh& mesh,
                  absl::Span<const int> coordinate) {
   int64_t product = 1;
-  for (const LocalSize::Factor& factor : size.factors) {
-    product *= LocalExtent(factor.extent, factor.cuts, mesh, coordinate).size;
+  for (const DimCuts& factor : size.factors) {
+    product *= LocalSizeOf(factor, mesh, coordinate);
   }
   return product;
 }
 
 int64_t Evaluate(const LocalOffset& offset, const DeviceMesh& mesh,
                  absl::Span<const int> coordinate) {
-  const Extent extent =
-      LocalExtent(offset.extent, offset.cuts, mesh, coordinate);
-  return extent.size == 0 ? 0 : extent.offset;
+  const Stretches local = LocalStretches(offset.dim, mesh, coordinate);
+  return local.empty() ? 0 : local[0].offset;
 }
 
 std::string ToString(RedistributeKind kind) {
-  static constexpr std::array<const char*, 7> kNames = {
+  static constexpr std::array<const char*, 8> kNames = {
       "all_reduce", "all_gather", "reduce_scatter", "all_to_all",
-      "slice",      "mask",       "alias"};
+      "slice",      "mask",       "alias",          "spread"};
   return kNames[static_cast<int>(kind)];
 }
 

@@ -29,15 +29,9 @@ struct Value {
 };
 
 // A size that may differ by rank: the product of the local parts of its
-// factors, each an extent and the mesh dims that cut it, first cut first.
-// Text form: `8/tp*4`.
+// factors. Text form: `8/tp*4`.
 struct LocalSize {
-  struct Factor {
-    int64_t extent = 1;
-    std::vector<int> cuts;
-    friend bool operator==(const Factor&, const Factor&) = default;
-  };
-  std::vector<Factor> factors;
+  std::vector<DimCuts> factors;
   friend bool operator==(const LocalSize&, const LocalSize&) = default;
 };
 
@@ -45,10 +39,10 @@ int64_t Evaluate(const LocalSize& size, const DeviceMesh& mesh,
                  absl::Span<const int> coordinate);
 
 // Where this rank's part of a dim begins in the whole dim, in elements; 0
-// where its part is empty. Text form: `offset(8/tp)`.
+// where its part is empty. A packed dim of several blocks has none. Text form:
+// `offset(8/tp)`.
 struct LocalOffset {
-  int64_t extent = 1;
-  std::vector<int> cuts;  // mesh dims, first cut first
+  DimCuts dim;
   friend bool operator==(const LocalOffset&, const LocalOffset&) = default;
 };
 
@@ -125,13 +119,15 @@ struct RunWeightGradients {
 };
 
 enum class RedistributeKind {
-  kAllReduce,      // P -> R
+  kAllReduce,      // P -> R; S(d: ../r+) -> S(d: ../r), of groups of r
   kAllGather,      // S(from_dim) -> R
   kReduceScatter,  // P -> S(to_dim)
   kAllToAll,       // S(from_dim) -> S(to_dim)
-  kSlice,          // R -> S(to_dim); local
+  kSlice,          // R, or S(d: ../r), -> S(to_dim); local
   kMask,           // R -> P: the value on index 0 of the dim, else zero; local
-  kAlias,          // the same tensor under another id (vary); local
+  kAlias,          // the same tensor under another id (vary, or what all ranks
+                   // share as R); local
+  kSpread,         // S(d) -> S(d: ../r+), or P: zeros where others' are; local
 };
 std::string ToString(RedistributeKind kind);  // "all_reduce", "slice"
 bool IsCollective(RedistributeKind kind);

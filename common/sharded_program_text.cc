@@ -29,11 +29,8 @@ std::string Ids(const std::vector<ValueId>& ids) {
 std::string Text(const LocalSize& size, const DeviceMesh& mesh) {
   if (size.factors.empty()) return "1";
   return absl::StrJoin(size.factors, "*",
-                       [&](std::string* out, const LocalSize::Factor& factor) {
-                         absl::StrAppend(out, factor.extent);
-                         for (const int cut : factor.cuts) {
-                           absl::StrAppend(out, "/", mesh.dims()[cut].name);
-                         }
+                       [&](std::string* out, const DimCuts& factor) {
+                         absl::StrAppend(out, ToString(factor, mesh));
                        });
 }
 
@@ -49,8 +46,7 @@ std::string Text(const ProgramArgument& argument, const DeviceMesh& mesh) {
           [](DType v) { return ToString(v); },
           [&](const LocalSize& v) { return Text(v, mesh); },
           [&](const LocalOffset& v) {
-            const LocalSize size{{{v.extent, v.cuts}}};
-            return absl::StrCat("offset(", Text(size, mesh), ")");
+            return absl::StrCat("offset(", ToString(v.dim, mesh), ")");
           },
           [&](const ProgramArgumentList& list) {
             return absl::StrCat(

@@ -79,6 +79,13 @@ class Checker {
     for (const Value& value : program_.values) {
       SP_RETURN_IF_ERROR(Validate(value.spec, program_.mesh,
                                   static_cast<int>(value.type.shape.size())));
+      for (int m = 0; m < program_.mesh.ndim(); ++m) {
+        const Placement& placement = value.spec.placements[m];
+        if (BlocksOf(placement).empty()) continue;
+        SP_RETURN_IF_ERROR(CheckBlocks(BlocksOf(placement),
+                                       value.type.shape[ShardDim(placement)],
+                                       program_.mesh.dim_size(m)));
+      }
     }
     return absl::OkStatus();
   }
@@ -234,9 +241,12 @@ class Checker {
   }
 
   // Whether the step's kind is what leads from one spec to the other.
-  static bool Fits(const Redistribute& step, const DTensorSpec& in,
-                   const DTensorSpec& out) {
-    if (step.kind == RedistributeKind::kAlias) return in == out;
+  bool Fits(const Redistribute& step, const DTensorSpec& in,
+            const DTensorSpec& out) const {
+    if (step.kind == RedistributeKind::kAlias) {
+      return in == out || IsAllOf(step.mesh_dim, in, out) ||
+             IsAllOf(step.mesh_dim, out, in);
+    }
     const auto steps = PlanRedistribute(in, out);
     if (!steps.ok() || steps->size() != 1) return false;
     const RedistributeStep& only = (*steps)[0];
@@ -244,6 +254,17 @@ class Checker {
            only.from_dim == step.from_dim && only.to_dim == step.to_dim &&
            (step.kind == RedistributeKind::kSlice ||
             step.kind == RedistributeKind::kAllGather || only.op == step.op);
+  }
+
+  // Whether what all ranks along a mesh dim share in one is what they have in
+  // the other: replicated, or as sums.
+  bool IsAllOf(int m, const DTensorSpec& shared,
+               const DTensorSpec& other) const {
+    const Blocks blocks = BlocksOf(shared.placements[m]);
+    const Placement& has = other.placements[m];
+    return blocks.IsSharedByAll(program_.mesh.dim_size(m)) &&
+           (blocks.partial() ? IsPartial(has) : IsReplicate(has)) &&
+           WithPlacement(shared, m, has) == other;
   }
 
   absl::Status Step(const Bucket& bucket) {

@@ -111,7 +111,10 @@ absl::Status StyleLayouts::Change(const Assignment& a,
 void StyleLayouts::NoteClaim(const Assignment& a, const Placement& claimed,
                              const DTensorSpec& spec, const std::string& what) {
   const Placement& real = spec.placements[a.mesh_dim];
-  if (real == claimed) return;
+  if (real == claimed ||
+      (ShardDim(real) >= 0 && ShardDim(real) == ShardDim(claimed))) {
+    return;
+  }
   diagnostics_->push_back(
       {Severity::kNote, "CLAIM_DIFFERS",
        absl::StrCat(a.fqn.empty() ? "the root module" : a.fqn, ": ",

@@ -34,7 +34,7 @@ struct DTensorSpec {
   friend H AbslHashValue(H h, const DTensorSpec& spec) {
     for (const Placement& p : spec.placements) {
       const auto* partial = std::get_if<Partial>(&p);
-      h = H::combine(std::move(h), p.index(), ShardDim(p),
+      h = H::combine(std::move(h), p.index(), ShardDim(p), BlocksOf(p),
                      partial == nullptr ? 0 : static_cast<int>(partial->op));
     }
     return H::combine(std::move(h), spec.cut_order);
@@ -51,9 +51,16 @@ bool HasPartial(const DTensorSpec& spec);
 bool HasShard(const DTensorSpec& spec);
 
 // InvalidArgument: wrong number of placements, a shard dim outside the tensor,
-// a cut_order that is no permutation of the cutting mesh dims.
+// a cut_order that is no permutation of the cutting mesh dims, blocks of a cut
+// that is not the outermost of its dim, blocks of broken units, groups of
+// replicas that do not have one unit each.
 absl::Status Validate(const DTensorSpec& spec, const DeviceMesh& mesh,
                       int tensor_rank);
+
+// InvalidArgument: blocks that are not whole units, that are not `extent`
+// elements together (where that is not below 0), or whose groups of replicas
+// do not have one unit each of `ranks`. None are all right.
+absl::Status CheckBlocks(const Blocks& blocks, int64_t extent, int ranks);
 
 struct Extent {
   int64_t offset = 0;
@@ -66,16 +73,41 @@ struct Extent {
 // (5, 4, 0) -> {0, 2}; (5, 4, 2) -> {4, 1}; (5, 4, 3) -> {5, 0}.
 Extent Chunk(int64_t n, int parts, int index);
 
-// The part of a dim of `n` elements that the rank at `coordinate` has when
-// `cuts` (mesh dims, first cut first) cut it one after the other.
-Extent LocalExtent(int64_t n, absl::Span<const int> cuts,
-                   const DeviceMesh& mesh, absl::Span<const int> coordinate);
+// How a dim of `extent` elements is cut: by these mesh dims, first cut first,
+// the first of them by these blocks. Text form: `8/tp`, `(6*8, 2*8/2)/tp`.
+struct DimCuts {
+  int64_t extent = 1;
+  std::vector<int> cuts;
+  Blocks blocks = {};
+  friend auto operator<=>(const DimCuts&, const DimCuts&) = default;
+};
+DimCuts CutsOfDim(absl::Span<const int64_t> shape, const DTensorSpec& spec,
+                  int tensor_dim);
+std::string ToString(const DimCuts& cuts, const DeviceMesh& mesh);
 
-// One extent per tensor dim.
-std::vector<Extent> LocalExtents(absl::Span<const int64_t> shape,
-                                 const DTensorSpec& spec,
-                                 const DeviceMesh& mesh,
-                                 absl::Span<const int> coordinate);
+// What one rank has of a dim, in order: stretches that are not empty and do not
+// touch. A plain cut leaves one or none.
+using Stretches = absl::InlinedVector<Extent, 1>;
+int64_t SizeOf(const Stretches& stretches);
+
+// Of one cut: what part `index` of `parts` has of `n` elements.
+Stretches PartOf(int64_t n, const Blocks& blocks, int parts, int index);
+
+// Of the rank at `coordinate`.
+Stretches LocalStretches(const DimCuts& cuts, const DeviceMesh& mesh,
+                         absl::Span<const int> coordinate);
+// Of what LocalStretches counts on, the elements that no rank before this one
+// along the first cut has, too: all, but for replicas of blocks.
+Stretches FirstOf(const DimCuts& cuts, const DeviceMesh& mesh,
+                  absl::Span<const int> coordinate);
+int64_t LocalSizeOf(const DimCuts& cuts, const DeviceMesh& mesh,
+                    absl::Span<const int> coordinate);
+
+// One of each tensor dim.
+std::vector<Stretches> LocalStretches(absl::Span<const int64_t> shape,
+                                      const DTensorSpec& spec,
+                                      const DeviceMesh& mesh,
+                                      absl::Span<const int> coordinate);
 
 Shape LocalShape(absl::Span<const int64_t> shape, const DTensorSpec& spec,
                  const DeviceMesh& mesh, absl::Span<const int> coordinate);

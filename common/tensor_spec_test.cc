@@ -19,6 +19,7 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::ElementsAreArray;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 
 DeviceMesh Mesh(std::vector<MeshDim> dims) {
   return DeviceMesh::Create(std::move(dims)).value();
@@ -126,16 +127,100 @@ INSTANTIATE_TEST_SUITE_P(
                               "not [0, 7]"}),
     CaseName<BadCase>);
 
-TEST(LocalExtents, CutsWithinCuts) {
+TEST(LocalStretches, CutsWithinCuts) {
   // 10 rows over tp=4 are 3, 3, 3, 1; tp's second part over dp=2 is 2, 1.
   const DeviceMesh mesh = Mesh({{"dp", 2}, {"tp", 4}});
   const DTensorSpec spec{{Shard{0}, Shard{0}}, {1, 0}};
 
-  EXPECT_THAT(LocalExtents({10, 5}, spec, mesh, {1, 1}),
-              ElementsAre(Extent{5, 1}, Extent{0, 5}));
+  EXPECT_THAT(
+      LocalStretches({10, 5}, spec, mesh, {1, 1}),
+      ElementsAre(ElementsAre(Extent{5, 1}), ElementsAre(Extent{0, 5})));
   EXPECT_THAT(LocalShape({10, 5}, spec, mesh, {0, 3}), ElementsAre(1, 5));
   EXPECT_THAT(LocalShape({10, 5}, spec, mesh, {1, 3}), ElementsAre(0, 5));
-  EXPECT_EQ(LocalExtent(10, {1, 0}, mesh, {1, 1}), (Extent{5, 1}));
+  EXPECT_THAT(LocalStretches({10, {1, 0}}, mesh, {1, 1}),
+              ElementsAre(Extent{5, 1}));
+  EXPECT_THAT(LocalStretches({10, {1, 0}}, mesh, {1, 3}), IsEmpty());
+}
+
+// Eight query heads of 4, two key heads that two ranks each share.
+TEST(LocalStretches, OfPackedCuts) {
+  const DeviceMesh mesh = Mesh({{"tp", 4}});
+  const DTensorSpec spec{{Shard{0, Blocks::Of({{32}, {8, 4, 2}})}}, {}};
+
+  EXPECT_THAT(LocalStretches({40}, spec, mesh, {0})[0],
+              ElementsAre(Extent{0, 8}, Extent{32, 4}));
+  EXPECT_THAT(LocalStretches({40}, spec, mesh, {1})[0],
+              ElementsAre(Extent{8, 8}, Extent{32, 4}));
+  // What touches is one.
+  EXPECT_THAT(LocalStretches({40}, spec, mesh, {2})[0],
+              ElementsAre(Extent{16, 8}, Extent{36, 4}));
+  EXPECT_THAT(LocalStretches(DimCuts{40, {0}, Blocks::Of({{8, 8}, {32, 16}})},
+                             mesh, {0}),
+              ElementsAre(Extent{0, 24}));
+  EXPECT_THAT(LocalShape({40, 3}, spec, mesh, {3}), ElementsAre(12, 3));
+  EXPECT_EQ(LocalElements({40, 3}, spec, mesh, {3}), 36);
+}
+
+TEST(LocalStretches, OfUnitsThatDoNotDivide) {
+  const DeviceMesh mesh = Mesh({{"tp", 4}});
+  const DTensorSpec spec{{Shard{0, Blocks::Of({{48, 8}})}}, {}};
+  std::vector<int64_t> sizes;
+  for (int rank = 0; rank < 4; ++rank) {
+    sizes.push_back(LocalShape({48}, spec, mesh, {rank})[0]);
+  }
+  EXPECT_THAT(sizes, ElementsAre(16, 16, 16, 0));
+}
+
+// Fully sharded within: the part of the packed dim, cut as one.
+TEST(LocalStretches, OfPlainCutsWithinPackedOnes) {
+  const DeviceMesh mesh = Mesh({{"dp", 2}, {"tp", 2}});
+  const DTensorSpec spec{{Shard{0}, Shard{0, Blocks::Of({{8}, {4}})}}, {1, 0}};
+
+  EXPECT_EQ(ToString(spec), "[S(0)#2, S(0: 8, 4)#1]");
+  EXPECT_THAT(LocalStretches({12}, spec, mesh, {0, 1})[0],
+              ElementsAre(Extent{4, 3}));
+  EXPECT_THAT(LocalStretches({12}, spec, mesh, {1, 1})[0],
+              ElementsAre(Extent{7, 1}, Extent{10, 2}));
+}
+
+// Each element once, whoever shares it.
+TEST(FirstOf, LeavesReplicasOut) {
+  const DeviceMesh mesh = Mesh({{"dp", 2}, {"tp", 4}});
+  const DimCuts alone{40, {1}, Blocks::Of({{32}, {8, 4, 2}})};
+  const DimCuts within{40, {1, 0}, Blocks::Of({{32}, {8, 4, 2}})};
+  EXPECT_THAT(FirstOf(alone, mesh, {0, 2}), ElementsAre(Extent{0, 12}));
+  EXPECT_THAT(FirstOf(alone, mesh, {0, 1}), ElementsAre(Extent{0, 8}));
+  EXPECT_THAT(FirstOf(within, mesh, {0, 1}), ElementsAre(Extent{0, 6}));
+  EXPECT_THAT(FirstOf(within, mesh, {1, 1}), ElementsAre(Extent{0, 2}));
+  EXPECT_THAT(FirstOf({40, {}}, mesh, {1, 1}), ElementsAre(Extent{0, 40}));
+  int64_t elements = 0;
+  for (int rank = 0; rank < mesh.size(); ++rank) {
+    elements += SizeOf(FirstOf(within, mesh, mesh.Coordinate(rank)));
+  }
+  EXPECT_EQ(elements, 40);
+}
+
+TEST(CheckBlocksTest, RefusesWhatIsNoCut) {
+  EXPECT_THAT(CheckBlocks(Blocks::Of({{32}, {8, 4, 2}}), 40, 4), IsOk());
+  EXPECT_THAT(CheckBlocks(Blocks{}, 40, 4), IsOk());
+  for (const Blocks& bad :
+       {Blocks::Of({{32}, {4}}), Blocks::Of({{40, 3}}),
+        Blocks::Of({{32}, {8, 4, 3}}), Blocks::Of({{32}, {8, 2, 2}})}) {
+    EXPECT_THAT(CheckBlocks(bad, 40, 4),
+                StatusIs(absl::StatusCode::kInvalidArgument,
+                         HasSubstr("blocks must be whole units, 40 elements")))
+        << ToString(bad);
+  }
+}
+
+TEST(ValidateTest, PackedCutsAreOutermost) {
+  const DeviceMesh mesh = Mesh({{"dp", 2}, {"tp", 2}});
+  const Shard packed{0, Blocks::Of({{8}, {4}})};
+
+  EXPECT_THAT(Validate({{Shard{0}, packed}, {1, 0}}, mesh, 1), IsOk());
+  EXPECT_THAT(Validate({{Shard{0}, packed}, {}}, mesh, 1),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       HasSubstr("must be the outermost cut of its dim")));
 }
 
 // Counts how often the ranks' parts cover each element of a 2-d tensor.
@@ -143,11 +228,14 @@ std::vector<int> Cover(const Shape& shape, const DTensorSpec& spec,
                        const DeviceMesh& mesh) {
   std::vector<int> covered(shape[0] * shape[1]);
   for (int rank = 0; rank < mesh.size(); ++rank) {
-    const std::vector<Extent> part =
-        LocalExtents(shape, spec, mesh, mesh.Coordinate(rank));
-    for (int64_t i = 0; i < part[0].size; ++i) {
-      for (int64_t j = 0; j < part[1].size; ++j) {
-        ++covered[(part[0].offset + i) * shape[1] + part[1].offset + j];
+    const std::vector<Stretches> part =
+        LocalStretches(shape, spec, mesh, mesh.Coordinate(rank));
+    for (const Extent& rows : part[0]) {
+      for (const Extent& columns : part[1]) {
+        for (int64_t i = 0; i < rows.size * columns.size; ++i) {
+          ++covered[(rows.offset + i / columns.size) * shape[1] +
+                    columns.offset + i % columns.size];
+        }
       }
     }
   }
@@ -155,7 +243,7 @@ std::vector<int> Cover(const Shape& shape, const DTensorSpec& spec,
 }
 
 // Every element lies with as many ranks as there are replicas.
-TEST(LocalExtents, TileTheTensorOnAllMeshesUpToThreeDims) {
+TEST(LocalStretches, TileTheTensorOnAllMeshesUpToThreeDims) {
   for (const DeviceMesh& mesh : SmallMeshes()) {
     for (const DTensorSpec& spec : AllSpecs(mesh, 2)) {
       int replicas = 1;

@@ -19,10 +19,14 @@ bool IsWayBack(const Redistribute& move, const Redistribute& step) {
     case RedistributeKind::kAllGather:
       return step.kind == RedistributeKind::kSlice;
     case RedistributeKind::kSlice:
+      return step.kind == RedistributeKind::kAllGather ||
+             step.kind == RedistributeKind::kSpread;
     case RedistributeKind::kReduceScatter:
       return step.kind == RedistributeKind::kAllGather;
     case RedistributeKind::kAllToAll:
       return step.kind == RedistributeKind::kAllToAll;
+    case RedistributeKind::kSpread:
+      return step.kind == RedistributeKind::kSlice;
     case RedistributeKind::kAllReduce:
     case RedistributeKind::kMask:
       return false;

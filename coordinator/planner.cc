@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "common/errors.h"
+#include "common/packing.h"
 
 namespace shardplane {
 namespace {
@@ -74,21 +76,29 @@ absl::Status CheckSameTree(const GraphModule& want, const GraphModule& have) {
 
 }  // namespace
 
-absl::StatusOr<PlannedProgram> PlanProgram(const DeploymentSpec& spec,
-                                           const ResolvedPlan& plan,
-                                           const SignatureSpec& signature) {
+namespace {
+
+using Compiled = absl::StatusOr<CompiledProgram>;
+
+CompileOptions OptionsOf(const DeploymentSpec& spec) {
+  return {.strict = spec.strict,
+          .overlap = spec.overlap,
+          .unit_bytes = spec.unit_bytes,
+          .link_costs = spec.link_costs.value_or(kDefaultLinkCosts),
+          .recompute = spec.recompute};
+}
+
+// `compile(module)` of the signature; `plan` is what it compiled for.
+absl::StatusOr<PlannedProgram> PlanWith(
+    const DeploymentSpec& spec, const ResolvedPlan& plan,
+    const SignatureSpec& signature,
+    absl::FunctionRef<Compiled(const GraphModule&)> compile) {
   if (signature.module.has_value()) {
     SP_RETURN_IF_ERROR(CheckSameTree(spec.module, *signature.module));
   }
   const GraphModule& module =
       signature.module.has_value() ? *signature.module : spec.module;
-  absl::StatusOr<CompiledProgram> compiled =
-      Compile(module, spec.mesh, plan, signature.signature,
-              {.strict = spec.strict,
-               .overlap = spec.overlap,
-               .unit_bytes = spec.unit_bytes,
-               .link_costs = spec.link_costs.value_or(kDefaultLinkCosts),
-               .recompute = spec.recompute});
+  Compiled compiled = compile(module);
   if (!compiled.ok()) {
     return WithMetadata(compiled.status(), "field", "signature");
   }
@@ -96,6 +106,17 @@ absl::StatusOr<PlannedProgram> PlanProgram(const DeploymentSpec& spec,
   planned.report = BuildReport(module, spec.mesh, plan, spec.src_data_rank,
                                &planned.compiled);
   return planned;
+}
+
+}  // namespace
+
+absl::StatusOr<PlannedProgram> PlanProgram(const DeploymentSpec& spec,
+                                           const ResolvedPlan& plan,
+                                           const SignatureSpec& signature) {
+  return PlanWith(spec, plan, signature, [&](const GraphModule& module) {
+    return Compile(module, spec.mesh, plan, signature.signature,
+                   OptionsOf(spec));
+  });
 }
 
 absl::StatusOr<PlannedDeployment> PlanDeployment(
@@ -118,8 +139,12 @@ absl::StatusOr<PlannedDeployment> PlanDeployment(
   SP_RETURN_IF_ERROR(CheckSrcDataRank(spec, *plan));
   PlannedDeployment planned{*std::move(plan), std::nullopt, {}};
   if (signature.has_value()) {
+    const auto compile = [&](const GraphModule& module) {
+      return CompileAndPack(module, spec.mesh, signature->signature,
+                            OptionsOf(spec), &planned.plan);
+    };
     SP_ASSIGN_OR_RETURN(planned.program,
-                        PlanProgram(spec, planned.plan, *signature));
+                        PlanWith(spec, planned.plan, *signature, compile));
   }
   planned.report = planned.program.has_value()
                        ? planned.program->report

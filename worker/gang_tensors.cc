@@ -138,7 +138,7 @@ absl::StatusOr<std::vector<at::Tensor>> GangTensors::TakeInputs(
     }
     const int input = static_cast<int>(i);
     inputs.push_back(
-        SliceToTorch(*global, program.InputExtents(input), device_));
+        SliceToTorch(*global, program.InputPart(input), device_));
     if (program.InputIsZero(input)) inputs.back().zero_();
   }
   SP_RETURN_IF_ERROR(status);
@@ -248,7 +248,7 @@ absl::Status GangTensors::AddNorm(Communicator& communicator,
   MergePending();
   absl::StatusOr<double> norm = GlobalNorm(
       parameters_, pending_.has_value() ? pending_->gradients : gradients_,
-      coordinate_, communicator);
+      spec_.mesh, coordinate_, communicator);
   const std::vector<CollectiveRecord> records = communicator.TakeRecords();
   if (!norm.ok()) {
     pending_.reset();
@@ -371,10 +371,10 @@ absl::Status GangTensors::LoadState(const LoadStateSpec& spec) {
           {.reason = "PARAMETER_TYPE_DIFFERS", .metadata = {{"fqn", fqn}}});
       continue;
     }
-    const std::vector<Extent> extents = LocalExtents(
+    const std::vector<Stretches> part = LocalStretches(
         parameter.type.shape, parameter.spec, spec_.mesh, coordinate_);
     changes.emplace_back(parameter.local,
-                         SliceToTorch(*global, extents, device_));
+                         SliceToTorch(*global, part, device_));
   }
   SP_RETURN_IF_ERROR(status);
   const at::AutoGradMode no_grad(false);

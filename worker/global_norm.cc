@@ -6,22 +6,41 @@
 #include "ATen/core/grad_mode.h"
 #include "common/errors.h"
 #include "common/gradient_norm.h"
+#include "common/tensor_spec.h"
+#include "worker/torch_tensors.h"
 
 namespace shardplane {
 namespace {
 
+// Without what ranks before this one have, too.
+at::Tensor FirstOfReplicas(const at::Tensor& gradient,
+                           const ShardedParameter& parameter,
+                           const DeviceMesh& mesh,
+                           absl::Span<const int> coordinate) {
+  at::Tensor own = gradient;
+  for (int d = 0; d < gradient.dim(); ++d) {
+    const DimCuts cuts = CutsOfDim(parameter.type.shape, parameter.spec, d);
+    if (!cuts.blocks.has_replicas()) continue;
+    own = NarrowTo(own, d, FirstOf(cuts, mesh, coordinate));
+  }
+  return own;
+}
+
 // f64[1], the squares that this rank counts.
 at::Tensor OwnSquares(const Parameters& parameters,
                       const absl::btree_map<std::string, at::Tensor>& gradients,
-                      absl::Span<const int> coordinate, c10::Device device) {
+                      const DeviceMesh& mesh, absl::Span<const int> coordinate,
+                      c10::Device device) {
   std::vector<at::Tensor> counted;
   for (const auto& [fqn, gradient] : gradients) {
     const auto parameter = parameters.find(fqn);
     if (parameter == parameters.end() || gradient.numel() == 0) continue;
     if (CountsInNorm(parameter->second.spec, coordinate)) {
-      counted.push_back(gradient.is_complex()
-                            ? at::view_as_real(gradient.resolve_conj())
-                            : gradient);
+      const at::Tensor own =
+          FirstOfReplicas(gradient, parameter->second, mesh, coordinate);
+      if (own.numel() == 0) continue;
+      counted.push_back(own.is_complex() ? at::view_as_real(own.resolve_conj())
+                                         : own);
     }
   }
   if (counted.empty()) {
@@ -38,10 +57,11 @@ at::Tensor OwnSquares(const Parameters& parameters,
 absl::StatusOr<double> GlobalNorm(
     const Parameters& parameters,
     const absl::btree_map<std::string, at::Tensor>& gradients,
-    absl::Span<const int> coordinate, Communicator& communicator) {
+    const DeviceMesh& mesh, absl::Span<const int> coordinate,
+    Communicator& communicator) {
   const at::AutoGradMode no_grad(false);
-  at::Tensor squares =
-      OwnSquares(parameters, gradients, coordinate, communicator.device());
+  at::Tensor squares = OwnSquares(parameters, gradients, mesh, coordinate,
+                                  communicator.device());
   for (size_t dim = 0; dim < coordinate.size(); ++dim) {
     SP_ASSIGN_OR_RETURN(
         squares,

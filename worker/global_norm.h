@@ -22,7 +22,8 @@ namespace shardplane {
 absl::StatusOr<double> GlobalNorm(
     const Parameters& parameters,
     const absl::btree_map<std::string, at::Tensor>& gradients,
-    absl::Span<const int> coordinate, Communicator& communicator);
+    const DeviceMesh& mesh, absl::Span<const int> coordinate,
+    Communicator& communicator);
 
 }  // namespace shardplane
 

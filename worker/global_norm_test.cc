@@ -27,12 +27,10 @@ struct Placed {
 at::Tensor LocalPart(const Placed& placed, const DeviceMesh& mesh,
                      const std::vector<int>& coordinate) {
   at::Tensor part = placed.global;
-  const std::vector<Extent> extents =
-      LocalExtents(part.sizes().vec(), placed.spec, mesh, coordinate);
-  for (size_t dim = 0; dim < extents.size(); ++dim) {
-    part = part.narrow(static_cast<int64_t>(dim),
-                       extents[dim].size == 0 ? 0 : extents[dim].offset,
-                       extents[dim].size);
+  const std::vector<Stretches> own =
+      LocalStretches(part.sizes().vec(), placed.spec, mesh, coordinate);
+  for (size_t dim = 0; dim < own.size(); ++dim) {
+    part = NarrowTo(part, static_cast<int>(dim), own[dim]);
   }
   return part.contiguous();
 }
@@ -49,10 +47,12 @@ double NormOn(const std::vector<MeshDim>& dims,
     NamedTensors local;
     for (const auto& [fqn, placed] : gradients) {
       local[fqn] = LocalPart(placed, gang.mesh(), coordinate);
+      parameters[fqn].type = TypeOf(placed.global);
       parameters[fqn].spec = placed.spec;
       parameters[fqn].local = local[fqn];
     }
-    const auto norm = GlobalNorm(parameters, local, coordinate, communicator);
+    const auto norm =
+        GlobalNorm(parameters, local, gang.mesh(), coordinate, communicator);
     ASSERT_THAT(norm, IsOk());
     norms[rank] = *norm;
     EXPECT_EQ(communicator.TakeRecords(), NormCollectives(gang.mesh()));

@@ -8,6 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "common/errors.h"
 #include "common/initializer.h"
+#include "worker/packed_dim.h"
 #include "worker/torch_tensors.h"
 
 namespace shardplane {
@@ -71,20 +72,20 @@ absl::StatusOr<at::Tensor> Materializer::One(const ParameterSource& source,
                absl::StrCat("expected Shard and Replicate, got: ",
                             ToString(source.spec)));
   }
-  const std::vector<Extent> extents =
-      LocalExtents(source.type.shape, source.spec, mesh_, coordinate_);
+  const std::vector<Stretches> part =
+      LocalStretches(source.type.shape, source.spec, mesh_, coordinate_);
   if (source.initializer.has_value()) {
     SP_ASSIGN_OR_RETURN(std::string bytes,
                         InitialValues(*source.initializer, spec_.seed,
-                                      source.fqn, source.type, extents));
+                                      source.fqn, source.type, part));
     TensorType local{source.type.dtype, {}};
-    for (const Extent& extent : extents) local.shape.push_back(extent.size);
+    for (const Stretches& dim : part) local.shape.push_back(SizeOf(dim));
     return ToTorch({std::move(local), std::move(bytes)},
                    communicator_.device());
   }
   if (spec_.src_data_rank.has_value()) return Distribute(source, take);
   SP_ASSIGN_OR_RETURN(const HostTensor full, Source(source, take));
-  return SliceToTorch(full, extents, communicator_.device());
+  return SliceToTorch(full, part, communicator_.device());
 }
 
 absl::StatusOr<HostTensor> Materializer::Source(const ParameterSource& source,
@@ -142,9 +143,7 @@ absl::StatusOr<at::Tensor> Materializer::Distribute(
       // Another part of the mesh; only the shape goes on.
       const int dim = ShardDim(source.spec.placements[order_[stage]]);
       if (dim >= 0) {
-        type.shape[dim] = Chunk(type.shape[dim], mesh_.dim_size(order_[stage]),
-                                coordinate_[order_[stage]])
-                              .size;
+        type.shape[dim] = SizeOf(PartAlong(source, order_[stage], type));
       }
       continue;
     }
@@ -160,12 +159,31 @@ absl::StatusOr<at::Tensor> Materializer::Along(const ParameterSource& source,
                                                TensorType& type) {
   const int dim = ShardDim(source.spec.placements[mesh_dim]);
   if (dim < 0) return communicator_.Broadcast(held, type, mesh_dim, root);
-  absl::StatusOr<at::Tensor> part =
-      communicator_.Scatter(held, type, mesh_dim, dim, root);
-  type.shape[dim] =
-      Chunk(type.shape[dim], mesh_.dim_size(mesh_dim), coordinate_[mesh_dim])
-          .size;
-  return part;
+  const Blocks blocks = BlocksOf(source.spec.placements[mesh_dim]);
+  const int ranks = mesh_.dim_size(mesh_dim);
+  const Stretches own = PartAlong(source, mesh_dim, type);
+  if (blocks.empty() || ranks == 1) {
+    absl::StatusOr<at::Tensor> part =
+        communicator_.Scatter(held, type, mesh_dim, dim, root);
+    type.shape[dim] = SizeOf(own);
+    return part;
+  }
+  const PackedDim packed(dim, type.shape[dim], blocks, ranks);
+  TensorType by_rank = type;
+  by_rank.shape[dim] = packed.chunk() * ranks;
+  SP_ASSIGN_OR_RETURN(
+      const at::Tensor chunk,
+      communicator_.Scatter(held.defined() ? packed.ByRank(held) : held,
+                            by_rank, mesh_dim, dim, root));
+  type.shape[dim] = SizeOf(own);
+  return packed.Own(chunk, coordinate_[mesh_dim]);
+}
+
+Stretches Materializer::PartAlong(const ParameterSource& source, int mesh_dim,
+                                  const TensorType& type) const {
+  const Placement& placement = source.spec.placements[mesh_dim];
+  return PartOf(type.shape[ShardDim(placement)], BlocksOf(placement),
+                mesh_.dim_size(mesh_dim), coordinate_[mesh_dim]);
 }
 
 }  // namespace shardplane

@@ -54,6 +54,9 @@ class Materializer {
   absl::StatusOr<at::Tensor> Along(const ParameterSource& source, int mesh_dim,
                                    int root, const at::Tensor& held,
                                    TensorType& type);
+  // What this rank gets of a tensor that is cut along `mesh_dim` next.
+  Stretches PartAlong(const ParameterSource& source, int mesh_dim,
+                      const TensorType& type) const;
   absl::Status CheckOrder(const ParameterSource& source) const;
 
   const MaterializeSpec& spec_;

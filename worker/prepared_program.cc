@@ -23,6 +23,7 @@ struct PreparedProgram::State {
   struct Begun {
     const Bucket* step = nullptr;
     Communicator::BegunEach wait;
+    std::vector<at::Tensor> inputs;  // see End
   };
   std::vector<Begun> begun;  // in the order of their beginning
   RunTimeline* timeline = nullptr;
@@ -126,10 +127,10 @@ absl::StatusOr<std::unique_ptr<PreparedProgram>> PreparedProgram::Create(
   return prepared;
 }
 
-std::vector<Extent> PreparedProgram::InputExtents(int input) const {
+std::vector<Stretches> PreparedProgram::InputPart(int input) const {
   const Value& value = program_.values[program_.inputs[input].value];
-  return LocalExtents(value.type.shape, value.spec, program_.mesh,
-                      context_.coordinate);
+  return LocalStretches(value.type.shape, value.spec, program_.mesh,
+                        context_.coordinate);
 }
 
 bool PreparedProgram::InputIsZero(int input) const {
@@ -203,42 +204,6 @@ absl::Status PreparedProgram::Execute(const RunWeightGradients& step,
   return absl::OkStatus();
 }
 
-// This rank's part, which may lie in the whole.
-at::Tensor PreparedProgram::Slice(const Redistribute& step,
-                                  const at::Tensor& input) const {
-  const Extent part =
-      Chunk(input.size(step.to_dim), program_.mesh.dim_size(step.mesh_dim),
-            context_.coordinate[step.mesh_dim]);
-  return input.narrow(step.to_dim, part.offset, part.size);
-}
-
-absl::StatusOr<at::Tensor> PreparedProgram::Communicate(
-    const Redistribute& step, const at::Tensor& input,
-    Communicator& communicator) const {
-  const Shape& out = local_shapes_[step.output];
-  switch (step.kind) {
-    case RedistributeKind::kAllReduce:
-      return communicator.AllReduce(input, step.mesh_dim, step.op);
-    case RedistributeKind::kAllGather:
-      return communicator.AllGather(input, step.mesh_dim, step.from_dim,
-                                    out[step.from_dim]);
-    case RedistributeKind::kReduceScatter:
-      return communicator.ReduceScatter(input, step.mesh_dim, step.to_dim,
-                                        step.op);
-    case RedistributeKind::kAllToAll:
-      return communicator.AllToAll(input, step.mesh_dim, step.from_dim,
-                                   step.to_dim, out[step.from_dim]);
-    case RedistributeKind::kSlice:
-      return Slice(step, input).contiguous();
-    case RedistributeKind::kMask:
-      return context_.coordinate[step.mesh_dim] == 0 ? input
-                                                     : at::zeros_like(input);
-    case RedistributeKind::kAlias:
-      return input;
-  }
-  return absl::InternalError("no such kind of redistribution");
-}
-
 absl::Status PreparedProgram::Execute(const Redistribute& step,
                                       State& state) const {
   SP_ASSIGN_OR_RETURN(
@@ -258,7 +223,7 @@ absl::StatusOr<Communicator::BegunEach> PreparedProgram::Begin(
     case RedistributeKind::kAllGather: {
       std::vector<int64_t> extents;
       for (size_t i = 0; i < inputs.size(); ++i) {
-        extents.push_back(local_shapes_[step.outputs[i]][step.dims[i]]);
+        extents.push_back(GatheredExtent(StepOf(step, i)));
       }
       return communicator.BeginAllGatherEach(inputs, step.mesh_dim, step.dims,
                                              extents);
@@ -272,10 +237,12 @@ absl::StatusOr<Communicator::BegunEach> PreparedProgram::Begin(
 }
 
 absl::Status PreparedProgram::End(const Bucket& step,
+                                  absl::Span<const at::Tensor> inputs,
                                   std::vector<at::Tensor> outputs,
                                   State& state) const {
   for (size_t i = 0; i < outputs.size(); ++i) {
     const ValueId id = step.outputs[i];
+    outputs[i] = FromChunks(StepOf(step, i), inputs[i], outputs[i]);
     SP_RETURN_IF_ERROR(CheckShape(id, outputs[i]));
     if (step.again) {
       GiveMemory(std::move(outputs[i]), state.values[id]);
@@ -288,15 +255,23 @@ absl::Status PreparedProgram::End(const Bucket& step,
 
 absl::Status PreparedProgram::Execute(const Bucket& step, State& state) const {
   std::vector<at::Tensor> inputs;
-  for (const ValueId id : step.inputs) inputs.push_back(state.values[id]);
+  std::vector<at::Tensor> sent;
+  for (size_t i = 0; i < step.inputs.size(); ++i) {
+    const Redistribute one = StepOf(step, i);
+    const at::Tensor& input = state.values[step.inputs[i]];
+    const bool shared =
+        step.kind == RedistributeKind::kAllReduce && IsPacked(one);
+    inputs.push_back(shared ? input : at::Tensor());
+    sent.push_back(InChunks(one, input));
+  }
   SP_ASSIGN_OR_RETURN(Communicator::BegunEach begun,
-                      Begin(step, inputs, *state.communicator));
+                      Begin(step, sent, *state.communicator));
   if (step.async) {
-    state.begun.push_back({&step, std::move(begun)});
+    state.begun.push_back({&step, std::move(begun), std::move(inputs)});
     return absl::OkStatus();
   }
   SP_ASSIGN_OR_RETURN(std::vector<at::Tensor> outputs, begun());
-  return End(step, std::move(outputs), state);
+  return End(step, inputs, std::move(outputs), state);
 }
 
 absl::Status PreparedProgram::Execute(const Wait& step, State& state) const {
@@ -307,7 +282,8 @@ absl::Status PreparedProgram::Execute(const Wait& step, State& state) const {
         });
     if (begun == state.begun.end()) continue;  // with another of its bucket
     SP_ASSIGN_OR_RETURN(std::vector<at::Tensor> outputs, begun->wait());
-    SP_RETURN_IF_ERROR(End(*begun->step, std::move(outputs), state));
+    SP_RETURN_IF_ERROR(
+        End(*begun->step, begun->inputs, std::move(outputs), state));
     state.begun.erase(begun);
   }
   return absl::OkStatus();

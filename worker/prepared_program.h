@@ -16,6 +16,7 @@
 #include "worker/collectives.h"
 #include "worker/executor.h"
 #include "worker/operators.h"
+#include "worker/packed_dim.h"
 #include "worker/segments.h"
 
 namespace shardplane {
@@ -63,7 +64,7 @@ class PreparedProgram {
   const ShardedProgram& program() const { return program_; }
   // The part of an input that this rank gets. A Partial input lies whole on
   // coordinate 0 of its mesh dim and is zero elsewhere.
-  std::vector<Extent> InputExtents(int input) const;
+  std::vector<Stretches> InputPart(int input) const;
   bool InputIsZero(int input) const;
 
  private:
@@ -82,15 +83,29 @@ class PreparedProgram {
   absl::Status Execute(const Accumulate& step, State& state) const;
   absl::Status Execute(const Ones& step, State& state) const;
   absl::Status Execute(const Free& step, State& state) const;
+  // prepared_moves.cc
   at::Tensor Slice(const Redistribute& step, const at::Tensor& input) const;
+  at::Tensor Spread(const Redistribute& step, const at::Tensor& input) const;
+  // How a value is cut along a mesh dim, the innermost cut of its dim.
+  PackedDim PackedOf(ValueId id, int mesh_dim) const;
+  bool IsPacked(const Redistribute& step) const;
+  // Before and after a collective; others than packed cuts stay as they are.
+  at::Tensor InChunks(const Redistribute& step, const at::Tensor& input) const;
+  at::Tensor FromChunks(const Redistribute& step, const at::Tensor& input,
+                        const at::Tensor& result) const;
+  int64_t GatheredExtent(const Redistribute& step) const;
+  absl::StatusOr<at::Tensor> Move(const Redistribute& step,
+                                  const at::Tensor& input,
+                                  Communicator& communicator) const;
   absl::StatusOr<at::Tensor> Communicate(const Redistribute& step,
                                          const at::Tensor& input,
                                          Communicator& communicator) const;
   absl::StatusOr<Communicator::BegunEach> Begin(
       const Bucket& step, absl::Span<const at::Tensor> inputs,
       Communicator& communicator) const;
-  absl::Status End(const Bucket& step, std::vector<at::Tensor> outputs,
-                   State& state) const;
+  // `inputs`: those of shared sums, which say where the others belong.
+  absl::Status End(const Bucket& step, absl::Span<const at::Tensor> inputs,
+                   std::vector<at::Tensor> outputs, State& state) const;
   absl::Status CheckShape(ValueId id, const at::Tensor& tensor) const;
   // Puts parameters, inputs and the random counter in their places.
   absl::Status Bind(absl::Span<const at::Tensor> parameters,

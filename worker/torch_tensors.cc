@@ -32,9 +32,9 @@ at::Tensor View(const HostTensor& tensor) {
 }
 
 // Whether they are all of a tensor of this shape.
-bool IsWhole(const Shape& shape, absl::Span<const Extent> extents) {
-  for (size_t dim = 0; dim < extents.size(); ++dim) {
-    if (extents[dim].size != shape[dim]) return false;
+bool IsWhole(const Shape& shape, absl::Span<const Stretches> part) {
+  for (size_t dim = 0; dim < part.size(); ++dim) {
+    if (SizeOf(part[dim]) != shape[dim]) return false;
   }
   return true;
 }
@@ -75,20 +75,19 @@ at::Tensor ToTorch(const HostTensor& tensor, c10::Device device) {
   return CopyTo(View(tensor), device);
 }
 
-at::Tensor NarrowTo(const at::Tensor& tensor,
-                    absl::Span<const Extent> extents) {
-  at::Tensor part = tensor;
-  for (size_t dim = 0; dim < extents.size(); ++dim) {
-    if (extents[dim].size == part.size(static_cast<int64_t>(dim))) continue;
-    part = part.narrow(static_cast<int64_t>(dim), extents[dim].offset,
-                       extents[dim].size);
+at::Tensor NarrowTo(const at::Tensor& tensor, int dim, const Stretches& part) {
+  if (SizeOf(part) == tensor.size(dim)) return tensor;
+  if (part.empty()) return tensor.narrow(dim, 0, 0);
+  std::vector<at::Tensor> pieces;
+  for (const Extent& stretch : part) {
+    pieces.push_back(tensor.narrow(dim, stretch.offset, stretch.size));
   }
-  return part;
+  return pieces.size() == 1 ? pieces[0] : at::cat(pieces, dim);
 }
 
 at::Tensor SliceToTorch(const HostTensor& global,
-                        absl::Span<const Extent> extents, c10::Device device) {
-  if (device.is_cpu() && IsWhole(global.type.shape, extents)) {
+                        absl::Span<const Stretches> part, c10::Device device) {
+  if (device.is_cpu() && IsWhole(global.type.shape, part)) {
     const at::Tensor copy = at::empty(
         global.type.shape, at::dtype(ToScalarType(global.type.dtype)));
     if (copy.numel() > 0) {
@@ -96,7 +95,11 @@ at::Tensor SliceToTorch(const HostTensor& global,
     }
     return copy;
   }
-  return CopyTo(NarrowTo(View(global), extents), device);
+  at::Tensor slice = View(global);
+  for (size_t dim = 0; dim < part.size(); ++dim) {
+    slice = NarrowTo(slice, static_cast<int>(dim), part[dim]);
+  }
+  return CopyTo(slice, device);
 }
 
 HostTensor FromTorch(const at::Tensor& tensor) {

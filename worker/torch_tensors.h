@@ -22,17 +22,18 @@ TensorType TypeOf(const at::Tensor& tensor);
 
 // A contiguous copy on `device`.
 at::Tensor ToTorch(const HostTensor& tensor, c10::Device device);
-// The part of `global` that the extents name (one per dim), as a contiguous
-// copy: f32[8, 4] with {{2, 2}, {0, 4}} -> rows 2 and 3.
+// The part of `global` that the stretches name (one list per dim), as a
+// contiguous copy: f32[8, 4] with {{{2, 2}}, {{0, 4}}} -> rows 2 and 3.
 at::Tensor SliceToTorch(const HostTensor& global,
-                        absl::Span<const Extent> extents, c10::Device device);
+                        absl::Span<const Stretches> part, c10::Device device);
 // The same values as bytes say them: LibTorch keeps conjugates and negatives of
 // parts of complex numbers as views, marked to be read so. Else `tensor`.
 at::Tensor Resolved(const at::Tensor& tensor);
 HostTensor FromTorch(const at::Tensor& tensor);
 
-// The part of `tensor` that the extents name; a view.
-at::Tensor NarrowTo(const at::Tensor& tensor, absl::Span<const Extent> extents);
+// These elements of a dim, in order; a view, but where there are several
+// stretches.
+at::Tensor NarrowTo(const at::Tensor& tensor, int dim, const Stretches& part);
 
 }  // namespace shardplane
 

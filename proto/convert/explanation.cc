@@ -53,9 +53,17 @@ void Fill(const ExplainedTensor& tensor, pb::Explanation::Tensor* message) {
   for (const ExplainedPart& part : tensor.parts) {
     pb::Explanation::Part* line = message->add_parts();
     line->set_rank(part.rank);
-    for (const Extent& extent : part.extents) {
-      line->add_offsets(extent.offset);
-      line->add_sizes(extent.size);
+    for (size_t d = 0; d < part.dims.size(); ++d) {
+      const Stretches& dim = part.dims[d];
+      line->add_offsets(dim.empty() ? tensor.type.shape[d] : dim[0].offset);
+      line->add_sizes(SizeOf(dim));
+      for (const Extent& stretch : dim) {
+        if (dim.size() == 1) break;
+        pb::Explanation::Part::Stretch* message = line->add_stretches();
+        message->set_dim(static_cast<int>(d));
+        message->set_offset(stretch.offset);
+        message->set_size(stretch.size);
+      }
     }
     line->set_bytes(part.bytes);
   }

@@ -183,6 +183,14 @@ absl::StatusOr<Style> LinearFromProto(const Message& message,
         style.output_layouts,
         FromProto(message.output_layouts(), field.Member("output_layouts")));
   }
+  for (int i = 0; i < message.block_sizes_size(); ++i) {
+    if (message.block_sizes(i) < 1) {
+      return InvalidField(
+          field.Element("block_sizes", i),
+          absl::StrCat("expected a size > 0, got: ", message.block_sizes(i)));
+    }
+    style.block_sizes.push_back(message.block_sizes(i));
+  }
   return style;
 }
 
@@ -190,6 +198,8 @@ template <typename Style, typename Message>
 void LinearToProto(const Style& style, Message* message) {
   *message->mutable_input_layouts() = ToProto(style.input_layouts);
   *message->mutable_output_layouts() = ToProto(style.output_layouts);
+  message->mutable_block_sizes()->Add(style.block_sizes.begin(),
+                                      style.block_sizes.end());
 }
 
 using StyleKind = decltype(ParallelStyle::kind);

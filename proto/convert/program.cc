@@ -133,21 +133,25 @@ absl::StatusOr<LocalSize> Reader::Size(const pb::LocalSize& message,
     SP_ASSIGN_OR_RETURN(
         std::vector<int> cuts,
         Indices(factor.cuts(), 0, num_mesh_dims_, element, "cuts"));
-    size.factors.push_back({factor.extent(), std::move(cuts)});
+    SP_ASSIGN_OR_RETURN(const Blocks blocks,
+                        BlocksFromProto(factor.blocks(), element));
+    size.factors.push_back({factor.extent(), std::move(cuts), blocks});
   }
   return size;
 }
 
 absl::StatusOr<LocalOffset> Reader::Offset(const pb::LocalOffset& message,
                                            const FieldPath& field) const {
-  LocalOffset offset{message.extent(), {}};
-  if (offset.extent < 0) {
+  LocalOffset offset{message.extent()};
+  if (offset.dim.extent < 0) {
     return InvalidField(
         field.Member("extent"),
-        absl::StrCat("expected an extent >= 0, got: ", offset.extent));
+        absl::StrCat("expected an extent >= 0, got: ", offset.dim.extent));
   }
-  SP_ASSIGN_OR_RETURN(
-      offset.cuts, Indices(message.cuts(), 0, num_mesh_dims_, field, "cuts"));
+  SP_ASSIGN_OR_RETURN(offset.dim.cuts, Indices(message.cuts(), 0,
+                                               num_mesh_dims_, field, "cuts"));
+  SP_ASSIGN_OR_RETURN(offset.dim.blocks,
+                      BlocksFromProto(message.blocks(), field));
   return offset;
 }
 

@@ -29,10 +29,19 @@ constexpr std::pair<pb::ShardedProgram::Redistribute::Kind, RedistributeKind>
         {pb::ShardedProgram::Redistribute::KIND_MASK, RedistributeKind::kMask},
         {pb::ShardedProgram::Redistribute::KIND_ALIAS,
          RedistributeKind::kAlias},
+        {pb::ShardedProgram::Redistribute::KIND_SPREAD,
+         RedistributeKind::kSpread},
 };
 
 void CopyIds(const std::vector<int>& ids, Ids* out) {
   out->Add(ids.begin(), ids.end());
+}
+
+template <typename Message>
+void FillCuts(const DimCuts& cuts, Message* message) {
+  message->set_extent(cuts.extent);
+  CopyIds(cuts.cuts, message->mutable_cuts());
+  FillBlocks(cuts.blocks, message->mutable_blocks());
 }
 
 pb::ProgramArgument ArgumentToProto(const ProgramArgument& argument);
@@ -50,16 +59,12 @@ struct ArgumentWriter {
   void operator()(DType value) { out.set_dtype(ToProto(value)); }
   void operator()(const LocalSize& size) {
     pb::LocalSize* message = out.mutable_local_size();
-    for (const LocalSize::Factor& factor : size.factors) {
-      pb::LocalSize::Factor* row = message->add_factors();
-      row->set_extent(factor.extent);
-      CopyIds(factor.cuts, row->mutable_cuts());
+    for (const DimCuts& factor : size.factors) {
+      FillCuts(factor, message->add_factors());
     }
   }
   void operator()(const LocalOffset& offset) {
-    pb::LocalOffset* message = out.mutable_local_offset();
-    message->set_extent(offset.extent);
-    CopyIds(offset.cuts, message->mutable_cuts());
+    FillCuts(offset.dim, out.mutable_local_offset());
   }
   void operator()(const ProgramArgumentList& items) {
     pb::ProgramArgument::List* list = out.mutable_list();

@@ -33,9 +33,10 @@ ProgramArgument RandomValues::AnyProgramArgument(int values, int mesh_ndim,
     case 6:
       return {AnyDType()};
     case 7:
-      return {LocalSize{{{Below(100), Ids(0, mesh_ndim)}, {Below(9), {}}}}};
+      return {LocalSize{
+          {{Below(100), Ids(0, mesh_ndim), AnyBlocks()}, {Below(9), {}}}}};
     case 8:
-      return {LocalOffset{Below(100), Ids(0, mesh_ndim)}};
+      return {LocalOffset{{Below(100), Ids(0, mesh_ndim), AnyBlocks()}}};
     default: {
       ProgramArgumentList items;
       for (int i = Below(4); i > 0; --i) {

@@ -33,6 +33,16 @@ TensorType RandomValues::AnyTensorType() {
   return type;
 }
 
+Blocks RandomValues::AnyBlocks() {
+  if (Coin()) return {};
+  std::vector<Block> list;
+  for (int i = Below(4); i > 0; --i) {
+    const int64_t unit = 1 + Below(3);
+    list.push_back({unit * Below(5), unit, 1 + Below(3), Coin()});
+  }
+  return Blocks::Of(std::move(list));
+}
+
 Placement RandomValues::AnyPlacement(int lowest_dim) {
   switch (Below(3)) {
     case 0:
@@ -48,6 +58,9 @@ DTensorSpec RandomValues::AnySpec(int mesh_ndim) {
   DTensorSpec spec;
   for (int i = 0; i < mesh_ndim; ++i) {
     spec.placements.push_back(AnyPlacement(0));
+    if (auto* shard = std::get_if<Shard>(&spec.placements.back())) {
+      shard->blocks = AnyBlocks();
+    }
     if (ShardDim(spec.placements.back()) >= 0) {
       spec.cut_order.push_back(i);
     }

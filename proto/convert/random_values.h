@@ -27,6 +27,7 @@ class RandomValues {
   DType AnyDType() { return static_cast<DType>(1 + Below(10)); }
   TensorType FloatType();
   TensorType AnyTensorType();
+  Blocks AnyBlocks();
   Placement AnyPlacement(int lowest_dim);
   DTensorSpec AnySpec(int mesh_ndim);
   DeviceMesh AnyMesh();

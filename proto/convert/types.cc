@@ -222,6 +222,36 @@ v1::TensorType ToProto(const TensorType& type) {
   return message;
 }
 
+absl::StatusOr<Blocks> BlocksFromProto(const BlockMessages& messages,
+                                       const FieldPath& field) {
+  std::vector<Block> list;
+  for (int i = 0; i < messages.size(); ++i) {
+    const pb::Shard::Block& message = messages[i];
+    const Block block{message.size(), message.unit(), message.replicas(),
+                      message.partial()};
+    if (block.size < 0 || block.unit < 1 || block.size % block.unit != 0 ||
+        block.replicas < 1) {
+      return InvalidField(
+          field.Element("blocks", i),
+          absl::StrCat("expected whole units and a number of replicas, got: ",
+                       "size ", block.size, ", unit ", block.unit,
+                       ", replicas ", block.replicas));
+    }
+    list.push_back(block);
+  }
+  return Blocks::Of(std::move(list));
+}
+
+void FillBlocks(const Blocks& blocks, BlockMessages* messages) {
+  for (const Block& block : blocks.list()) {
+    pb::Shard::Block* message = messages->Add();
+    message->set_size(block.size);
+    message->set_unit(block.unit);
+    message->set_replicas(block.replicas);
+    message->set_partial(block.partial);
+  }
+}
+
 absl::StatusOr<Placement> FromProto(const v1::Placement& message,
                                     const FieldPath& field) {
   switch (message.kind_case()) {
@@ -229,6 +259,11 @@ absl::StatusOr<Placement> FromProto(const v1::Placement& message,
       return Placement(Replicate{});
     case pb::Placement::kShard:
       SP_RETURN_IF_ERROR(CheckShard(message.shard(), field.Member("shard")));
+      if (message.shard().blocks_size() > 0) {
+        return InvalidField(field.Member("shard").Member("blocks"),
+                            "expected none: a layout is cut as one; a style's "
+                            "block_sizes say how its weight is packed");
+      }
       return Placement(Shard{message.shard().dim()});
     case pb::Placement::kPartial: {
       SP_ASSIGN_OR_RETURN(const ReduceOp op,
@@ -246,6 +281,7 @@ v1::Placement ToProto(const Placement& placement) {
   pb::Placement message;
   if (const Shard* shard = std::get_if<Shard>(&placement)) {
     message.mutable_shard()->set_dim(shard->dim);
+    FillBlocks(shard->blocks, message.mutable_shard()->mutable_blocks());
   } else if (const Partial* partial = std::get_if<Partial>(&placement)) {
     message.mutable_partial()->set_op(ToProto(partial->op));
   } else {
@@ -259,13 +295,18 @@ absl::StatusOr<DTensorSpec> FromProto(const v1::DTensorSpec& message,
   DTensorSpec spec;
   for (int i = 0; i < message.placements_size(); ++i) {
     const FieldPath element = field.Element("placements", i);
-    SP_ASSIGN_OR_RETURN(Placement placement,
-                        FromProto(message.placements(i), element));
-    if (const Shard* shard = std::get_if<Shard>(&placement);
-        shard != nullptr && shard->dim < 0) {
-      return InvalidField(
-          element.Member("shard").Member("dim"),
-          absl::StrCat("expected a tensor dim >= 0, got: ", shard->dim));
+    pb::Placement whole = message.placements(i);
+    if (whole.has_shard()) whole.mutable_shard()->clear_blocks();
+    SP_ASSIGN_OR_RETURN(Placement placement, FromProto(whole, element));
+    if (Shard* shard = std::get_if<Shard>(&placement)) {
+      if (shard->dim < 0) {
+        return InvalidField(
+            element.Member("shard").Member("dim"),
+            absl::StrCat("expected a tensor dim >= 0, got: ", shard->dim));
+      }
+      SP_ASSIGN_OR_RETURN(
+          shard->blocks, BlocksFromProto(message.placements(i).shard().blocks(),
+                                         element.Member("shard")));
     }
     spec.placements.push_back(placement);
   }

@@ -36,7 +36,14 @@ absl::StatusOr<TensorType> FromProto(const v1::TensorType& message,
                                      const FieldPath& field);
 v1::TensorType ToProto(const TensorType& type);
 
-// As a user wrote it: Shard dims from -kMaxTensorRank to kMaxTensorRank - 1.
+using BlockMessages = google::protobuf::RepeatedPtrField<v1::Shard::Block>;
+// InvalidArgument: broken units, no replica.
+absl::StatusOr<Blocks> BlocksFromProto(const BlockMessages& messages,
+                                       const FieldPath& field);
+void FillBlocks(const Blocks& blocks, BlockMessages* messages);
+
+// As a user wrote it: Shard dims from -kMaxTensorRank to kMaxTensorRank - 1,
+// without blocks.
 absl::StatusOr<Placement> FromProto(const v1::Placement& message,
                                     const FieldPath& field);
 v1::Placement ToProto(const Placement& placement);

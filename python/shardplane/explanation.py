@@ -102,10 +102,17 @@ def _heading(text):
 
 
 def _extents(part):
-    """"[0:4, 0:10]": from and to, by dim."""
+    """"[0:4, 0:10]": from and to, by dim; "0:4+16:20" of a packed one."""
+    def text(dim, offset, size):
+        stretches = [(s.offset, s.size) for s in part.stretches
+                     if s.dim == dim] or [(offset, size)]
+        return "+".join(f"{begin}:{begin + count}"
+                        for begin, count in stretches)
+
     return "[" + ", ".join(
-        f"{offset}:{offset + size}"
-        for offset, size in zip(part.offsets, part.sizes)) + "]"
+        text(dim, offset, size)
+        for dim, (offset, size) in enumerate(zip(part.offsets, part.sizes))
+    ) + "]"
 
 
 def explainer(rpc, **target):

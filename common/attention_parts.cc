@@ -1,4 +1,5 @@
-// Attention with dropout, taken apart.
+// Attention, taken apart where it has dropout, or key heads that ranks share.
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -20,6 +21,19 @@ class Emission {
   Emission(const ValueCall& call, const OpCall& plain,
            const std::vector<ValueId>& ids, OpEmitter* emitter)
       : call_(call), plain_(plain), ids_(ids), emitter_(emitter) {}
+
+  // With keys and values once for each query head, of which each rank then
+  // takes those of its own queries.
+  absl::StatusOr<ValueId> EmitUngrouped() {
+    SP_ASSIGN_OR_RETURN(const ValueId key, ForEachQueryHead(ids_[1]));
+    SP_ASSIGN_OR_RETURN(const ValueId value, ForEachQueryHead(ids_[2]));
+    ValueCall call = call_;
+    call.args[1] = RefTo(key);
+    call.args[2] = RefTo(value);
+    call.kwargs.erase("enable_gqa");
+    SP_ASSIGN_OR_RETURN(const std::vector<ValueId> ids, emitter_->Emit(call));
+    return ids[0];
+  }
 
   absl::StatusOr<ValueId> Emit(double rate) {
     const Shape query = ShapeOf(ids_[0]);
@@ -107,21 +121,32 @@ class Emission {
   OpEmitter* emitter_;
 };
 
+// Whether groups of ranks share keys of grouped queries.
+bool SharesKeys(const OpCall& plain, const DTensorSpec& keys) {
+  return BoolArgument(plain, kKeywordOnly, "enable_gqa") &&
+         std::any_of(
+             keys.placements.begin(), keys.placements.end(),
+             [](const Placement& p) { return BlocksOf(p).has_replicas(); });
+}
+
 }  // namespace
 
-absl::StatusOr<std::optional<std::vector<ValueId>>> EmitAttentionWithDropout(
+absl::StatusOr<std::optional<std::vector<ValueId>>> EmitAttention(
     const ValueCall& call, OpEmitter* emitter) {
   OpCall plain{call.target, call.args, call.kwargs, {}, call.results};
   const double rate = DoubleArgument(plain, 4, "dropout_p").value_or(0);
-  if (rate == 0) return std::nullopt;
   SP_ASSIGN_OR_RETURN(const std::vector<ValueId> ids, ValuesOf(call));
+  if (ids.size() < 3 || call.args.size() < 3) return std::nullopt;
+  const bool shared = SharesKeys(plain, emitter->builder().value(ids[1]).spec);
+  if (rate == 0 && !shared) return std::nullopt;
   for (const ValueId id : ids) {
     plain.operands.push_back(emitter->builder().value(id).type);
   }
   // The row knows what fits.
   SP_RETURN_IF_ERROR(MakeOpInstance(plain).status());
-  SP_ASSIGN_OR_RETURN(const ValueId result,
-                      Emission(call, plain, ids, emitter).Emit(rate));
+  Emission emission(call, plain, ids, emitter);
+  SP_ASSIGN_OR_RETURN(const ValueId result, rate == 0 ? emission.EmitUngrouped()
+                                                      : emission.Emit(rate));
   return std::vector<ValueId>{result};
 }
 
