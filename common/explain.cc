@@ -13,6 +13,7 @@
 #include "common/collective_causes.h"
 #include "common/errors.h"
 #include "common/fqn.h"
+#include "common/pairing.h"
 #include "common/plan_matching.h"
 #include "common/report.h"
 #include "common/style_edges.h"
@@ -135,7 +136,8 @@ class Explainer {
     std::vector<ExplainedMatch> matches;
     std::string placed_by;  // the pattern whose style placed the parameters
     bool placed = false;
-    const PlanMatches found = MatchPlan(subject_.module, subject_.plan);
+    PlanMatches found = MatchPlan(subject_.module, subject_.plan);
+    ExpandPairs(subject_.module, &found);
     for (const PlanMatch& match : found.matches) {
       if (match.module != module) continue;
       const int mesh_dim = match.style->mesh_dim.empty()

@@ -77,6 +77,26 @@ struct InputReshard {
   std::optional<int> input_reshard_dim = 0;
   friend bool operator==(const InputReshard&, const InputReshard&) = default;
 };
+// The linears within the module, paired as it calls them: one colwise, the one
+// that reads what it makes rowwise; a MultiheadAttention by its heads. Layouts
+// of what the first ones read and of what the last one makes. See pairing.h.
+struct PairwiseParallel {
+  Placement input_layouts = Replicate{};
+  Placement output_layouts = Replicate{};
+  friend bool operator==(const PairwiseParallel&,
+                         const PairwiseParallel&) = default;
+};
+// The same with both cut along `sequence_dim`.
+struct PairwiseSequenceParallel {
+  int sequence_dim = 0;
+  friend bool operator==(const PairwiseSequenceParallel&,
+                         const PairwiseSequenceParallel&) = default;
+};
+// The output goes to a loss, and stays cut along the dim of its classes.
+struct LossParallel {
+  int class_dim = -1;
+  friend bool operator==(const LossParallel&, const LossParallel&) = default;
+};
 // A name that is no style of this release: Unimplemented when resolved.
 struct UnknownStyle {
   std::string name;
@@ -86,7 +106,8 @@ struct UnknownStyle {
 struct ParallelStyle {
   std::variant<ColwiseParallel, RowwiseParallel, SequenceParallel,
                PrepareModuleInput, PrepareModuleOutput,
-               PrepareModuleInputOutput, InputReshard, UnknownStyle>
+               PrepareModuleInputOutput, InputReshard, PairwiseParallel,
+               PairwiseSequenceParallel, LossParallel, UnknownStyle>
       kind;
   std::string mesh_dim;  // "" is the plan's
   friend bool operator==(const ParallelStyle&, const ParallelStyle&) = default;

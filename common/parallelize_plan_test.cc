@@ -95,9 +95,14 @@ INSTANTIATE_TEST_SUITE_P(
                       {{{Replicate{}, Shard{1}}}}},
                   ""},
                  "PrepareModuleInputOutput(in: S(0) -> R; out: R -> S(1))"},
-        TextCase{"unknown",
-                 {UnknownStyle{"PairwiseParallel"}, ""},
-                 "PairwiseParallel(?)"}),
+        TextCase{"pairs",
+                 {PairwiseParallel{Shard{0}, Replicate{}}, ""},
+                 "PairwiseParallel(S(0) -> R)"},
+        TextCase{"pairs cut along the sequence",
+                 {PairwiseSequenceParallel{}, ""},
+                 "PairwiseSequenceParallel(S(0))"},
+        TextCase{"loss", {LossParallel{}, ""}, "LossParallel(S(-1))"},
+        TextCase{"unknown", {UnknownStyle{"Diagonal"}, ""}, "Diagonal(?)"}),
     CaseName<TextCase>);
 
 GraphModule Mlp() { return MlpModule(); }
@@ -381,14 +386,14 @@ INSTANTIATE_TEST_SUITE_P(
                   "'conv') takes a tensor of 2 dims; got: f32[8, 4, 3]"},
         ErrorCase{"unknown style",
                   Mlp,
-                  {Entry("net1", {{UnknownStyle{"PairwiseParallel"}, ""}})},
+                  {Entry("net1", {{UnknownStyle{"Diagonal"}, ""}})},
                   kUnimplemented,
                   "STYLE_UNKNOWN",
                   "the style for module \"net1\" (pattern 'net1') must be one "
                   "of ColwiseParallel, RowwiseParallel, SequenceParallel, "
                   "PrepareModuleInput, PrepareModuleOutput, "
-                  "PrepareModuleInputOutput, InputReshard; got: "
-                  "PairwiseParallel"},
+                  "PrepareModuleInputOutput, InputReshard, PairwiseParallel, "
+                  "PairwiseSequenceParallel, LossParallel; got: Diagonal"},
         ErrorCase{"unknown mesh dim",
                   Mlp,
                   {Entry("net1", {{ColwiseParallel{}, "pp"}})},

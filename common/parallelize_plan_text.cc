@@ -25,6 +25,11 @@ struct Name {
     return "PrepareModuleInputOutput";
   }
   std::string operator()(const InputReshard&) { return "InputReshard"; }
+  std::string operator()(const PairwiseParallel&) { return "PairwiseParallel"; }
+  std::string operator()(const PairwiseSequenceParallel&) {
+    return "PairwiseSequenceParallel";
+  }
+  std::string operator()(const LossParallel&) { return "LossParallel"; }
   std::string operator()(const UnknownStyle& style) { return style.name; }
 };
 
@@ -57,6 +62,16 @@ struct Layouts {
     return style.input_reshard_dim
                ? ToString(Placement(Shard{*style.input_reshard_dim}))
                : "None";
+  }
+  std::string operator()(const PairwiseParallel& style) {
+    return absl::StrCat(ToString(style.input_layouts), " -> ",
+                        ToString(style.output_layouts));
+  }
+  std::string operator()(const PairwiseSequenceParallel& style) {
+    return ToString(Placement(Shard{style.sequence_dim}));
+  }
+  std::string operator()(const LossParallel& style) {
+    return ToString(Placement(Shard{style.class_dim}));
   }
   std::string operator()(const UnknownStyle&) { return "?"; }
 };

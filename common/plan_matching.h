@@ -34,7 +34,10 @@ struct PlanMatches {
   std::vector<PlanMatch>
       matches;  // in the order in which the plan applies them
   std::vector<PlanWarning> warnings;
-  std::deque<std::string> patterns;  // a deque: they stay where they are
+  std::vector<Diagnostic> notes;
+  // Deques: what is in them stays where it is.
+  std::deque<std::string> patterns;
+  std::deque<ParallelStyle> styles;  // those that no plan has, see pairing.h
 };
 
 // PyTorch's rules: dict order; one glob a token, against the names of the

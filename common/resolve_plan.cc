@@ -15,34 +15,14 @@
 #include "absl/strings/string_view.h"
 #include "common/errors.h"
 #include "common/factor_cuts.h"
+#include "common/pairing.h"
 #include "common/parallelize_plan.h"
 #include "common/plan_matching.h"
+#include "common/style_cuts.h"
 #include "common/style_edges.h"
 
 namespace shardplane {
 namespace {
-
-// Which tensor dim of a parameter a style cuts. What is not listed stays whole:
-// a rowwise bias, and what a subclass adds.
-struct CutRow {
-  absl::string_view style;
-  absl::string_view module_type;
-  absl::string_view parameter;
-  int tensor_dim;
-  int parameter_rank;
-};
-// Conv1D is a linear whose weight is [inputs, outputs]; GPT-2 is made of it.
-constexpr char kConv1D[] = "transformers.pytorch_utils.Conv1D";
-constexpr CutRow kCuts[] = {
-    {"ColwiseParallel", "Linear", "weight", 0, 2},
-    {"ColwiseParallel", "Linear", "bias", 0, 1},
-    {"ColwiseParallel", "Embedding", "weight", 1, 2},
-    {"RowwiseParallel", "Linear", "weight", 1, 2},
-    {"ColwiseParallel", kConv1D, "weight", 1, 2},
-    {"ColwiseParallel", kConv1D, "bias", 0, 1},
-    {"RowwiseParallel", kConv1D, "weight", 0, 2},
-    {"RowwiseParallel", "Embedding", "weight", 0, 2},
-};
 
 // What a style says of a dim of `extent` elements that it cuts.
 absl::StatusOr<Blocks> BlocksAsked(const ParallelStyle& style, int64_t extent) {
@@ -147,8 +127,8 @@ class Resolver {
 
   const std::vector<Fault>& faults() const { return faults_; }
 
-  ResolvedPlan Finish(std::vector<Diagnostic> warnings) && {
-    plan_.diagnostics = std::move(warnings);
+  ResolvedPlan Finish(std::vector<Diagnostic> diagnostics) && {
+    plan_.diagnostics = std::move(diagnostics);
     PlaceParameters();
     return std::move(plan_);
   }
@@ -205,7 +185,8 @@ class Resolver {
                           "RowwiseParallel, SequenceParallel, "
                           "PrepareModuleInput, "
                           "PrepareModuleOutput, PrepareModuleInputOutput, "
-                          "InputReshard; "
+                          "InputReshard, PairwiseParallel, "
+                          "PairwiseSequenceParallel, LossParallel; "
                           "got: ",
                           StyleName(*match.style)));
   }
@@ -225,7 +206,10 @@ class Resolver {
     if (std::holds_alternative<SequenceParallel>(match.style->kind)) {
       return PlaceParametersOf(match, "", mesh_dim);
     }
-    const absl::string_view type = CutType(match.module);
+    if (IsPairwise(*match.style)) return PlaceAttention(match, mesh_dim);
+    const std::string style = StyleName(*match.style);
+    const absl::string_view type =
+        CutType(style, module_.modules()[match.module]);
     if (type.empty() || !OwnsWeight(match.module)) {
       AddUnsupportedModule(match, type);
       return false;
@@ -243,14 +227,31 @@ class Resolver {
     faults_.back().info.metadata["first_pattern"] = std::string(first.pattern);
   }
 
-  // The type whose rows of kCuts apply to a module; "" if none do.
-  absl::string_view CutType(int module) const {
-    for (const CutRow& row : kCuts) {
-      if (IsA(module_.modules()[module], row.module_type)) {
-        return row.module_type;
-      }
+  // What is not expanded into pairs is an attention, or a fault.
+  bool PlaceAttention(const PlanMatch& match, int mesh_dim) {
+    if (IsA(module_.modules()[match.module], kAttention)) {
+      return PlaceParametersOf(match, kAttention, mesh_dim);
     }
-    return "";
+    AddNothingToPair(match);
+    return false;
+  }
+
+  static bool IsPairwise(const ParallelStyle& style) {
+    return std::holds_alternative<PairwiseParallel>(style.kind) ||
+           std::holds_alternative<PairwiseSequenceParallel>(style.kind);
+  }
+
+  void AddNothingToPair(const PlanMatch& match) {
+    const std::string& type = module_.modules()[match.module].type;
+    AddFault(
+        absl::StatusCode::kInvalidArgument, "STYLE_UNSUPPORTED_MODULE", match,
+        absl::StrCat(StyleName(*match.style), " on module \"",
+                     Fqn(match.module), "\" (pattern '", match.pattern,
+                     "') takes a module around what it pairs: more than one "
+                     "nn.Linear needed for a MLP, or an nn.MultiheadAttention; "
+                     "got: ",
+                     type));
+    faults_.back().info.metadata["type"] = type;
   }
 
   bool OwnsWeight(int module) const {
@@ -304,18 +305,6 @@ class Resolver {
                 CanonicalBlocks(blocks->list(), mesh_.dim_size(mesh_dim))};
     }
     return true;
-  }
-
-  static const CutRow* FindCut(const std::string& style, absl::string_view type,
-                               const Parameter& parameter) {
-    const std::string name = SplitFqn(parameter.fqn).second;
-    for (const CutRow& row : kCuts) {
-      if (row.style == style && row.module_type == type &&
-          row.parameter == name) {
-        return &row;
-      }
-    }
-    return nullptr;
   }
 
   // Index of the parameter that `index` is another name of; often itself.
@@ -408,7 +397,8 @@ absl::StatusOr<ResolvedPlan> ResolvePlan(
                       ResolveShardDims(module, mesh, options.data_parallel));
   SP_ASSIGN_OR_RETURN(const int plan_dim,
                       PlanMeshDim(mesh, options.mesh_dim, data_parallel));
-  const PlanMatches matches = MatchPlan(module, plan);
+  PlanMatches matches = MatchPlan(module, plan);
+  ExpandPairs(module, &matches);
   Resolver resolver(module, mesh, plan_dim, std::move(data_parallel),
                     std::move(shard_dims));
   for (const PlanMatch& match : matches.matches) resolver.Apply(match);
@@ -416,11 +406,13 @@ absl::StatusOr<ResolvedPlan> ResolvePlan(
   if (options.strict && !matches.warnings.empty()) {
     return StrictStatus(matches.warnings);
   }
-  std::vector<Diagnostic> warnings;
+  std::vector<Diagnostic> diagnostics;
   for (const PlanWarning& warning : matches.warnings) {
-    warnings.push_back(warning.diagnostic);
+    diagnostics.push_back(warning.diagnostic);
   }
-  return std::move(resolver).Finish(std::move(warnings));
+  diagnostics.insert(diagnostics.end(), matches.notes.begin(),
+                     matches.notes.end());
+  return std::move(resolver).Finish(std::move(diagnostics));
 }
 
 }  // namespace shardplane

@@ -39,6 +39,18 @@ class EdgeReader {
     return {{}, style.input, style.output, {}};
   }
   StyleEdges operator()(const InputReshard&) const { return {}; }
+  // On an attention, whose output is made by a rowwise projection.
+  StyleEdges operator()(const PairwiseParallel& style) const {
+    const LayoutChange change = {style.input_layouts, Replicate{}};
+    return {change,
+            {{}, {{"query", change}, {"key", change}, {"value", change}}},
+            {{{std::nullopt, style.output_layouts}}},
+            Partial{ReduceOp::kSum}};
+  }
+  StyleEdges operator()(const PairwiseSequenceParallel&) const { return {}; }
+  StyleEdges operator()(const LossParallel& style) const {
+    return {{}, {}, {{{std::nullopt, Shard{style.class_dim}}}}, {}};
+  }
   StyleEdges operator()(const UnknownStyle&) const { return {}; }
 
  private:
@@ -54,7 +66,9 @@ StyleEdges EdgesOf(const ParallelStyle& style, const ModuleNode& module) {
 bool PlacesParameters(const ParallelStyle& style) {
   return std::holds_alternative<ColwiseParallel>(style.kind) ||
          std::holds_alternative<RowwiseParallel>(style.kind) ||
-         std::holds_alternative<SequenceParallel>(style.kind);
+         std::holds_alternative<SequenceParallel>(style.kind) ||
+         std::holds_alternative<PairwiseParallel>(style.kind) ||
+         std::holds_alternative<PairwiseSequenceParallel>(style.kind);
 }
 
 }  // namespace shardplane

@@ -12,10 +12,13 @@ namespace shardplane {
 // Source: torch.distributed.tensor.parallel.style.
 struct StyleEdges {
   // Of one input, the first or the only keyword's; nullopt: `inputs` has all.
+  // Of several where `inputs` names keywords: of those, and of as many inputs
+  // by position.
   std::optional<LayoutChange> first_input;
   PrepareModuleInput inputs;
   PrepareModuleOutput outputs;
-  // How the one output lies before it is changed, by the style's parameters.
+  // How the output, the first of several, lies before it is changed, by the
+  // style's parameters.
   std::optional<Placement> made;
 };
 StyleEdges EdgesOf(const ParallelStyle& style, const ModuleNode& module);

@@ -1,11 +1,13 @@
 #include "common/style_layouts.h"
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <utility>
 #include <variant>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "common/errors.h"
 #include "common/style_edges.h"
@@ -168,8 +170,33 @@ absl::Status StyleLayouts::Prepare(const Assignment& a,
 absl::Status StyleLayouts::Inputs(const Assignment& a, std::vector<Flow>* args,
                                   KeywordFlows* kwargs) {
   const StyleEdges edges = EdgesOf(a.style, module_.modules()[a.module]);
-  if (edges.first_input) return First(a, *edges.first_input, args, kwargs);
+  if (!edges.first_input) return Prepare(a, edges.inputs, args, kwargs);
+  if (edges.inputs.kwargs.empty()) {
+    return First(a, *edges.first_input, args, kwargs);
+  }
+  SP_RETURN_IF_ERROR(
+      FirstOnes(a, *edges.first_input, edges.inputs.kwargs.size(), args));
   return Prepare(a, edges.inputs, args, kwargs);
+}
+
+// One value may be several of them: query, key and value of self-attention.
+absl::Status StyleLayouts::FirstOnes(const Assignment& a,
+                                     const LayoutChange& change, size_t count,
+                                     std::vector<Flow>* args) {
+  absl::flat_hash_map<ValueId, Flow> changed;
+  for (size_t i = 0; i < std::min(args->size(), count); ++i) {
+    Flow& flow = (*args)[i];
+    const auto* id = std::get_if<ValueId>(&flow.v);
+    const ValueId before = id == nullptr ? -1 : *id;
+    const auto known = changed.find(before);
+    if (known != changed.end()) {
+      flow = known->second;
+      continue;
+    }
+    SP_RETURN_IF_ERROR(Change(a, change, absl::StrCat("input ", i), &flow));
+    changed[before] = flow;
+  }
+  return absl::OkStatus();
 }
 
 absl::Status StyleLayouts::Changes(const Assignment& a,
@@ -194,7 +221,10 @@ absl::Status StyleLayouts::Changes(const Assignment& a,
 absl::Status StyleLayouts::Outputs(const Assignment& a, Flow* output) {
   const StyleEdges edges = EdgesOf(a.style, module_.modules()[a.module]);
   if (edges.made) {
-    return Change(a, edges.outputs.outputs[0], "output 0", output);
+    auto* tuple = std::get_if<std::vector<Flow>>(&output->v);
+    const bool several = tuple != nullptr && !tuple->empty();
+    return Change(a, edges.outputs.outputs[0], "output 0",
+                  several ? &tuple->front() : output);
   }
   return Changes(a, edges.outputs, output);
 }

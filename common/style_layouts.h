@@ -3,6 +3,7 @@
 #ifndef SHARDPLANE_COMMON_STYLE_LAYOUTS_H_
 #define SHARDPLANE_COMMON_STYLE_LAYOUTS_H_
 
+#include <cstddef>
 #include <map>
 #include <string>
 #include <variant>
@@ -51,6 +52,8 @@ class StyleLayouts {
   absl::Status Outputs(const Assignment& a, Flow* output);
   absl::Status First(const Assignment& a, const LayoutChange& change,
                      std::vector<Flow>* args, KeywordFlows* kwargs);
+  absl::Status FirstOnes(const Assignment& a, const LayoutChange& change,
+                         size_t count, std::vector<Flow>* args);
   absl::Status Prepare(const Assignment& a, const PrepareModuleInput& p,
                        std::vector<Flow>* args, KeywordFlows* kwargs);
   absl::Status Changes(const Assignment& a, const PrepareModuleOutput& p,

@@ -226,6 +226,35 @@ StyleKind ReshardFromProto(const pb::InputReshard& message) {
   return style;
 }
 
+absl::StatusOr<PairwiseParallel> PairwiseFromProto(
+    const pb::PairwiseParallel& message, const FieldPath& field) {
+  PairwiseParallel style;
+  if (message.has_input_layouts()) {
+    SP_ASSIGN_OR_RETURN(
+        style.input_layouts,
+        FromProto(message.input_layouts(), field.Member("input_layouts")));
+  }
+  if (message.has_output_layouts()) {
+    SP_ASSIGN_OR_RETURN(
+        style.output_layouts,
+        FromProto(message.output_layouts(), field.Member("output_layouts")));
+  }
+  return style;
+}
+
+StyleKind PairwiseSequenceFromProto(
+    const pb::PairwiseSequenceParallel& message) {
+  PairwiseSequenceParallel style;
+  if (message.has_sequence_dim()) style.sequence_dim = message.sequence_dim();
+  return style;
+}
+
+StyleKind LossFromProto(const pb::LossParallel& message) {
+  LossParallel style;
+  if (message.has_class_dim()) style.class_dim = message.class_dim();
+  return style;
+}
+
 absl::StatusOr<StyleKind> UnknownFromProto(const std::string& name,
                                            const FieldPath& field) {
   if (name.empty()) {
@@ -257,6 +286,13 @@ absl::StatusOr<StyleKind> KindFromProto(const pb::ParallelStyle& message,
                                field.Member("prepare_module_input_output")));
     case pb::ParallelStyle::kInputReshard:
       return ReshardFromProto(message.input_reshard());
+    case pb::ParallelStyle::kPairwise:
+      return AsKind(
+          PairwiseFromProto(message.pairwise(), field.Member("pairwise")));
+    case pb::ParallelStyle::kPairwiseSequence:
+      return PairwiseSequenceFromProto(message.pairwise_sequence());
+    case pb::ParallelStyle::kLoss:
+      return LossFromProto(message.loss());
     case pb::ParallelStyle::kUnknown:
       return UnknownFromProto(message.unknown(), field.Member("unknown"));
     case pb::ParallelStyle::KIND_NOT_SET:
@@ -265,7 +301,7 @@ absl::StatusOr<StyleKind> KindFromProto(const pb::ParallelStyle& message,
   return MissingOneof(field,
                       "colwise, rowwise, sequence, prepare_module_input, "
                       "prepare_module_output, prepare_module_input_output, "
-                      "input_reshard");
+                      "input_reshard, pairwise, pairwise_sequence, loss");
 }
 
 // Writes one alternative of a ParallelStyle.
@@ -298,6 +334,17 @@ struct StyleWriter {
     if (style.input_reshard_dim) {
       message->set_input_reshard_dim(*style.input_reshard_dim);
     }
+  }
+  void operator()(const PairwiseParallel& style) {
+    pb::PairwiseParallel* message = out.mutable_pairwise();
+    *message->mutable_input_layouts() = ToProto(style.input_layouts);
+    *message->mutable_output_layouts() = ToProto(style.output_layouts);
+  }
+  void operator()(const PairwiseSequenceParallel& style) {
+    out.mutable_pairwise_sequence()->set_sequence_dim(style.sequence_dim);
+  }
+  void operator()(const LossParallel& style) {
+    out.mutable_loss()->set_class_dim(style.class_dim);
   }
   void operator()(const UnknownStyle& style) { out.set_unknown(style.name); }
 };

@@ -193,7 +193,7 @@ PrepareModuleOutput RandomValues::AnyOutput() {
 ParallelStyle RandomValues::AnyStyle() {
   ParallelStyle style;
   style.mesh_dim = Coin() ? "" : Word();
-  switch (Below(8)) {
+  switch (Below(11)) {
     case 0:
       style.kind = ColwiseParallel{AnyPlacement(-3), AnyPlacement(-3)};
       break;
@@ -215,6 +215,15 @@ ParallelStyle RandomValues::AnyStyle() {
     case 6:
       style.kind =
           InputReshard{Coin() ? std::optional(Below(6) - 3) : std::nullopt};
+      break;
+    case 7:
+      style.kind = PairwiseParallel{AnyPlacement(-3), AnyPlacement(-3)};
+      break;
+    case 8:
+      style.kind = PairwiseSequenceParallel{Below(6) - 3};
+      break;
+    case 9:
+      style.kind = LossParallel{Below(6) - 3};
       break;
     default:
       style.kind = UnknownStyle{Word()};
