@@ -27,18 +27,28 @@ from shardplane.errors import (
 from shardplane.explanation import Explanation
 from shardplane.local_cluster import LocalCluster
 from shardplane.mesh import device_mesh
+from shardplane.old_api import (
+    enable_2d_with_fsdp, loss_parallel, pre_dp_module_transform)
 from shardplane.optimizers import SGD, Adam, AdamW
 from shardplane.placements import Partial, Replicate, Shard
+from shardplane.prepare import (
+    make_input_replicate_1d, make_input_reshard_replicate,
+    make_input_shard_1d, make_input_shard_1d_last_dim,
+    make_output_replicate_1d, make_output_reshard_tensor,
+    make_output_shard_1d, make_output_tensor, make_sharded_output_tensor)
 from shardplane.report import Report
 from shardplane.styles import (
     ColwiseParallel, InputReshard, LossParallel, PairwiseParallel,
     PairwiseSequenceParallel, ParallelStyle, PrepareModuleInput,
     PrepareModuleInputOutput, PrepareModuleOutput, RowwiseParallel,
-    SequenceParallel, TensorParallelMultiheadAttention, enable_2d_with_fsdp,
-    make_input_replicate_1d, make_input_reshard_replicate,
-    make_input_shard_1d, make_input_shard_1d_last_dim,
-    make_output_replicate_1d, make_output_reshard_tensor,
-    make_output_shard_1d, make_output_tensor, make_sharded_output_tensor,
-    pre_dp_module_transform)
+    SequenceParallel)
 
 __all__ = [name for name in dir() if not name.startswith("_")]
+
+
+def __getattr__(name):
+    # A torch module: torch is imported for it, and for it alone.
+    if name == "TensorParallelMultiheadAttention":
+        from shardplane.attention import TensorParallelMultiheadAttention
+        return TensorParallelMultiheadAttention
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

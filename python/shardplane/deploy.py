@@ -11,6 +11,7 @@ from shardplane.errors import PlanTypeError, invalid
 from shardplane.explanation import explainer
 from shardplane.handle import DeployedModule
 from shardplane.link_costs import to_proto_link_costs
+from shardplane.old_api import implied_data_parallel, with_loss_parallel
 from shardplane.overlap import to_proto_overlap
 from shardplane.report import Report
 from shardplane.rpc import request_id
@@ -84,7 +85,10 @@ def deploy(rpc, module, mesh=None, plan=None, *, device_mesh=None,
            link_costs=None, strict=False, seed=0, validate_only=False, name=None):
     """See CLIENT.md."""
     mesh = meshes.to_proto_mesh(device_mesh if mesh is None else mesh)
-    plan = plans.to_proto_plan(parallelize_plan if plan is None else plan)
+    plan = with_loss_parallel(plans.to_proto_plan(
+        parallelize_plan if plan is None else plan))
+    if data_parallel is None:
+        data_parallel = implied_data_parallel(module, mesh)
     source = _source(module)
     data_parallel = to_proto_data_parallel(data_parallel, source.tree)
     plan_dim = meshes.plan_dim(mesh, plans.mesh_dims(plan),

@@ -94,6 +94,31 @@ def _input_reshard(style, where):
         input_reshard=pb.InputReshard(input_reshard_dim=dim))
 
 
+def _dim(style, name, where):
+    dim = getattr(style, name)
+    if isinstance(dim, bool) or not isinstance(dim, int):
+        raise invalid(f"{where}.{name}: expected a tensor dim, got: {dim!r}",
+                      reason="INVALID_LAYOUT", field=f"{where}.{name}")
+    return dim
+
+
+def _pairwise(style, where):
+    return pb.ParallelStyle(pairwise=pb.PairwiseParallel(
+        input_layouts=_one(style.input_layouts, f"{where}.input_layouts"),
+        output_layouts=_one(style.output_layouts,
+                            f"{where}.output_layouts")))
+
+
+def _pairwise_sequence(style, where):
+    return pb.ParallelStyle(pairwise_sequence=pb.PairwiseSequenceParallel(
+        sequence_dim=_dim(style, "sequence_dim", where)))
+
+
+def _loss(style, where):
+    return pb.ParallelStyle(loss=pb.LossParallel(
+        class_dim=_dim(style, "class_dim", where)))
+
+
 # By class name: PyTorch's styles and ours have the same attributes.
 _STYLES = {
     "ColwiseParallel": _colwise,
@@ -107,6 +132,9 @@ _STYLES = {
             prepare_module_output=_output(style, where)),
     "PrepareModuleInputOutput": _input_output,
     "InputReshard": _input_reshard,
+    "PairwiseParallel": _pairwise,
+    "PairwiseSequenceParallel": _pairwise_sequence,
+    "LossParallel": _loss,
 }
 _HOMES = ("torch.", "shardplane.")
 
@@ -207,6 +235,10 @@ def needs_call_signatures(message):
     if message is None:
         return False
     for style in _styles_of(message):
+        # Of an attention it is query, key and value that lie so, and no mask.
+        if style.HasField("pairwise_sequence") or (
+                style.pairwise.input_layouts.HasField("shard")):
+            return True
         both = style.prepare_module_input_output
         for inputs in (style.prepare_module_input, both.input):
             if len(inputs.input_layouts) > 1 or inputs.input_kwarg_layouts:

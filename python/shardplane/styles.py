@@ -1,12 +1,12 @@
 """Parallel styles under PyTorch's names, for scripts without torch.
 
 A style is a value. The attributes are PyTorch's, so that plan.py reads both
-kinds alike. Those that this release lacks can be written down: using one is
-UNIMPLEMENTED, and the error names it.
+kinds alike. docs/styles.md tells what each does.
 """
 
-from shardplane.errors import invalid, unimplemented
-from shardplane.placements import Replicate, Shard
+from shardplane.errors import invalid
+from shardplane.placements import Partial, Replicate, Shard
+from shardplane.prepare import INPUT, OUTPUT, layout
 
 
 class ParallelStyle:
@@ -27,19 +27,25 @@ class ParallelStyle:
 
 
 class ColwiseParallel(ParallelStyle):
-    def __init__(self, *, input_layouts=None, output_layouts=None,
+    def __init__(self, _prepare_input=None, _prepare_output=None, *,
+                 input_layouts=None, output_layouts=None,
                  use_local_output=True, mesh_dim=None):
-        self.input_layouts = (input_layouts or Replicate(),)
-        self.output_layouts = (output_layouts or Shard(-1),)
+        self.input_layouts = layout(self, INPUT, _prepare_input,
+                                    input_layouts, Replicate(), None)
+        self.output_layouts = layout(self, OUTPUT, _prepare_output,
+                                     output_layouts, Shard(-1), Shard(-1))
         self.use_local_output = use_local_output
         self.mesh_dim = mesh_dim
 
 
 class RowwiseParallel(ParallelStyle):
-    def __init__(self, *, input_layouts=None, output_layouts=None,
+    def __init__(self, _prepare_input=None, _prepare_output=None, *,
+                 input_layouts=None, output_layouts=None,
                  use_local_output=True, mesh_dim=None):
-        self.input_layouts = (input_layouts or Shard(-1),)
-        self.output_layouts = (output_layouts or Replicate(),)
+        self.input_layouts = layout(self, INPUT, _prepare_input,
+                                    input_layouts, Shard(-1), None)
+        self.output_layouts = layout(self, OUTPUT, _prepare_output,
+                                     output_layouts, Replicate(), Partial())
         self.use_local_output = use_local_output
         self.mesh_dim = mesh_dim
 
@@ -72,10 +78,23 @@ class SequenceParallel(ParallelStyle):
         self.mesh_dim = mesh_dim
 
 
+def _positional(style, given, named, default):
+    """PyTorch 2.1's positional form: (layouts, desired=default)."""
+    if len(given) > 2 or any(value is not None for value in named):
+        raise TypeError(f"{type(style).__name__}: expected layouts and the "
+                        "desired ones, either by position or by name")
+    return given + (default,) * (2 - len(given))
+
+
 class PrepareModuleInput(ParallelStyle):
-    def __init__(self, *, input_layouts=None, desired_input_layouts=None,
-                 input_kwarg_layouts=None, desired_input_kwarg_layouts=None,
-                 use_local_output=False, mesh_dim=None):
+    def __init__(self, *positional, input_layouts=None,
+                 desired_input_layouts=None, input_kwarg_layouts=None,
+                 desired_input_kwarg_layouts=None, use_local_output=False,
+                 mesh_dim=None):
+        if positional:
+            input_layouts, desired_input_layouts = _positional(
+                self, positional, (input_layouts, desired_input_layouts),
+                Replicate())
         self.input_layouts = _as_tuple(input_layouts)
         self.desired_input_layouts = _as_tuple(desired_input_layouts)
         self.input_kwarg_layouts = input_kwarg_layouts or {}
@@ -90,8 +109,16 @@ class PrepareModuleInput(ParallelStyle):
 
 
 class PrepareModuleOutput(ParallelStyle):
-    def __init__(self, *, output_layouts, desired_output_layouts,
-                 use_local_output=True, mesh_dim=None):
+    def __init__(self, *positional, output_layouts=None,
+                 desired_output_layouts=None, use_local_output=True,
+                 mesh_dim=None):
+        if positional:
+            output_layouts, desired_output_layouts = _positional(
+                self, positional, (output_layouts, desired_output_layouts),
+                Shard(0))
+        if output_layouts is None or desired_output_layouts is None:
+            raise TypeError("PrepareModuleOutput: expected output_layouts and "
+                            "desired_output_layouts")
         self.output_layouts = _as_tuple(output_layouts)
         self.desired_output_layouts = _as_tuple(desired_output_layouts)
         self.use_local_output = use_local_output
@@ -130,48 +157,38 @@ class InputReshard(ParallelStyle):
         self.mesh_dim = mesh_dim
 
 
-class _Later(ParallelStyle):
-    """A style of a later release: the coordinator refuses it by name."""
+class PairwiseParallel(ParallelStyle):
+    """The linears within the module, paired as it calls them: one colwise, what
+    reads it rowwise; an nn.MultiheadAttention by its heads. The report says
+    what was paired.
 
-    def __init__(self, *args, **kwargs):
-        self.args = args or None
-        self.kwargs = kwargs or None
+    `_prepare_input`, `_prepare_output`: sp.make_input_* and sp.make_output_*;
+    or `input_layouts` and `output_layouts`, of the first linear's input and
+    the last one's output. Both whole by default.
+    """
 
-
-class PairwiseParallel(_Later):
-    pass
-
-
-class PairwiseSequenceParallel(_Later):
-    pass
-
-
-class LossParallel(_Later):
-    pass
-
-
-class TensorParallelMultiheadAttention(_Later):
-    pass
+    def __init__(self, _prepare_input=None, _prepare_output=None, *,
+                 input_layouts=None, output_layouts=None, mesh_dim=None):
+        self.input_layouts = layout(self, INPUT, _prepare_input,
+                                    input_layouts, Replicate(), None)
+        self.output_layouts = layout(self, OUTPUT, _prepare_output,
+                                     output_layouts, Replicate(), Partial())
+        self.mesh_dim = mesh_dim
 
 
-def _later(name):
-    def refuse(*args, **kwargs):
-        del args, kwargs
-        raise unimplemented(name)
+class PairwiseSequenceParallel(ParallelStyle):
+    """PairwiseParallel whose input and output are cut along `sequence_dim`.
+    That is 0, as in PyTorch; SequenceParallel's is 1."""
 
-    refuse.__name__ = refuse.__qualname__ = name
-    refuse.__doc__ = "Not in this release: raises UnimplementedError."
-    return refuse
+    def __init__(self, *, sequence_dim=0, mesh_dim=None):
+        self.sequence_dim = sequence_dim
+        self.mesh_dim = mesh_dim
 
 
-make_input_replicate_1d = _later("make_input_replicate_1d")
-make_input_reshard_replicate = _later("make_input_reshard_replicate")
-make_input_shard_1d = _later("make_input_shard_1d")
-make_input_shard_1d_last_dim = _later("make_input_shard_1d_last_dim")
-make_output_replicate_1d = _later("make_output_replicate_1d")
-make_output_reshard_tensor = _later("make_output_reshard_tensor")
-make_output_shard_1d = _later("make_output_shard_1d")
-make_output_tensor = _later("make_output_tensor")
-make_sharded_output_tensor = _later("make_sharded_output_tensor")
-enable_2d_with_fsdp = _later("enable_2d_with_fsdp")
-pre_dp_module_transform = _later("pre_dp_module_transform")
+class LossParallel(ParallelStyle):
+    """The module's output goes to a loss, and stays cut along the dim of its
+    classes: the cross-entropy runs on the parts, and no logits travel."""
+
+    def __init__(self, class_dim=-1, *, mesh_dim=None):
+        self.class_dim = class_dim
+        self.mesh_dim = mesh_dim

@@ -73,10 +73,12 @@ def test_a_subclass_is_no_known_style():
     class ColwiseParallel(tp.ColwiseParallel):
         pass
 
-    message = to_proto_plan({"a": ColwiseParallel(),
-                             "b": sp.LossParallel()})
+    class Diagonal(sp.ParallelStyle):
+        pass
+
+    message = to_proto_plan({"a": ColwiseParallel(), "b": Diagonal()})
     assert [e.value.style.unknown for e in message.entries] == [
-        "ColwiseParallel", "LossParallel"]
+        "ColwiseParallel", "Diagonal"]
 
 
 @pytest.mark.parametrize("dim", [0, 1, -1, None])
