@@ -89,9 +89,8 @@ def loss_parallel():
 
 def with_loss_parallel(plan):
     """The plan, and what an enclosing loss_parallel() adds to it."""
-    if not _loss_parallel.get():
+    if plan is None or not _loss_parallel.get():
         return plan
-    return pb.ParallelizePlan(entries=[
-        *(plan.entries if plan is not None else ()),
-        pb.PlanEntry(pattern="", value=pb.PlanValue(style=pb.ParallelStyle(
-            loss=pb.LossParallel())))])
+    style = pb.ParallelStyle(loss=pb.LossParallel(class_dim=-1))
+    return pb.ParallelizePlan(entries=[*plan.entries, pb.PlanEntry(
+        pattern="", value=pb.PlanValue(style=style))])
