@@ -213,8 +213,9 @@ GraphModule Lora() {
   return ModuleBuilder("Root")
       .Module("lora", "my.Lora", {"torch.nn.Linear"})
       .Parameter("lora.weight", {4, 4})
-      .Linear("lora.down", 4, 2)
-      .Linear("lora.up", 2, 4)
+      .Module("lora.path", "torch.nn.Sequential")
+      .Linear("lora.path.0", 4, 2)
+      .Linear("lora.path.1", 2, 4)
       .Build();
 }
 
@@ -456,14 +457,6 @@ TEST(ExpandPairs, AnotherStyleOfAPairIsAConflict) {
               AllOf(StatusIs(absl::StatusCode::kInvalidArgument,
                              HasSubstr("\"net2\" can have one style")),
                     HasReason("STYLE_CONFLICT")));
-}
-
-TEST(ExpandPairs, RunsAsTheStylesWrittenOut) {
-  Request pairs{Mlp(), {Entry("", kLayouts)}};
-  Request written{Mlp(),
-                  {Entry("net1", Colwise(Shard{1})),
-                   Entry("net2", Rowwise(Shard{-1}, Shard{0}))}};
-  EXPECT_EQ(Steps(Compile(pairs)), Steps(Compile(written)));
 }
 
 }  // namespace

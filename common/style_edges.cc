@@ -48,8 +48,10 @@ class EdgeReader {
             Partial{ReduceOp::kSum}};
   }
   StyleEdges operator()(const PairwiseSequenceParallel&) const { return {}; }
+  // Of several outputs the logits are the first. Those that come cut stay so.
   StyleEdges operator()(const LossParallel& style) const {
-    return {{}, {}, {{{std::nullopt, Shard{style.class_dim}}}}, {}};
+    const Placement cut = Shard{style.class_dim};
+    return {{}, {}, {{{std::nullopt, cut}}}, cut};
   }
   StyleEdges operator()(const UnknownStyle&) const { return {}; }
 

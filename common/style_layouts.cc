@@ -7,7 +7,6 @@
 #include <variant>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "common/errors.h"
 #include "common/style_edges.h"
@@ -179,22 +178,12 @@ absl::Status StyleLayouts::Inputs(const Assignment& a, std::vector<Flow>* args,
   return Prepare(a, edges.inputs, args, kwargs);
 }
 
-// One value may be several of them: query, key and value of self-attention.
 absl::Status StyleLayouts::FirstOnes(const Assignment& a,
                                      const LayoutChange& change, size_t count,
                                      std::vector<Flow>* args) {
-  absl::flat_hash_map<ValueId, Flow> changed;
   for (size_t i = 0; i < std::min(args->size(), count); ++i) {
-    Flow& flow = (*args)[i];
-    const auto* id = std::get_if<ValueId>(&flow.v);
-    const ValueId before = id == nullptr ? -1 : *id;
-    const auto known = changed.find(before);
-    if (known != changed.end()) {
-      flow = known->second;
-      continue;
-    }
-    SP_RETURN_IF_ERROR(Change(a, change, absl::StrCat("input ", i), &flow));
-    changed[before] = flow;
+    SP_RETURN_IF_ERROR(
+        Change(a, change, absl::StrCat("input ", i), &(*args)[i]));
   }
   return absl::OkStatus();
 }

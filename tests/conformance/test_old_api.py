@@ -637,6 +637,27 @@ def test_logits_that_are_whole_are_cut_for_the_loss(cluster):
         case.check_adam_steps(x, target, cross_entropy)
 
 
+def test_logits_are_the_first_of_several_outputs(cluster):
+    class Head(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(1)
+            self.lin = linear(8, CLASSES)
+
+        def forward(self, x):
+            return self.lin(x), x * 2
+
+    x = rand(6, 8)
+    with cluster.parallelize_module(Head(), MESH, sp.LossParallel(),
+                                    example_inputs=(x,)) as m:
+        (row,) = m.report.assignments
+        assert row.style == "LossParallel" and row.output_layouts == "S(-1)"
+        for actual, value in zip(m(x), Head()(x), strict=True):
+            assert_close(actual, value)
+        assert all(logits.shape == (6, CLASSES // 4) and rest.shape == x.shape
+                   for logits, rest in m.output_shards())
+
+
 def test_loss_parallel_as_a_context(cluster):
     plan = {"": ColwiseParallel(output_layouts=sp.Replicate())}
     with sp.loss_parallel():
