@@ -1,5 +1,5 @@
 """sp.TensorParallelMultiheadAttention as a torch module: behaviour.md J1 to
-J5. What ranks make of it: tests/conformance/test_old_api.py."""
+J5. What ranks make of it: tests/conformance/test_old_attention.py."""
 
 import warnings
 
