@@ -10,6 +10,7 @@
 #include "absl/container/btree_map.h"
 #include "absl/container/btree_set.h"
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -49,7 +50,7 @@ class Tracer {
  public:
   // `linears`: to be paired; `whole`: modules that have pairs of their own.
   Tracer(const GraphModule& module, const std::vector<int>& linears,
-         const std::vector<bool>& whole)
+         const absl::flat_hash_set<int>& whole)
       : module_(module),
         linears_(linears.begin(), linears.end()),
         whole_(whole) {}
@@ -108,7 +109,7 @@ class Tracer {
 
   // The origin of its input becomes that of its result.
   void Call(int callee, Origin* origin) {
-    if (whole_[callee]) origin->columns.clear();
+    if (whole_.contains(callee)) origin->columns.clear();
     if (!linears_.contains(callee)) return;
     const bool known = before_.contains(callee) || rows_.contains(callee);
     if (!known) {
@@ -128,7 +129,7 @@ class Tracer {
 
   const GraphModule& module_;
   const absl::btree_set<int> linears_;
-  const std::vector<bool>& whole_;
+  const absl::flat_hash_set<int>& whole_;
   absl::flat_hash_map<absl::string_view, Origin> origins_;  // by node
   std::vector<int> order_;                                  // of first calls
   // Colwise ones, with the rowwise ones before them; rowwise ones, with the
@@ -154,12 +155,7 @@ class Expansion {
  public:
   Expansion(const GraphModule& module, const PlanMatch& match,
             const PairwiseParallel& style, PlanMatches* out)
-      : module_(module),
-        match_(match),
-        style_(style),
-        out_(out),
-        whole_(module.modules().size(), false),
-        pairs_(module.modules().size()) {}
+      : module_(module), match_(match), style_(style), out_(out) {}
 
   // The matches that take its place.
   std::vector<PlanMatch> Run() && {
@@ -187,29 +183,29 @@ class Expansion {
 
   // The modules that are looked at: not what a linear or an attention hides.
   std::vector<int> Within() const {
-    std::vector<bool> open(module_.modules().size(), false);
-    open[match_.module] = true;
-    std::vector<int> within;
-    for (size_t i = match_.module; i < open.size(); ++i) {
-      const int index = static_cast<int>(i);
-      const int parent = Parent(index);
-      if (index != match_.module) open[i] = parent >= 0 && open[parent];
-      if (!open[i]) continue;
-      within.push_back(index);
-      open[i] = !IsLinear(NodeAt(index)) && !IsAttention(index);
+    std::vector<int> within = {match_.module};
+    for (size_t next = 0; next < within.size(); ++next) {
+      const int index = within[next];
+      if (IsLinear(NodeAt(index)) || IsAttention(index)) continue;
+      for (const auto& [name, child] : module_.Children(index)) {
+        within.push_back(child);
+      }
     }
+    std::sort(within.begin(), within.end());
     return within;
   }
 
   void Look(int index) {
     if (IsAttention(index)) {
-      whole_[index] = true;
+      whole_.insert(index);
     } else if (!IsLinear(NodeAt(index))) {
-      pairs_[index] = PairsOf(index);
-      if (!pairs_[index].rows.empty()) whole_[index] = true;
+      Pairs pairs = PairsOf(index);
+      if (!pairs.rows.empty()) {
+        whole_.insert(index);
+        pairs_[index] = std::move(pairs);
+      }
     }
-    const int parent = Parent(index);
-    if (whole_[index] && parent >= 0) whole_[parent] = true;
+    if (whole_.contains(index)) whole_.insert(Parent(index));
   }
 
   Pairs PairsOf(int index) const {
@@ -247,8 +243,9 @@ class Expansion {
       Note(index, "is a MultiheadAttention, cut by its heads");
       return;
     }
-    const Pairs& pairs = pairs_[index];
-    if (pairs.rows.empty()) return;
+    const auto found = pairs_.find(index);
+    if (found == pairs_.end()) return;
+    const Pairs& pairs = found->second;
     for (const auto& [column, first] : pairs.columns) {
       ColwiseParallel style;
       if (first) style.input_layouts = style_.input_layouts;
@@ -313,8 +310,8 @@ class Expansion {
   const PairwiseParallel style_;
   PlanMatches* out_;
   std::vector<PlanMatch> result_;
-  std::vector<bool> whole_;   // modules that have pairs in them
-  std::vector<Pairs> pairs_;  // by module
+  absl::flat_hash_set<int> whole_;         // modules that have pairs in them
+  absl::flat_hash_map<int, Pairs> pairs_;  // by module
 };
 
 }  // namespace

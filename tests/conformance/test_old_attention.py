@@ -67,6 +67,18 @@ def test_j4_three_inputs(cluster):
             assert_close(m.state_dict()[name], value, name)
 
 
+def test_j2_three_inputs_of_a_deployment_each_give_their_part(cluster):
+    module, inputs = attention(), [rand(2, 6, E, seed=i) for i in range(3)]
+    x = rand(2, 6, E)
+    with cluster.parallelize_module(Wrapped(module), MESH, {"attn": PAIRS},
+                                    example_inputs=(x, x, x)) as m:
+        actual = m(*inputs)
+    parts = (module._heads(x)[i].transpose(1, 2)
+             for i, x in enumerate(inputs))
+    y = nn.functional.scaled_dot_product_attention(*parts)
+    assert_close(actual, module.proj(y.transpose(1, 2).flatten(2)))
+
+
 def test_j3_the_same_function_as_pytorchs(cluster):
     torch.manual_seed(4)
     mha = nn.MultiheadAttention(E, HEADS, batch_first=True, **F64)

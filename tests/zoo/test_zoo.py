@@ -141,3 +141,49 @@ def test_data_parallel(cluster, name, kind, dp, tp):
         assert sum(m.comm_bytes()["forward"].values()) <= (
             padded * bytes_at_most(zoo, joined=joined) + weights)
         check_step(zoo, m, reference, expected)
+
+
+def styles_in_blocks(report):
+    """FQN -> style of what is colwise or rowwise, embeddings and head left
+    out."""
+    return {row.fqn: row.style for row in report.assignments
+            if "Embedding" not in row.module_type and row.fqn != "lm_head"}
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "t5", "mixtral"])
+def test_pairs_are_those_of_the_usual_plan(cluster, name):
+    """PairwiseParallel finds by the calls what people write down."""
+    zoo = model(name)
+    usual = cluster.parallelize_module(
+        zoo.module, {"tp": 4}, zoo.plan, example_kwargs=zoo.inputs,
+        validate_only=True)
+    with parallelized(cluster, zoo.module, {"tp": 4}, sp.PairwiseParallel(),
+                      example_kwargs=zoo.inputs) as case:
+        m, reference = case.m, case.reference
+        found = styles_in_blocks(m.report)
+        for fqn, style in styles_in_blocks(usual).items():
+            assert found[fqn] == style, fqn
+        expected = reference(**zoo.inputs)
+        assert_close(zoo.output(m(**zoo.inputs)), zoo.output(expected))
+        rows = list(found.values()).count("RowwiseParallel")
+        assert m.comm_counts()["forward"]["all_reduce"] == rows
+        check_step(zoo, m, reference, expected)
+
+
+@pytest.mark.parametrize("name", ["encoder", "decoder"])
+def test_pytorchs_layers_under_one_style(cluster, name):
+    zoo = model(name)
+    with parallelized(cluster, zoo.module, {"tp": 4}, sp.PairwiseParallel(),
+                      example_kwargs=zoo.inputs) as case:
+        expected = case.reference(**zoo.inputs)
+        assert_close(zoo.output(case.m(**zoo.inputs)), zoo.output(expected))
+        check_step(zoo, case.m, case.reference, expected)
+
+
+def test_bert_has_no_two_linears_side_by_side_that_read_each_other(cluster):
+    """Its projections are modules apart: the style says so."""
+    zoo = model("bert")
+    with pytest.warns(UserWarning, match="found nothing to pair"):
+        cluster.parallelize_module(
+            zoo.module, {"tp": 4}, sp.PairwiseParallel(),
+            example_kwargs=zoo.inputs, validate_only=True)
