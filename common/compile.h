@@ -68,8 +68,9 @@ struct CompiledProgram {
   // Calls of operators that no earlier one was like: however often a block is
   // repeated, its calls count once.
   size_t distinct_calls = 0;
-  // Where something was gathered that other cuts of parameters might spare.
-  std::vector<Packing> packings = {};
+  // Where something had to move that other cuts of parameters might spare: such
+  // cuts, each a way by itself.
+  std::vector<std::vector<Packing>> packings = {};
 };
 
 // `module` carries the graphs of this signature; `plan` was resolved against a

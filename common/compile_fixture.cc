@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "common/errors.h"
+#include "common/packing.h"
 
 namespace shardplane {
 
@@ -91,18 +92,36 @@ ParallelStyle Rowwise(Placement in, Placement out) {
   return {RowwiseParallel{in, out}, ""};
 }
 
-absl::StatusOr<CompiledProgram> Compile(const Request& s) {
-  const DeviceMesh mesh = *DeviceMesh::Create(s.mesh);
-  SP_ASSIGN_OR_RETURN(const ResolvedPlan plan,
-                      ResolvePlan(s.module, mesh, ParallelizePlan{s.plan},
-                                  {.data_parallel = s.data_parallel}));
+namespace {
+
+absl::StatusOr<ResolvedPlan> Resolve(const Request& s, const DeviceMesh& mesh) {
+  return ResolvePlan(s.module, mesh, ParallelizePlan{s.plan},
+                     {.data_parallel = s.data_parallel});
+}
+Signature SignatureOf(const Request& s) {
   Signature signature;
   signature.inputs = {{{DType::kFloat64, s.input}, s.input_grad, "x"}};
   if (s.loss) signature.loss = LossReduction::kSum;
-  return Compile(s.module, mesh, plan, signature,
-                 {.strict = s.strict,
-                  .link_costs = s.link_costs,
-                  .recompute = s.recompute});
+  return signature;
+}
+CompileOptions OptionsOf(const Request& s) {
+  return {
+      .strict = s.strict, .link_costs = s.link_costs, .recompute = s.recompute};
+}
+
+}  // namespace
+
+absl::StatusOr<CompiledProgram> Compile(const Request& s) {
+  const DeviceMesh mesh = *DeviceMesh::Create(s.mesh);
+  SP_ASSIGN_OR_RETURN(const ResolvedPlan plan, Resolve(s, mesh));
+  return Compile(s.module, mesh, plan, SignatureOf(s), OptionsOf(s));
+}
+
+absl::StatusOr<CompiledProgram> CompileAndPack(const Request& s,
+                                               ResolvedPlan* plan) {
+  const DeviceMesh mesh = *DeviceMesh::Create(s.mesh);
+  SP_ASSIGN_OR_RETURN(*plan, Resolve(s, mesh));
+  return CompileAndPack(s.module, mesh, SignatureOf(s), OptionsOf(s), plan);
 }
 
 std::string Steps(const absl::StatusOr<CompiledProgram>& compiled) {

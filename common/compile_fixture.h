@@ -44,6 +44,8 @@ struct Request {
 };
 // One input x, the sum as loss.
 absl::StatusOr<CompiledProgram> Compile(const Request& request);
+absl::StatusOr<CompiledProgram> CompileAndPack(const Request& request,
+                                               ResolvedPlan* plan);
 
 // The instructions alone, without what frees values; an error's message.
 std::string Steps(const absl::StatusOr<CompiledProgram>& compiled);

@@ -219,20 +219,22 @@ constexpr int64_t kMostBlocks = 64;
 
 // How one part is cut, and how often over.
 std::optional<std::vector<Block>> BlocksOfPart(const DimPart& part,
-                                               int64_t ranks) {
+                                               int64_t ranks, bool shared) {
   size_t at = 0;
   int64_t times = 1;
   while (at < part.size() && part[at].wholeness != Wholeness::kFree) {
     times *= part[at++].size;
   }
   if (at == part.size()) {
-    // One head: all ranks share it.
-    const bool head = std::all_of(part.begin(), part.end(), [](DimFactor f) {
-      return f.wholeness == Wholeness::kHead;
-    });
-    if (!head || part.empty()) return std::nullopt;
-    return std::vector<Block>{
-        {SizeOf(part), SizeOf(part), static_cast<int>(ranks)}};
+    // One head, perhaps of several projections.
+    int64_t unit = 1;
+    while (at > 0 && part[at - 1].wholeness == Wholeness::kHead) {
+      unit *= part[--at].size;
+    }
+    times /= unit;
+    if (unit == 1 || times > kMostBlocks) return std::nullopt;
+    return std::vector<Block>(
+        times, {unit, unit, shared ? static_cast<int>(ranks) : 1});
   }
   int64_t count = part[at].size;
   int64_t unit = SizeOf(part) / times / count;
@@ -242,7 +244,7 @@ std::optional<std::vector<Block>> BlocksOfPart(const DimPart& part,
   if (count < ranks && ranks % count == 0 && unit > 1) {
     const int64_t each = ranks / count;
     if (!more) {
-      block.replicas = static_cast<int>(each);
+      if (shared) block.replicas = static_cast<int>(each);
     } else if (part[at + 1].size % each == 0) {
       block.unit = unit / each;  // queries of one key head, shared out
     }
@@ -253,10 +255,10 @@ std::optional<std::vector<Block>> BlocksOfPart(const DimPart& part,
 
 }  // namespace
 
-std::optional<Blocks> DimStructure::BlocksOver(int ranks) const {
+std::optional<Blocks> DimStructure::BlocksOver(int ranks, FewHeads few) const {
   std::vector<Block> blocks;
   for (const DimPart& part : parts_) {
-    const auto own = BlocksOfPart(part, ranks);
+    const auto own = BlocksOfPart(part, ranks, few == FewHeads::kShared);
     if (!own.has_value()) return std::nullopt;
     blocks.insert(blocks.end(), own->begin(), own->end());
   }

@@ -57,11 +57,12 @@ class DimStructure {
 
   // How the dim is cut over `ranks` so that what must stay whole does: of each
   // part the first free factor, in units of what is behind it. Where there are
-  // fewer heads than ranks, groups of ranks share one. nullopt: nothing of it
-  // can be cut.
+  // fewer heads than ranks, groups of ranks share one, or some ranks have none.
+  // nullopt: nothing of it can be cut.
   //   {3 whole, 6, 8 head} over 2 -> blocks of 48, 48 and 48 in units of 8
-  //   {2, 8 head} over 4 -> 2*8/2
-  std::optional<Blocks> BlocksOver(int ranks) const;
+  //   {2, 8 head} over 4 -> 2*8/2, or 2*8
+  enum class FewHeads { kShared, kNotShared };
+  std::optional<Blocks> BlocksOver(int ranks, FewHeads few) const;
 
   friend bool operator==(const DimStructure&, const DimStructure&) = default;
 

@@ -108,8 +108,9 @@ TEST(DimStructure, IsParted) {
   EXPECT_EQ(Text(Free(4).Parted({4, 0})), "4; 0");
 }
 
-std::string Over(const DimStructure& dim, int ranks) {
-  const std::optional<Blocks> blocks = dim.BlocksOver(ranks);
+std::string Over(const DimStructure& dim, int ranks,
+                 DimStructure::FewHeads few = DimStructure::FewHeads::kShared) {
+  const std::optional<Blocks> blocks = dim.BlocksOver(ranks, few);
   return blocks.has_value() ? ToString(*blocks) : "none";
 }
 
@@ -128,8 +129,16 @@ TEST(BlocksOver, KeepsHeadsWhole) {
 TEST(BlocksOver, SharesHeadsThatAreFewerThanRanks) {
   EXPECT_EQ(Over(Product({Free(2), Head(8)}), 4), "2*8/2");
   EXPECT_EQ(Over(Head(8), 4), "1*8/4");
+  EXPECT_EQ(Over(Product({Whole(3), Head(8)}), 2), "1*8/2, 1*8/2, 1*8/2");
   EXPECT_EQ(Over(Sum({Product({Free(8), Head(4)}), Head(4), Head(4)}), 4),
             "32, 1*4/4, 1*4/4");
+}
+
+TEST(BlocksOver, OrLeavesRanksWithoutOne) {
+  const auto few = DimStructure::FewHeads::kNotShared;
+  EXPECT_EQ(Over(Product({Free(2), Head(8)}), 4, few), "2*8");
+  EXPECT_EQ(Over(Head(8), 4, few), "1*8");
+  EXPECT_EQ(Over(Product({Free(2), Free(4), Head(8)}), 4, few), "");
 }
 
 // Eight queries of two keys over four ranks: two each.
@@ -142,7 +151,6 @@ TEST(BlocksOver, SharesOutTheQueriesOfAKey) {
 
 TEST(BlocksOver, OfWhatIsWholeThereAreNone) {
   EXPECT_EQ(Over(Whole(16), 4), "none");
-  EXPECT_EQ(Over(Product({Whole(4), Head(4)}), 4), "none");
   EXPECT_EQ(Over(Sum({Free(16), Whole(16)}), 4), "none");
   EXPECT_EQ(Over(Product({Whole(65), Free(4)}), 4), "none");  // too many blocks
 }

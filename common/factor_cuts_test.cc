@@ -88,10 +88,10 @@ INSTANTIATE_TEST_SUITE_P(
       return name;
     });
 
-// Units of the dim that are less than the factor's, and cut like them.
+// Units of 8 over four ranks are one each, and none: so are six of 4.
 TEST(ToFactor, GoesByWhatRanksHave) {
-  EXPECT_EQ(ToFactor(Blocks::Of({{24, 4}}), 3, Between(1, 8), 4), Blocks{});
-  EXPECT_EQ(ToFactor(Blocks::Of({{24, 4}}), 6, Between(1, 4), 4), Blocks{});
+  EXPECT_EQ(ToFactor(Blocks::Of({{24, 8}}), 3, Between(1, 8), 4), Blocks{});
+  EXPECT_EQ(ToFactor(Blocks::Of({{24, 8}}), 6, Between(1, 4), 4), Blocks{});
 }
 
 TEST(ToFactor, RefusesCutsWithinAFactor) {

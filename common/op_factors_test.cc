@@ -93,7 +93,8 @@ INSTANTIATE_TEST_SUITE_P(
                  {k468},
                  {T(), Ints({0, 0, 2, 1})},
                  "[4, 6!, 8] -> [4, 9!, 8]"},
-        RuleCase{"aten.glu.default", {k468}, {T()}, "[4, 6, 2!*4] -> [4, 6, 4]"},
+        RuleCase{
+            "aten.glu.default", {k468}, {T()}, "[4, 6, 2!*4] -> [4, 6, 4]"},
         RuleCase{"aten.unfold.default",
                  {k468},
                  {T(), Int(2), Int(4), Int(2)},

@@ -23,6 +23,10 @@ struct Choice {
   int64_t bytes = 0;
 };
 
+Blocks SharedByAll(int64_t size, int ranks) {
+  return Blocks::Of({{size, size, ranks}});
+}
+
 // Ops that ask where their part of a dim begins.
 bool CountsFromOffset(Lowering lowering) {
   return lowering == Lowering::kEmbedding || lowering == Lowering::kDropout;
@@ -168,8 +172,24 @@ class Chooser {
     for (const std::vector<FactorPlace>& places : places_) {
       if (places[factor].twice) return false;
     }
+    if (blocks.has_replicas() && !IsInAllResults(factor)) return false;
     std::vector<DimCuts> cuts = Uncut();
     return CutFactor(factor, blocks, m, &cuts) && Allows(cuts);
+  }
+
+  // What groups of ranks share they share in what is made of it, too, or their
+  // gradients would not be what each has alone.
+  bool IsInAllResults(int factor) const {
+    return std::all_of(places_.begin() + op_.operands.size(), places_.end(),
+                       [factor](const std::vector<FactorPlace>& places) {
+                         return places[factor].dim >= 0;
+                       }) ||
+           IsParted(factor);
+  }
+  bool IsParted(int factor) const {
+    return std::any_of(
+        op_.parted.begin(), op_.parted.end(),
+        [factor](const PartedFactor& p) { return p.factor == factor; });
   }
 
   std::vector<DimCuts> Uncut() const {
@@ -214,7 +234,7 @@ class Chooser {
     if (const Shard* from = std::get_if<Shard>(&at)) {
       if (cut && Refines(std::get<Shard>(to), *from)) return 0;
       if (from->blocks.IsSharedByAll(mesh_.dim_size(m)) && (cut || vary)) {
-        return 0;
+        return 1;  // only another name, but better none
       }
       const bool travels = cut && BlocksOf(at).empty() && BlocksOf(to).empty();
       if (travels) return 2 * bytes / mesh_.dim_size(m);
@@ -308,11 +328,21 @@ class Chooser {
   // How operands' dims cut `factor` already, each way once.
   std::vector<Blocks> CutsAlready(int factor, int m) const {
     std::vector<Blocks> ways;
+    const int ranks = mesh_.dim_size(m);
     for (size_t i = 0; i < op_.operands.size(); ++i) {
       const FactorPlace& place = places_[i][factor];
-      if (place.dim < 0 || ShardDim(At(i, m)) != place.dim) continue;
-      const std::optional<Blocks> way = ToFactor(
-          BlocksOf(At(i, m)), SizeOfFactor(factor), place, mesh_.dim_size(m));
+      const Blocks at = BlocksOf(At(i, m));
+      if (place.dim < 0) continue;
+      std::optional<Blocks> way;
+      if (at.IsSharedByAll(ranks)) {
+        // What all ranks share is so along whatever dim nothing else cuts.
+        const std::vector<int> others = CutsOf(operands_[i].spec, place.dim);
+        if (others.empty() || others == std::vector<int>{m}) {
+          way = SharedByAll(SizeOfFactor(factor), ranks);
+        }
+      } else if (ShardDim(At(i, m)) == place.dim) {
+        way = ToFactor(at, SizeOfFactor(factor), place, ranks);
+      }
       if (way && std::find(ways.begin(), ways.end(), *way) == ways.end()) {
         ways.push_back(*way);
       }
@@ -349,14 +379,29 @@ class Chooser {
         for (size_t i = 0; i < cuts.cuts.size(); ++i) {
           const int m = cuts.cuts[i];
           const Blocks own = i == 0 ? cuts.blocks : Blocks{};
-          spec = WithPlacement(spec, m,
-                               Shard{d, i == 0 ? ToDim(own, SizeOfFactor(f),
-                                                       place, mesh_.dim_size(m))
-                                               : Blocks{}});
+          const Blocks blocks =
+              i == 0 ? ToDim(own, SizeOfFactor(f), place, mesh_.dim_size(m))
+                     : Blocks{};
+          spec = WithPlacement(spec, m, Housed({d, blocks}, dims, m));
         }
       }
     }
     return spec;
+  }
+
+  // What all ranks share may be said of any dim. One of size 1 comes and goes
+  // in views, so that it is said of another then.
+  Shard Housed(const Shard& shard, const DimFactors& dims, int m) const {
+    if (!shard.blocks.IsSharedByAll(mesh_.dim_size(m)) ||
+        shard.blocks.size() > 1) {
+      return shard;
+    }
+    for (int d = static_cast<int>(dims.size()) - 1; d >= 0; --d) {
+      int64_t size = 1;
+      for (const int f : dims[d]) size *= SizeOfFactor(f);
+      if (size > 1) return {d, SharedByAll(size, mesh_.dim_size(m))};
+    }
+    return shard;
   }
 
   bool LeavesPartial(int m) const {

@@ -158,22 +158,27 @@ class Structures {
   std::vector<std::vector<DimStructure>> dims_;  // by value; of origins
 };
 
-// On rank 0.
-int64_t BytesMoved(const CompiledProgram& compiled, Phase phase) {
+// On rank 0, but for weights that are stored in parts: they travel alike
+// however many tokens there are.
+int64_t BytesMoved(const CompiledProgram& compiled, Phase phase,
+                   const DataParallelDims& data_parallel) {
   int64_t bytes = 0;
   const ShardedProgram& program = compiled.program;
   for (const CollectiveRecord& record :
        Collectives(program, phase, program.mesh.Coordinate(0))) {
-    bytes += CountedBytes(record);
+    if (data_parallel[record.mesh_dim] != DataParallelKind::kFullyShard) {
+      bytes += CountedBytes(record);
+    }
   }
   return bytes;
 }
 
 // Forward counts first: that the gradients of shared weights are reduced is a
 // price that does not grow with the batch.
-std::pair<int64_t, int64_t> Price(const CompiledProgram& compiled) {
-  return {BytesMoved(compiled, Phase::kForward),
-          BytesMoved(compiled, Phase::kBackward)};
+std::pair<int64_t, int64_t> Price(const CompiledProgram& compiled,
+                                  const DataParallelDims& data_parallel) {
+  return {BytesMoved(compiled, Phase::kForward, data_parallel),
+          BytesMoved(compiled, Phase::kBackward, data_parallel)};
 }
 
 void Repack(const Packing& packing, DTensorSpec* spec) {
@@ -203,37 +208,105 @@ ResolvedPlan Repacked(const GraphModule& module, ResolvedPlan plan,
   return plan;
 }
 
-}  // namespace
+// A parameter that the plan cuts along a mesh dim, nothing before it.
+struct PlannedCut {
+  int parameter = 0;
+  int mesh_dim = 0;
+  int tensor_dim = 0;
+  Blocks blocks;
+  DimStructure dim;    // what the program makes of it
+  std::string within;  // the module that has the parameter's
+};
 
-std::vector<Packing> FindPackings(const EmittedProgram& program,
-                                  absl::Span<const Value> values,
-                                  const GraphModule& module,
-                                  const DeviceMesh& mesh,
-                                  const ResolvedPlan& plan) {
-  Structures structures(program, values);
-  structures.Follow();
-  std::vector<Packing> packings;
+std::vector<PlannedCut> CutsOf(const EmittedProgram& program,
+                               const GraphModule& module,
+                               const DeviceMesh& mesh, const ResolvedPlan& plan,
+                               Structures* structures) {
+  std::vector<PlannedCut> cuts;
   for (size_t p = 0; p < program.parameters.size(); ++p) {
+    const Parameter& parameter = module.parameters()[p];
     const ValueId id = program.parameters[p];
-    if (id < 0 ||
-        &module.Canonical(module.parameters()[p]) != &module.parameters()[p]) {
-      continue;
-    }
+    if (id < 0 || &module.Canonical(parameter) != &parameter) continue;
     const DTensorSpec& spec = plan.wanted_specs[p];
     for (int m = 0; m < mesh.ndim(); ++m) {
       const int dim = ShardDim(spec.placements[m]);
       if (dim < 0 || CutsOf(spec, dim)[0] != m || mesh.dim_size(m) == 1) {
         continue;
       }
-      const auto blocks = structures.Of(id, dim).BlocksOver(mesh.dim_size(m));
-      if (!blocks.has_value() || blocks->empty() ||
-          *blocks == BlocksOf(spec.placements[m])) {
-        continue;
-      }
-      packings.push_back({static_cast<int>(p), m, dim, *blocks});
+      cuts.push_back({static_cast<int>(p), m, dim, BlocksOf(spec.placements[m]),
+                      structures->Of(id, dim),
+                      SplitFqn(SplitFqn(parameter.fqn).first).first});
     }
   }
-  return packings;
+  return cuts;
+}
+
+// The width of the only head that a part is; 0: it is not.
+int64_t OnlyHead(const DimPart& part) {
+  const bool head =
+      std::all_of(part.begin(), part.end(), [](const DimFactor& factor) {
+        return factor.wholeness == Wholeness::kHead;
+      });
+  return head && !part.empty() ? SizeOf(part) : 0;
+}
+
+// Whether a part has several heads of that width.
+bool HasHeads(const DimPart& part, int64_t width) {
+  int64_t behind = 1;
+  for (auto factor = part.rbegin(); factor != part.rend(); ++factor) {
+    if (factor->wholeness == Wholeness::kFree) return behind == width;
+    behind *= factor->size;
+  }
+  return false;
+}
+
+// A key head is shared by those who share out its queries. What merely has to
+// be whole somewhere stays cut: shared by all it would be a replicated weight.
+bool MayBeShared(const PlannedCut& cut, absl::Span<const PlannedCut> cuts) {
+  return std::all_of(
+      cut.dim.parts().begin(), cut.dim.parts().end(), [&](const DimPart& part) {
+        const int64_t width = OnlyHead(part);
+        return width == 0 ||
+               std::any_of(
+                   cuts.begin(), cuts.end(), [&](const PlannedCut& other) {
+                     return other.within == cut.within &&
+                            std::any_of(other.dim.parts().begin(),
+                                        other.dim.parts().end(),
+                                        [width](const DimPart& queries) {
+                                          return HasHeads(queries, width);
+                                        });
+                   });
+      });
+}
+
+}  // namespace
+
+std::vector<std::vector<Packing>> FindPackings(const EmittedProgram& program,
+                                               absl::Span<const Value> values,
+                                               const GraphModule& module,
+                                               const DeviceMesh& mesh,
+                                               const ResolvedPlan& plan) {
+  Structures structures(program, values);
+  structures.Follow();
+  const std::vector<PlannedCut> cuts =
+      CutsOf(program, module, mesh, plan, &structures);
+  std::vector<std::vector<Packing>> ways;
+  for (const auto few :
+       {DimStructure::FewHeads::kShared, DimStructure::FewHeads::kNotShared}) {
+    std::vector<Packing> way;
+    for (const PlannedCut& cut : cuts) {
+      if (!MayBeShared(cut, cuts)) continue;
+      const auto blocks = cut.dim.BlocksOver(mesh.dim_size(cut.mesh_dim), few);
+      if (!blocks.has_value() || blocks->empty() || *blocks == cut.blocks) {
+        continue;
+      }
+      way.push_back({cut.parameter, cut.mesh_dim, cut.tensor_dim, *blocks});
+    }
+    if (!way.empty() && (ways.empty() || ways[0] != way)) {
+      ways.push_back(std::move(way));
+    }
+  }
+  return ways;
 }
 
 absl::StatusOr<CompiledProgram> CompileAndPack(const GraphModule& module,
@@ -243,13 +316,20 @@ absl::StatusOr<CompiledProgram> CompileAndPack(const GraphModule& module,
                                                ResolvedPlan* plan) {
   SP_ASSIGN_OR_RETURN(CompiledProgram best,
                       Compile(module, mesh, *plan, signature, options));
-  if (best.packings.empty()) return best;
-  ResolvedPlan packed = Repacked(module, *plan, best.packings);
-  SP_ASSIGN_OR_RETURN(CompiledProgram compiled,
-                      Compile(module, mesh, packed, signature, options));
-  if (Price(compiled) >= Price(best)) return best;
-  *plan = std::move(packed);
-  return compiled;
+  const ResolvedPlan planned = *plan;
+  const std::vector<std::vector<Packing>> ways = std::move(best.packings);
+  for (const std::vector<Packing>& way : ways) {
+    ResolvedPlan packed = Repacked(module, planned, way);
+    SP_ASSIGN_OR_RETURN(CompiledProgram compiled,
+                        Compile(module, mesh, packed, signature, options));
+    if (Price(compiled, planned.data_parallel) >=
+        Price(best, planned.data_parallel)) {
+      continue;
+    }
+    *plan = std::move(packed);
+    best = std::move(compiled);
+  }
+  return best;
 }
 
 }  // namespace shardplane

@@ -34,17 +34,18 @@ struct EmittedProgram {
 };
 
 // The cuts of the plan that meet no edge of what the program makes of them, as
-// they ought to be. Cuts that do are not named.
-std::vector<Packing> FindPackings(const EmittedProgram& program,
-                                  absl::Span<const Value> values,
-                                  const GraphModule& module,
-                                  const DeviceMesh& mesh,
-                                  const ResolvedPlan& plan);
+// they ought to be: with few heads shared, and where that differs, not shared.
+// Cuts that do meet them are not named.
+std::vector<std::vector<Packing>> FindPackings(const EmittedProgram& program,
+                                               absl::Span<const Value> values,
+                                               const GraphModule& module,
+                                               const DeviceMesh& mesh,
+                                               const ResolvedPlan& plan);
 
-// Compile, with the plan's cuts packed where forward moves fewer bytes then, or
-// as many, and backward fewer; `plan` is changed then, and has a note for each.
-// For the first program of a deployment, whose parameters lie nowhere yet.
-// Errors are Compile's.
+// Compile, with the plan's cuts packed the way whose forward moves the fewest
+// bytes, of equal ones whose backward does; `plan` is changed then, and has a
+// note for each. For the first program of a deployment, whose parameters lie
+// nowhere yet. Errors are Compile's.
 absl::StatusOr<CompiledProgram> CompileAndPack(const GraphModule& module,
                                                const DeviceMesh& mesh,
                                                const Signature& signature,

@@ -63,7 +63,8 @@ ValueId ProgramBuilder::MoveBack(ValueId gradient, RedistributeKind kind,
   if (value(gradient).spec.placements[mesh_dim] == after) return gradient;
   // What groups of ranks have as sums is whole before it goes anywhere else.
   const Placement at = value(gradient).spec.placements[mesh_dim];
-  if (BlocksOf(at).partial() && kind != RedistributeKind::kAllReduce) {
+  if (BlocksOf(at).partial() && kind != RedistributeKind::kAllReduce &&
+      kind != RedistributeKind::kAlias) {
     gradient = MoveBack(gradient, RedistributeKind::kAllReduce, mesh_dim,
                         Shard{ShardDim(at), BlocksOf(at).WithPartial(false)});
   }

@@ -122,8 +122,13 @@ std::vector<ValueId> ProgramBuilder::Origins() const {
   std::vector<ValueId> origins(program_.values.size());
   std::iota(origins.begin(), origins.end(), 0);
   for (const Instruction& instruction : program_.instructions) {
-    const auto* move = std::get_if<Redistribute>(&instruction);
-    if (move != nullptr) origins[move->output] = move->input;
+    if (const auto* move = std::get_if<Redistribute>(&instruction)) {
+      origins[move->output] = move->input;
+    } else if (const auto* bucket = std::get_if<Bucket>(&instruction)) {
+      for (size_t i = 0; i < bucket->inputs.size(); ++i) {
+        origins[bucket->outputs[i]] = bucket->inputs[i];
+      }
+    }
   }
   for (const auto& [asked, sum] : sums_) origins[sum] = asked.first;
   for (size_t id = 0; id < origins.size(); ++id) {  // made in this order
@@ -236,16 +241,17 @@ ValueId ProgramBuilder::EmitVary(ValueId id, int mesh_dim) {
   return out;
 }
 
-ValueId ProgramBuilder::Widened(ValueId id, int mesh_dim) {
-  return Once(std::pair(id, mesh_dim), &widened_, [&](ValueId from) {
+ValueId ProgramBuilder::SharedAs(ValueId id, int mesh_dim,
+                                 const Placement& placement) {
+  const DTensorSpec spec = WithPlacement(value(id).spec, mesh_dim, placement);
+  return Once(std::pair(id, spec), &shared_as_, [&](ValueId from) {
     if (requires_grad(from) && !info_[from].vary[mesh_dim]) {
       from = Vary(from, mesh_dim);
     }
     if (open_made_.contains(from)) CloseSegment();
     const Value source = value(from);
-    const ValueId out = NewValue(
-        source.name, source.type,
-        WithPlacement(source.spec, mesh_dim, Replicate{}), requires_grad(from));
+    const ValueId out =
+        NewValue(source.name, source.type, spec, requires_grad(from));
     info_[out].vary = info_[from].vary;
     info_[out].parameter = info_[from].parameter;
     const Redistribute instruction{.kind = RedistributeKind::kAlias,
@@ -268,9 +274,12 @@ absl::StatusOr<ValueId> ProgramBuilder::Demand(ValueId id,
   for (int m = 0; m < mesh().ndim(); ++m) {
     const Placement& at = value(id).spec.placements[m];
     const Placement& to = spec.placements[m];
-    if (at != to && BlocksOf(at).IsSharedByAll(mesh().dim_size(m)) &&
-        (ShardDim(to) >= 0 || (!vary.empty() && vary[m]))) {
-      id = Widened(id, m);
+    const int ranks = mesh().dim_size(m);
+    if (at == to || !BlocksOf(at).IsSharedByAll(ranks)) continue;
+    if (BlocksOf(to).IsSharedByAll(ranks)) {
+      id = SharedAs(id, m, to);
+    } else if (ShardDim(to) >= 0 || (!vary.empty() && vary[m])) {
+      id = SharedAs(id, m, Replicate{});
     }
   }
   SP_ASSIGN_OR_RETURN(
@@ -284,18 +293,26 @@ absl::StatusOr<ValueId> ProgramBuilder::Demand(ValueId id,
   return DemandVary(id, vary);
 }
 
-// The mesh dim that it was gathered along comes last, so that gather and vary
-// are next to each other.
+// The mesh dim that it was gathered along comes after others, so that gather
+// and vary are next to each other.
 ValueId ProgramBuilder::DemandVary(ValueId id, const std::vector<bool>& vary) {
   if (!requires_grad(id)) return id;
   const int last = info_[id].gathered_along;
+  const int ndim = static_cast<int>(vary.size());
   const auto demand = [&](int m) {
     if (vary[m] && !info_[id].vary[m]) id = Vary(id, m);
   };
-  for (int m = 0; m < static_cast<int>(vary.size()); ++m) {
-    if (m != last) demand(m);
+  const auto shares = [&](int m) {
+    return BlocksOf(value(id).spec.placements[m]).has_replicas();
+  };
+  for (int m = 0; m < ndim; ++m) {
+    if (m != last && !shares(m)) demand(m);
   }
-  if (last >= 0 && !vary.empty()) demand(last);
+  if (last >= 0 && ndim > 0) demand(last);
+  // Sums of what groups share are made before it is scattered.
+  for (int m = 0; m < ndim; ++m) {
+    if (m != last && shares(m)) demand(m);
+  }
   return id;
 }
 

@@ -180,8 +180,9 @@ class ProgramBuilder {
   void ReplaceOps(int segment, std::vector<Op> ops);
   ValueId EmitMove(ValueId id, const RedistributeStep& step);
   ValueId EmitVary(ValueId id, int mesh_dim);
-  // What all ranks along `mesh_dim` share, as replicated and varying.
-  ValueId Widened(ValueId id, int mesh_dim);
+  // What all ranks along `mesh_dim` share, as replicated and varying or as
+  // shared along another dim.
+  ValueId SharedAs(ValueId id, int mesh_dim, const Placement& placement);
   ValueId Vary(ValueId id, int mesh_dim);  // shared with earlier ones
   ValueId DemandVary(ValueId id, const std::vector<bool>& vary);
   absl::StatusOr<ValueId> RealizeSum(ValueId id, const DTensorSpec& spec);
@@ -243,7 +244,7 @@ class ProgramBuilder {
   absl::flat_hash_map<std::pair<ValueId, DTensorSpec>, ValueId> demanded_;
   absl::flat_hash_map<std::pair<ValueId, DTensorSpec>, ValueId> sums_;
   absl::flat_hash_map<std::pair<ValueId, int>, ValueId> varied_;
-  absl::flat_hash_map<std::pair<ValueId, int>, ValueId> widened_;
+  absl::flat_hash_map<std::pair<ValueId, DTensorSpec>, ValueId> shared_as_;
   std::vector<Gradients> gradients_;  // of the forward pass's values
   std::vector<ValueId> unsummed_;     // parameters with several of them
   absl::flat_hash_map<MoveKey, ValueId> moved_back_;

@@ -129,7 +129,9 @@ class Route {
   // Sums that groups of ranks have.
   std::optional<RedistributeStep> ReduceShared(int m) const {
     const Blocks blocks = BlocksOf(At(m));
-    if (!blocks.partial() || At(m) == To(m)) return std::nullopt;
+    if (!blocks.partial() || At(m) == To(m) || !IsInnermost(m)) {
+      return std::nullopt;
+    }
     return Make(RedistributeKind::kAllReduce, m,
                 Shard{ShardDim(At(m)), blocks.WithPartial(false)});
   }

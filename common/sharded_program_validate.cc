@@ -257,13 +257,17 @@ class Checker {
   }
 
   // Whether what all ranks along a mesh dim share in one is what they have in
-  // the other: replicated, or as sums.
+  // the other: replicated, as sums, or shared along another dim.
   bool IsAllOf(int m, const DTensorSpec& shared,
                const DTensorSpec& other) const {
     const Blocks blocks = BlocksOf(shared.placements[m]);
     const Placement& has = other.placements[m];
-    return blocks.IsSharedByAll(program_.mesh.dim_size(m)) &&
-           (blocks.partial() ? IsPartial(has) : IsReplicate(has)) &&
+    const int ranks = program_.mesh.dim_size(m);
+    const bool alike =
+        BlocksOf(has).IsSharedByAll(ranks)
+            ? BlocksOf(has).partial() == blocks.partial()
+            : (blocks.partial() ? IsPartial(has) : IsReplicate(has));
+    return blocks.IsSharedByAll(ranks) && alike &&
            WithPlacement(shared, m, has) == other;
   }
 

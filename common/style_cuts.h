@@ -8,8 +8,9 @@
 namespace shardplane {
 
 // GPT-2's linear, whose weight is [inputs, outputs].
-inline constexpr char kConv1D[] = "transformers.pytorch_utils.Conv1D";
-inline constexpr char kAttention[] = "MultiheadAttention";
+inline constexpr absl::string_view kConv1D =
+    "transformers.pytorch_utils.Conv1D";
+inline constexpr absl::string_view kAttention = "MultiheadAttention";
 
 // Which tensor dim of a parameter a style cuts. What is not listed stays whole:
 // a rowwise bias, and what a subclass adds.

@@ -137,8 +137,7 @@ absl::StatusOr<std::vector<at::Tensor>> GangTensors::TakeInputs(
       continue;
     }
     const int input = static_cast<int>(i);
-    inputs.push_back(
-        SliceToTorch(*global, program.InputPart(input), device_));
+    inputs.push_back(SliceToTorch(*global, program.InputPart(input), device_));
     if (program.InputIsZero(input)) inputs.back().zero_();
   }
   SP_RETURN_IF_ERROR(status);
@@ -373,8 +372,7 @@ absl::Status GangTensors::LoadState(const LoadStateSpec& spec) {
     }
     const std::vector<Stretches> part = LocalStretches(
         parameter.type.shape, parameter.spec, spec_.mesh, coordinate_);
-    changes.emplace_back(parameter.local,
-                         SliceToTorch(*global, part, device_));
+    changes.emplace_back(parameter.local, SliceToTorch(*global, part, device_));
   }
   SP_RETURN_IF_ERROR(status);
   const at::AutoGradMode no_grad(false);

@@ -12,6 +12,7 @@
 #include "gtest/gtest.h"
 #include "tests/matchers.h"
 #include "worker/gang_for_test.h"
+#include "worker/torch_tensors.h"
 
 namespace shardplane {
 namespace {

@@ -30,7 +30,7 @@ TEST(ExplanationTest, IsWrittenWhole) {
                    .spec = {{Shard{0}}, {}},
                    .alias_of = "first",
                    .requires_grad = true,
-                   .parts = {{1, {{3, 2}, {0, 8}}, 64}}}},
+                   .parts = {{1, {{Extent{3, 2}}, {Extent{0, 8}}}, 64}}}},
       .bytes = {96, 64},
       .collectives = {{"deployments/d/programs/p",
                        "backward",
