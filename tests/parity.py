@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import re
 from copy import deepcopy
 
 import torch
@@ -32,6 +33,61 @@ def chunk(tensor, dim, ranks):
     return pieces
 
 
+@dataclasses.dataclass(frozen=True)
+class Packed:
+    """A cut of each block by itself. `blocks`: (size, unit, replicas), the
+    last two 1 where they are left out."""
+
+    dim: int
+    blocks: tuple
+
+    def __str__(self):
+        def text(size, unit=1, replicas=1):
+            return (f"{size // unit}*{unit}" if unit > 1 else f"{size}") + (
+                f"/{replicas}" if replicas > 1 else "")
+        return (f"S({self.dim}: "
+                f"{', '.join(text(*block) for block in self.blocks)})")
+
+    @classmethod
+    def parse(cls, text):
+        """Of a placement's text; None: it is not packed."""
+        match = re.fullmatch(r"S\((\d+): ([^)]+)\)(#\d)?", text)
+        if match is None:
+            return None
+
+        def block(text):
+            count, unit, replicas = re.fullmatch(
+                r"(\d+)(?:\*(\d+))?(?:/(\d+))?", text).groups()
+            return (int(count) * int(unit or 1), int(unit or 1),
+                    int(replicas or 1))
+        return cls(int(match[1]), tuple(map(block, match[2].split(", "))))
+
+    def pieces(self, value, ranks):
+        """What each rank has: of each block whole units, as torch.chunk cuts
+        these; groups of `replicas` neighbours have the same."""
+        def piece(rank):
+            parts, begin = [], 0
+            for block in self.blocks:
+                size, unit, replicas = (*block, 1, 1)[:3]
+                units = list(range(begin, begin + size, unit))
+                each = -(-len(units) // (ranks // replicas))
+                mine = units[rank // replicas * each:][:each]
+                parts += [value.narrow(self.dim, at, unit) for at in mine]
+                begin += size
+            assert begin == value.shape[self.dim]
+            return torch.cat(parts or [value.narrow(self.dim, 0, 0)],
+                             self.dim)
+        return [piece(rank) for rank in range(ranks)]
+
+
+def shards(value, cut, ranks):
+    """`cut`: a tensor dim, or Packed."""
+    value = value.detach()
+    if isinstance(cut, Packed):
+        return cut.pieces(value, ranks)
+    return chunk(value, cut, ranks)
+
+
 def coordinates(mesh):
     """Of each rank: mesh dim -> index; the last dim varies fastest."""
     ranks = [{}]
@@ -41,11 +97,11 @@ def coordinates(mesh):
 
 
 def piece(value, cuts, at, mesh):
-    """What torch.chunk leaves to the rank at these coordinates. `cuts`: (mesh
-    dim, tensor dim), one after the other."""
+    """What is left to the rank at these coordinates. `cuts`: (mesh dim, tensor
+    dim or Packed), one after the other."""
     value = value.detach()
-    for mesh_dim, dim in cuts:
-        value = chunk(value, dim, mesh[mesh_dim])[at[mesh_dim]]
+    for mesh_dim, cut in cuts:
+        value = shards(value, cut, mesh[mesh_dim])[at[mesh_dim]]
     return value
 
 
@@ -74,27 +130,30 @@ def check_gradients(m, reference):
 
 
 def check_shards(m, reference, cuts):
-    """`cuts`: FQN -> tensor dim; every other parameter is whole anywhere."""
+    """`cuts`: FQN -> tensor dim or Packed; every other parameter is whole
+    anywhere."""
     ranks = m.num_ranks
     for name, value in reference.named_parameters():
-        shards = m.shards(name)
-        assert len(shards) == ranks
+        actual = m.shards(name)
+        assert len(actual) == ranks
         if name in cuts:
-            expected = chunk(value, cuts[name], ranks)
-            if ranks > 1 and value.shape[cuts[name]] > 1:
+            expected = shards(value, cuts[name], ranks)
+            if ranks > 1 and not isinstance(cuts[name], Packed) and (
+                    value.shape[cuts[name]] > 1):
                 assert all(shard.numel() < value.numel()
-                           for shard in shards), f"{name} is not cut"
+                           for shard in actual), f"{name} is not cut"
         else:
             expected = [value] * ranks
-        for rank, (shard, piece) in enumerate(zip(shards, expected)):
+        for rank, (shard, piece) in enumerate(zip(actual, expected)):
             assert_close(shard, piece, f"{name} on rank {rank}")
 
 
 def check_placements(report, reference, cuts):
     """The report's word on what is cut how."""
     for name, _ in reference.named_parameters():
-        expected = f"[S({cuts[name]})]" if name in cuts else "[R]"
-        assert report.placements[name] == expected, name
+        cut = cuts.get(name, "R")
+        text = f"S({cut})" if isinstance(cut, int) else str(cut)
+        assert report.placements[name] == f"[{text}]", name
 
 
 def total(counts, phases=PHASES):

@@ -96,7 +96,8 @@ def deploy(rpc, module, mesh=None, plan=None, *, device_mesh=None,
     size = next(dim.size for dim in mesh.dims if dim.name == plan_dim)
     _check(source, size, src_data_rank)
 
-    programs = source.programs(rpc, plans.needs_call_signatures(plan))
+    programs = source.programs(rpc, plans.needs_call_signatures(
+        plan, source.tree.has_attention))
     first = None
     if example_inputs is not None or example_kwargs is not None:
         if programs.codec.is_tensor(example_inputs):

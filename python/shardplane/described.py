@@ -42,6 +42,8 @@ class DescribedTree:
     """Names and types as the coordinator has them: it adds parameters that
     attributes imply."""
 
+    has_attention = False  # its graphs say in what order they give
+
     def __init__(self):
         self._parameters = {}
 

@@ -59,6 +59,12 @@ class ModuleTree:
             self._add(fqn, m._buffers, buffer=True)
         self._fqns = {p.fqn for p in self.parameters}
 
+    @property
+    def has_attention(self):
+        """An nn.MultiheadAttention somewhere."""
+        return any(isinstance(module, torch.nn.MultiheadAttention)
+                   for module in self.module.modules())
+
     def _add(self, prefix, tensors, buffer):
         for name, tensor in tensors.items():
             if tensor is None:

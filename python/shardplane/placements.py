@@ -59,11 +59,20 @@ def optional_to_proto(placement, where):
     return pb.OptionalPlacement(placement=to_proto(placement, where))
 
 
+def _block(block):
+    """48, 6*8, 2*8/2: elements, units that stay whole, shared by two."""
+    size = (f"{block.size // block.unit}*{block.unit}" if block.unit > 1
+            else f"{block.size}")
+    return size + (f"/{block.replicas}" if block.replicas > 1 else "") + (
+        "+" if block.partial else "")
+
+
 def text(placement):
     """The text form of a proto Placement: R, S(0), P(sum)."""
     kind = placement.WhichOneof("kind")
     if kind == "shard":
-        return f"S({placement.shard.dim})"
+        blocks = ", ".join(_block(b) for b in placement.shard.blocks)
+        return f"S({placement.shard.dim}{blocks and ': '}{blocks})"
     if kind == "partial":
         names = {op: name for name, op in _REDUCE_OPS.items()}
         return f"P({names.get(placement.partial.op, 'sum')})"

@@ -35,7 +35,8 @@ def _linear(message, style, where):
     return message(
         input_layouts=_one(style.input_layouts, f"{where}.input_layouts"),
         output_layouts=_one(style.output_layouts, f"{where}.output_layouts"),
-        use_local_output=bool(style.use_local_output))
+        use_local_output=bool(style.use_local_output),
+        block_sizes=getattr(style, "block_sizes", None))  # PyTorch's have none
 
 
 def _colwise(style, where):
@@ -230,14 +231,17 @@ def mesh_dims(message):
         style.mesh_dim for style in _styles_of(message)]
 
 
-def needs_call_signatures(message):
-    """Whether a style speaks of a module's inputs or outputs one by one."""
+def needs_call_signatures(message, has_attention=False):
+    """Whether a style speaks of a module's inputs or outputs one by one.
+    `has_attention`: the module has an nn.MultiheadAttention."""
     if message is None:
         return False
     for style in _styles_of(message):
-        # Of an attention it is query, key and value that lie so, and no mask.
+        # Of an attention it is query, key and value that lie so, and no mask;
+        # and what it gives, not its weights.
         if style.HasField("pairwise_sequence") or (
-                style.pairwise.input_layouts.HasField("shard")):
+                style.pairwise.input_layouts.HasField("shard")) or (
+                has_attention and style.HasField("pairwise")):
             return True
         both = style.prepare_module_input_output
         for inputs in (style.prepare_module_input, both.input):

@@ -26,10 +26,27 @@ class ParallelStyle:
     __hash__ = None
 
 
+def _block_sizes(sizes):
+    """Of tensors that are packed into one, in elements of the dim that is
+    cut; None: found from what the program takes apart."""
+    if sizes is None:
+        return None
+    for size in sizes:
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise invalid(
+                f"block_sizes: expected sizes above 0, got: {size!r}",
+                reason="BLOCK_SIZES", field="block_sizes")
+    return tuple(sizes)
+
+
 class ColwiseParallel(ParallelStyle):
+    """PyTorch's, and `block_sizes`: of what is packed into the weight, such
+    as [queries, keys, values]; each is cut by itself."""
+
     def __init__(self, _prepare_input=None, _prepare_output=None, *,
                  input_layouts=None, output_layouts=None,
-                 use_local_output=True, mesh_dim=None):
+                 use_local_output=True, mesh_dim=None, block_sizes=None):
+        self.block_sizes = _block_sizes(block_sizes)
         self.input_layouts = layout(self, INPUT, _prepare_input,
                                     input_layouts, Replicate(), None)
         self.output_layouts = layout(self, OUTPUT, _prepare_output,
@@ -39,9 +56,12 @@ class ColwiseParallel(ParallelStyle):
 
 
 class RowwiseParallel(ParallelStyle):
+    """PyTorch's, and `block_sizes` as ColwiseParallel has them, of inputs."""
+
     def __init__(self, _prepare_input=None, _prepare_output=None, *,
                  input_layouts=None, output_layouts=None,
-                 use_local_output=True, mesh_dim=None):
+                 use_local_output=True, mesh_dim=None, block_sizes=None):
+        self.block_sizes = _block_sizes(block_sizes)
         self.input_layouts = layout(self, INPUT, _prepare_input,
                                     input_layouts, Shard(-1), None)
         self.output_layouts = layout(self, OUTPUT, _prepare_output,

@@ -142,6 +142,8 @@ def test_pairs_of_an_attention_need_to_know_its_inputs():
                           (sp.PairwiseParallel(input_layouts=S(1)), True),
                           (sp.PairwiseSequenceParallel(), True)):
         assert needs_call_signatures(to_proto_plan(style)) == needed
+        assert needs_call_signatures(to_proto_plan(style),
+                                     has_attention=True)
 
 
 @pytest.mark.parametrize("style, field", [

@@ -132,7 +132,7 @@ def test_j5_multihead_attention_as_it_is(cluster, style, options):
             SelfAttention(**options), MESH, style, example_inputs=(x,)) as m:
         reference = SelfAttention(**options)
         placed = m.report.placements
-        assert placed["attn.in_proj_weight"] == "[S(0)]"
+        assert placed["attn.in_proj_weight"] == "[S(0: 16, 16, 16)]"
         assert placed["attn.out_proj.weight"] == "[S(1)]"
         if options.get("add_bias_kv"):
             assert placed["attn.bias_k"] == placed["attn.bias_v"] == "[S(2)]"

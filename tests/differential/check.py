@@ -12,7 +12,8 @@ from tests.differential.styles import (
     stored_cuts, wanted_otherwise)
 from tests.differential.traffic import bound
 from tests.parity import (
-    assert_close, check_gradients, check_parameters, coordinates, piece)
+    Packed, assert_close, check_gradients, check_parameters, coordinates,
+    piece)
 
 STEPS = 2
 CHUNKS = {"us_per_mib": 1000, "beside": 1}
@@ -90,6 +91,8 @@ class Check:
         placements = self.m.report.placements
         for name, value in self.reference.named_parameters(
                 remove_duplicate=False):
+            if name in self.cuts:
+                self.cuts[name] = self.packed(name, value, placements[name])
             expected = placements_text(self.stored(name, value),
                                        self.case.mesh)
             assert placements[name] == expected, (
@@ -97,6 +100,31 @@ class Check:
         self.stage = "start"
         check_parameters(self.m, self.reference, "at the start:")
         self.shards("shards")
+
+    def packed(self, name, value, text):
+        """The plan's cut of a parameter, in the blocks that the report has of
+        it: of attentions and gated blocks alone, along the same dim, all of
+        it, in whole heads, and less than all of it on each rank that does not
+        share the only head."""
+        mesh_dim, dim = self.cuts[name]
+        own = re.findall(r"\w\([^)]*\)(?:#\d)?|R", text)
+        packed = Packed.parse(own[list(self.case.mesh).index(mesh_dim)])
+        if packed is None:
+            return mesh_dim, dim
+        module = self.reference.get_submodule(
+            name.rpartition(".")[0].rpartition(".")[0])
+        kind = type(module).__name__
+        assert kind in ("Attention", "Gated"), f"{name} is {text}"
+        assert packed.dim == dim, f"{name} is {text}"
+        assert sum(size for size, _, _ in packed.blocks) == value.shape[dim]
+        ranks = self.case.mesh[mesh_dim]
+        for size, unit, replicas in packed.blocks:
+            if kind == "Attention":
+                assert max(unit, size // ranks) % module.head_dim == 0
+                assert replicas in (1, ranks // (size // module.head_dim))
+            else:
+                assert (unit, replicas) == (1, 1) and len(packed.blocks) == 2
+        return mesh_dim, packed
 
     def stored(self, name, value):
         return stored_cuts(self.cuts.get(name), value, self.case.sharded)

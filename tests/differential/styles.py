@@ -10,6 +10,7 @@ from torch.distributed import tensor
 from torch.distributed.tensor import parallel
 
 import shardplane as sp
+from tests.parity import Packed
 
 PLACING = ("ColwiseParallel", "RowwiseParallel", "SequenceParallel")
 
@@ -154,10 +155,12 @@ def stored_cuts(cut, value, sharded, shard_dim=0):
 def placements_text(cuts, mesh):
     """As the report has it: [R, S(0)], or [S(0)#2, S(0)#1] where one tensor
     dim is cut in another order than the mesh's."""
-    dims = dict(cuts)
+    dims = {mesh_dim: getattr(cut, "dim", cut) for mesh_dim, cut in cuts}
+    texts = {mesh_dim: str(cut) if isinstance(cut, Packed) else f"S({cut})"
+             for mesh_dim, cut in cuts}
     by_dim = {}  # tensor dim -> mesh dims that cut it
-    for mesh_dim, dim in cuts:
-        by_dim.setdefault(dim, []).append(mesh_dim)
+    for mesh_dim, _ in cuts:
+        by_dim.setdefault(dims[mesh_dim], []).append(mesh_dim)
     order = list(mesh)
     mixed = any(sorted(found, key=order.index) != found
                 for found in by_dim.values())
@@ -168,7 +171,7 @@ def placements_text(cuts, mesh):
         found = by_dim[dims[mesh_dim]]
         number = f"#{found.index(mesh_dim) + 1}" if mixed and (
             len(found) > 1) else ""
-        return f"S({dims[mesh_dim]}){number}"
+        return texts[mesh_dim] + number
     return "[" + ", ".join(map(one, mesh)) + "]"
 
 

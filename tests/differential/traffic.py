@@ -131,7 +131,11 @@ class Follower(TorchFunctionMode):
                     if p.requires_grad and id(p) not in self.cut)
         tied = sum(padded(p, self.ranks) for p in wanted_otherwise(
             self.module, self.case.mesh, self.case.plan))
-        return self.moved + Bound(tied, whole + tied)
+        shared = sum(padded(p, self.ranks) for block in self.module.modules()
+                     if getattr(block, "heads", (0, self.ranks))[1] <
+                     self.ranks
+                     for p in block.parameters() if id(p) in self.cut)
+        return self.moved + Bound(tied, whole + tied + shared)
 
     def run(self):
         for fqn, style in self.styles:

@@ -9,6 +9,8 @@ from torch.distributed.tensor import Replicate
 from torch.distributed.tensor.parallel import (
     ColwiseParallel, RowwiseParallel)
 
+from tests.parity import Packed
+
 VOCABULARY, WIDTH, HIDDEN, LAYERS, HEADS = 64, 32, 48, 2, 4
 BATCH, LENGTH = 2, 8
 
@@ -28,6 +30,9 @@ class Model:
     # Calls of nn.MultiheadAttention that no style cuts: they join sequence and
     # batch into one dim, the batch inside, where a cut of it cannot stay.
     joined: int = 0
+    # Last two parts of a parameter's name -> its packed cut over so many ranks,
+    # None where it is a plain one.
+    packed: dict = dataclasses.field(default_factory=dict)
 
     def output(self, result):
         """The tensor to compare: logits, or what there is."""
@@ -85,10 +90,82 @@ def llama():
                  sums=1 + 2 * LAYERS, gathers=1)
 
 
+def _shared_key_heads(heads):
+    """Llama with fewer key heads, which groups of ranks share."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+    plain = llama()
+    module = LlamaForCausalLM(LlamaConfig(
+        num_key_value_heads=heads, **_LLAMA_SIZES))
+    width = WIDTH // HEADS
+
+    def cut(ranks):
+        shared = ranks > heads
+        return Packed(0, ((heads * width, width, ranks // heads),)) if (
+            shared) else None
+    return dataclasses.replace(plain, module=module, packed={
+        "k_proj.weight": cut, "v_proj.weight": cut})
+
+
+def llama_two_key_heads():
+    return _shared_key_heads(2)
+
+
+def llama_one_key_head():
+    return _shared_key_heads(1)
+
+
+def phi3():
+    """q, k and v in one projection, gate and up in another; two key heads."""
+    from transformers import Phi3Config, Phi3ForCausalLM
+    key_heads, width = 2, WIDTH // HEADS
+    plan = {
+        "model.embed_tokens": _embedding(),
+        **_colwise(_ATTENTION, "qkv_proj"), **_rowwise(_ATTENTION, "o_proj"),
+        **_colwise("model.layers.*.mlp", "gate_up_proj"),
+        **_rowwise("model.layers.*.mlp", "down_proj"),
+        "lm_head": _head()}
+    module = Phi3ForCausalLM(Phi3Config(
+        num_key_value_heads=key_heads, pad_token_id=0, bos_token_id=0,
+        eos_token_id=0, resid_pdrop=0.0, embd_pdrop=0.0,
+        attention_dropout=0.0, **_LLAMA_SIZES))
+
+    def fused(ranks):
+        keys = (key_heads * width, width, ranks // key_heads) if (
+            ranks > key_heads) else (key_heads * width,)
+        return Packed(0, ((HEADS * width,), keys, keys))
+    return Model(module, plan, {"input_ids": tokens()},
+                 sums=1 + 2 * LAYERS, gathers=1, packed={
+                     "qkv_proj.weight": fused,
+                     "gate_up_proj.weight": lambda ranks: Packed(
+                         0, ((HIDDEN,), (HIDDEN,)))})
+
+
+def gpt_neox():
+    """q, k and v of each head one after the other: a plain cut has heads."""
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+    layer = "gpt_neox.layers.*"
+    plan = {
+        "gpt_neox.embed_in": _embedding(),
+        **_colwise(f"{layer}.attention", "query_key_value"),
+        **_rowwise(f"{layer}.attention", "dense"),
+        **_colwise(f"{layer}.mlp", "dense_h_to_4h"),
+        **_rowwise(f"{layer}.mlp", "dense_4h_to_h"),
+        "lm_head": _head()}
+    module = GPTNeoXForCausalLM(GPTNeoXConfig(
+        vocab_size=VOCABULARY, hidden_size=WIDTH, intermediate_size=HIDDEN,
+        num_hidden_layers=LAYERS, num_attention_heads=HEADS,
+        max_position_embeddings=32, bos_token_id=0, eos_token_id=0,
+        use_parallel_residual=False, use_cache=False))
+    return Model(module, plan, {"input_ids": tokens()},
+                 sums=1 + 2 * LAYERS, gathers=1)
+
+
 def gpt2():
     from transformers import GPT2Config, GPT2LMHeadModel
     plan = {
         "transformer.wte": _embedding(),
+        **_colwise("transformer.h.*.attn", "c_attn"),
+        **_rowwise("transformer.h.*.attn", "c_proj"),
         **_colwise("transformer.h.*.mlp", "c_fc"),
         **_rowwise("transformer.h.*.mlp", "c_proj"),
         "lm_head": _head()}
@@ -97,7 +174,10 @@ def gpt2():
         n_head=HEADS, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
         bos_token_id=0, eos_token_id=0, use_cache=False))
     return Model(module, plan, {"input_ids": tokens()},
-                 sums=1 + LAYERS, gathers=1)
+                 sums=1 + 2 * LAYERS, gathers=1, packed={
+                     f"c_attn.{name}": lambda ranks, dim=dim: Packed(
+                         dim, ((WIDTH,),) * 3)
+                     for name, dim in (("weight", 1), ("bias", 0))})
 
 
 def bert():
@@ -188,7 +268,8 @@ def decoder():
 
 
 ZOO = {build.__name__: build for build in (
-    llama, gpt2, bert, t5, mixtral, encoder, decoder)}
+    llama, llama_two_key_heads, llama_one_key_head, phi3, gpt_neox, gpt2,
+    bert, t5, mixtral, encoder, decoder)}
 
 
 def model(name):

@@ -43,6 +43,16 @@ def expected_cuts(module, plan):
         remove_duplicate=False) if id(p) in by_tensor}
 
 
+def packed_cuts(zoo, ranks):
+    """expected_cuts, over so many ranks."""
+    cuts = expected_cuts(zoo.module, zoo.plan)
+    for fqn in cuts:
+        cut = zoo.packed.get(".".join(fqn.split(".")[-2:]))
+        if cut is not None and ranks > 1:
+            cuts[fqn] = cut(ranks) or cuts[fqn]
+    return cuts
+
+
 def in_a_block(fqn):
     """Inside an attention or an MLP, not between them."""
     return any(part in fqn.lower() for part in (
@@ -83,7 +93,7 @@ def check_step(zoo, m, reference, expected):
 @pytest.mark.parametrize("name", ZOO)
 def test_zoo(cluster, name, ranks):
     zoo = model(name)
-    cuts = expected_cuts(zoo.module, zoo.plan)
+    cuts = packed_cuts(zoo, ranks)
     assert len({fqn.split(".")[-2] for fqn in cuts}) >= 2
     with parallelized(cluster, zoo.module, {"tp": ranks}, zoo.plan, cuts=cuts,
                       example_kwargs=zoo.inputs) as case:
@@ -116,7 +126,7 @@ def test_data_parallel(cluster, name, kind, dp, tp):
             zoo.module, mesh, zoo.plan, data_parallel=kind, unit_bytes=0,
             example_kwargs=zoo.inputs) as m:
         check_nothing_gathers(m.report)
-        cuts = expected_cuts(zoo.module, zoo.plan)
+        cuts = packed_cuts(zoo, tp)
         parameters = dict(zoo.module.named_parameters(remove_duplicate=False))
         stored = parameters | dict(
             zoo.module.named_buffers(remove_duplicate=False))
