@@ -11,8 +11,8 @@ import shardplane as sp
 from tests.models import (
     Transformer, TransformerArgs, tokens, transformer_cuts, transformer_plan)
 from tests.parity import (
-    assert_at_most, assert_bytes, assert_close, assert_counts, check_gradients,
-    parallelized, total)
+    Packed, assert_at_most, assert_bytes, assert_close, assert_counts,
+    check_gradients, parallelized, total)
 
 F64 = 8
 BATCH, LENGTH = 8, 8
@@ -41,7 +41,17 @@ def cross_entropy(logits, target):
 def transformer(cluster, ranks, sequence_parallel, module, x):
     return parallelized(cluster, module, {"tp": ranks},
                         transformer_plan(sequence_parallel),
-                        cuts=transformer_cuts(module), x=x)
+                        cuts=cuts_by_heads(module, ranks), x=x)
+
+
+def cuts_by_heads(module, ranks):
+    """Heads stay whole: 4 on 3 ranks are 2, 2 and none."""
+    cuts = transformer_cuts(module)
+    if ARGS.heads % ranks == 0:
+        return cuts
+    own = -(-ARGS.heads // ranks) * (ARGS.dim // ARGS.heads)
+    return {name: Packed(cut, ((ARGS.dim, own),)) if "attention" in name
+            else cut for name, cut in cuts.items()}
 
 
 def padded_to(size, ranks):
@@ -52,7 +62,6 @@ def expected_bytes(ranks, sequence_parallel):
     """(forward, backward): each collective moves one activation [batch,
     sequence, dim], but for positions, logits and norm gradients."""
     whole = BATCH * LENGTH * ARGS.dim * F64
-    columns = BATCH * LENGTH * padded_to(ARGS.dim, ranks) * F64
     logits = BATCH * LENGTH * padded_to(ARGS.vocabulary, ranks) * F64
     norms = (2 * N + 1) * 2 * ARGS.dim * F64
     row = LENGTH * ARGS.dim * F64
@@ -64,23 +73,7 @@ def expected_bytes(ranks, sequence_parallel):
     if sequence_parallel:
         forward += (1 + 2 * N) * whole
         backward += (1 + 2 * N) * whole + row + norms
-    if ARGS.heads % ranks:
-        forward += 3 * N * columns
-        backward += N * columns
     return forward, backward
-
-
-def expected_counts(ranks, sequence_parallel):
-    """Where heads do not divide (4 on 3 ranks: 16 columns are cut 6, 6, 4,
-    and heads 2, 2, 0), q, k and v are gathered to be viewed as heads. wo then
-    takes its columns of what attention gives, and gathers their gradient."""
-    counts = {phase: dict(kinds)
-              for phase, kinds in COUNTS[sequence_parallel].items()}
-    if ARGS.heads % ranks:
-        counts["forward"]["all_gather"] += 3 * N
-        backward = counts["backward"]
-        backward["all_gather"] = backward.get("all_gather", 0) + N
-    return counts
 
 
 def check_collectives(m, ranks, sequence_parallel):
@@ -89,15 +82,13 @@ def check_collectives(m, ranks, sequence_parallel):
         assert_counts(m, forward={}, backward={}, optimizer={})
         assert_bytes(m, forward=0, backward=0, optimizer=0)
         return
-    assert_counts(m, **expected_counts(ranks, sequence_parallel),
-                  optimizer={})
+    assert_counts(m, **COUNTS[sequence_parallel], optimizer={})
     forward, backward = expected_bytes(ranks, sequence_parallel)
     assert_bytes(m, forward=forward, backward=backward, optimizer=0)
-    if ARGS.heads % ranks == 0:
-        forward, rest = PYTORCH[sequence_parallel]
-        counts = m.comm_counts()
-        assert total(counts, ["forward"]) <= forward
-        assert total(counts, ["backward", "optimizer"]) <= rest
+    forward, rest = PYTORCH[sequence_parallel]  # where heads divide
+    counts = m.comm_counts()
+    assert total(counts, ["forward"]) <= forward
+    assert total(counts, ["backward", "optimizer"]) <= rest
 
 
 @both_plans
