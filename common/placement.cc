@@ -2,19 +2,16 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <deque>
+#include <memory>
 #include <string>
 #include <utility>
 #include <variant>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
-#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/synchronization/mutex.h"
 #include "common/errors.h"
 
 namespace shardplane {
@@ -31,53 +28,29 @@ struct Text {
   }
 };
 
-// Every list that there was, by text and by id; entries stay where they are.
-class BlockLists {
- public:
-  uint32_t IdOf(std::vector<Block> list) {
-    const std::string key = absl::StrJoin(list, ",", AppendBlock);
-    const absl::MutexLock lock(&mutex_);
-    const auto [it, is_new] =
-        ids_.try_emplace(key, static_cast<uint32_t>(lists_.size()));
-    if (is_new) lists_.push_back(std::move(list));
-    return it->second;
+void AppendBlock(std::string* out, const Block& block) {
+  if (block.unit == 1) {
+    absl::StrAppend(out, block.size);
+  } else {
+    absl::StrAppend(out, block.size / block.unit, "*", block.unit);
   }
-  const std::vector<Block>& At(uint32_t id) {
-    const absl::MutexLock lock(&mutex_);
-    return lists_[id];
-  }
-  static void AppendBlock(std::string* out, const Block& block) {
-    if (block.unit == 1) {
-      absl::StrAppend(out, block.size);
-    } else {
-      absl::StrAppend(out, block.size / block.unit, "*", block.unit);
-    }
-    if (block.replicas > 1) absl::StrAppend(out, "/", block.replicas);
-    if (block.partial) absl::StrAppend(out, "+");
-  }
-
- private:
-  absl::Mutex mutex_;
-  absl::flat_hash_map<std::string, uint32_t> ids_ ABSL_GUARDED_BY(mutex_) = {
-      {"", 0}};
-  std::deque<std::vector<Block>> lists_ ABSL_GUARDED_BY(mutex_) = {{}};
-};
-
-BlockLists& AllBlockLists() {
-  static BlockLists& lists = *new BlockLists;
-  return lists;
+  if (block.replicas > 1) absl::StrAppend(out, "/", block.replicas);
+  if (block.partial) absl::StrAppend(out, "+");
 }
 
 }  // namespace
 
 Blocks Blocks::Of(std::vector<Block> list) {
   Blocks blocks;
-  blocks.id_ = AllBlockLists().IdOf(std::move(list));
+  if (!list.empty()) {
+    blocks.list_ = std::make_shared<const std::vector<Block>>(std::move(list));
+  }
   return blocks;
 }
 
 const std::vector<Block>& Blocks::list() const {
-  return AllBlockLists().At(id_);
+  static const auto& none = *new std::vector<Block>;
+  return list_ == nullptr ? none : *list_;
 }
 
 int64_t Blocks::size() const {
@@ -126,7 +99,7 @@ bool Refines(const Shard& fine, const Shard& coarse) {
 }
 
 std::string ToString(const Blocks& blocks) {
-  return absl::StrJoin(blocks.list(), ", ", BlockLists::AppendBlock);
+  return absl::StrJoin(blocks.list(), ", ", AppendBlock);
 }
 
 std::string ToString(ReduceOp op) {

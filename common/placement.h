@@ -4,6 +4,7 @@
 
 #include <compare>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <utility>
 #include <variant>
@@ -32,18 +33,21 @@ struct Block {
   int replicas = 1;
   // Of gradients, with replicas: the part is the sum of what these ranks have.
   bool partial = false;
-  friend bool operator==(const Block&, const Block&) = default;
+  friend auto operator<=>(const Block&, const Block&) = default;
+  template <typename H>
+  friend H AbslHashValue(H h, const Block& b) {
+    return H::combine(std::move(h), b.size, b.unit, b.replicas, b.partial);
+  }
 };
 
 // The blocks of a packed Shard, one after the other; none: the whole dim, in
-// units of 1. A handle to a list that is kept once, for the life of the
-// process: as small as an int, and equal where the lists are. Any thread.
+// units of 1. A value whose copies share one list.
 class Blocks {
  public:
   Blocks() = default;
   static Blocks Of(std::vector<Block> list);
 
-  bool empty() const { return id_ == 0; }
+  bool empty() const { return list_ == nullptr; }
   const std::vector<Block>& list() const;
   int64_t size() const;       // of all together, in elements
   bool has_replicas() const;  // some block has
@@ -53,15 +57,19 @@ class Blocks {
   // The same with blocks that have replicas partial, or not.
   Blocks WithPartial(bool partial) const;
 
-  // In no order that means something.
-  friend auto operator<=>(const Blocks&, const Blocks&) = default;
+  friend bool operator==(const Blocks& a, const Blocks& b) {
+    return a.list_ == b.list_ || a.list() == b.list();
+  }
+  friend auto operator<=>(const Blocks& a, const Blocks& b) {
+    return a.list() <=> b.list();
+  }
   template <typename H>
   friend H AbslHashValue(H h, const Blocks& blocks) {
-    return H::combine(std::move(h), blocks.id_);
+    return H::combine(std::move(h), blocks.list());
   }
 
  private:
-  uint32_t id_ = 0;
+  std::shared_ptr<const std::vector<Block>> list_;  // null: none
 };
 std::string ToString(const Blocks& blocks);  // "6*8, 2*8/2"
 
