@@ -12,9 +12,9 @@ namespace shardplane {
 // Which component shows a family without labels as 0 from its start.
 enum class MetricOwner { kBoth, kCoordinator, kWorker };
 
-// Buckets of a histogram, in seconds: kFast from 0.1 ms to 10 s, kSlow from
-// 10 ms to 10 min.
-enum class MetricBuckets { kNone, kFast, kSlow };
+// Buckets of a histogram: in seconds, kFast from 0.1 ms to 10 s, kSlow from
+// 10 ms to 10 min; kRatio from 0.01 to 1, without a unit.
+enum class MetricBuckets { kNone, kFast, kSlow, kRatio };
 
 struct MetricFamilyRow {
   absl::string_view name;
@@ -54,6 +54,10 @@ inline constexpr std::array kCounterRows = {
                     "Workers declared lost, by reason.",
                     {"reason"},
                     MetricOwner::kCoordinator},
+    MetricFamilyRow{"shardplane_events_total",
+                    "Events that the coordinator has recorded, by reason.",
+                    {"reason"},
+                    MetricOwner::kCoordinator},
     MetricFamilyRow{"grpc_server_call_started_total",
                     "RPCs that a server began to handle.",
                     {"grpc_method"}},
@@ -72,6 +76,36 @@ inline constexpr std::array kGaugeRows = {
                     "The newest gang epoch that was handed out.",
                     {},
                     MetricOwner::kCoordinator},
+    MetricFamilyRow{"shardplane_coordinator_is_leader",
+                    "1 where this coordinator decides, 0 where it stands by.",
+                    {},
+                    MetricOwner::kCoordinator},
+    MetricFamilyRow{"shardplane_deployments",
+                    "Deployments known to the coordinator, by state.",
+                    {"state"},
+                    MetricOwner::kCoordinator},
+    MetricFamilyRow{"shardplane_deployment_last_step",
+                    "Number of a deployment's last accepted step; gone when "
+                    "the deployment is.",
+                    {"deployment"},
+                    MetricOwner::kCoordinator},
+    MetricFamilyRow{"shardplane_operations",
+                    "Operations that the coordinator keeps, by kind and state.",
+                    {"kind", "state"},
+                    MetricOwner::kCoordinator},
+    MetricFamilyRow{"shardplane_watch_streams",
+                    "Watches that are open.",
+                    {},
+                    MetricOwner::kCoordinator},
+    MetricFamilyRow{"shardplane_device_memory_used_bytes",
+                    "Memory of tensors on this worker's device.",
+                    {},
+                    MetricOwner::kWorker},
+    MetricFamilyRow{"shardplane_device_memory_total_bytes",
+                    "Memory that the device has; on a CPU, what the process "
+                    "may take.",
+                    {},
+                    MetricOwner::kWorker},
 };
 
 // By Histogram.
@@ -92,6 +126,24 @@ inline constexpr std::array kHistogramRows = {
                     "Time to resolve a plan against a module tree.",
                     {},
                     MetricOwner::kCoordinator,
+                    MetricBuckets::kFast},
+    MetricFamilyRow{"shardplane_step_dispatch_seconds",
+                    "Time from a step's acceptance until all its ranks have "
+                    "been told.",
+                    {},
+                    MetricOwner::kCoordinator,
+                    MetricBuckets::kFast},
+    MetricFamilyRow{"shardplane_step_overhead_ratio",
+                    "Share of a step's time in which its slowest rank was in "
+                    "neither forward, backward nor commit.",
+                    {},
+                    MetricOwner::kCoordinator,
+                    MetricBuckets::kRatio},
+    MetricFamilyRow{"shardplane_collective_wait_seconds",
+                    "Time that a rank stood in one collective, waiting for "
+                    "other ranks included.",
+                    {"collective"},
+                    MetricOwner::kWorker,
                     MetricBuckets::kFast},
     MetricFamilyRow{"grpc_server_call_duration_seconds",
                     "Time from the start of an RPC to its status.",

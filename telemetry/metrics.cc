@@ -38,7 +38,20 @@ const prometheus::Histogram::BucketBoundaries& Boundaries(
       0.05,   0.1,    0.2,    0.5,   1,     2,     5,    10};
   static const auto& slow = *new prometheus::Histogram::BucketBoundaries{
       0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 120, 300, 600};
-  return buckets == MetricBuckets::kFast ? fast : slow;
+  static const auto& ratio = *new prometheus::Histogram::BucketBoundaries{
+      0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1};
+  static const auto& none = *new prometheus::Histogram::BucketBoundaries{};
+  switch (buckets) {
+    case MetricBuckets::kFast:
+      return fast;
+    case MetricBuckets::kSlow:
+      return slow;
+    case MetricBuckets::kRatio:
+      return ratio;
+    case MetricBuckets::kNone:
+      return none;
+  }
+  return none;
 }
 
 // One family and the series that it has so far. Thread-safe.
@@ -52,10 +65,11 @@ class SeriesTable {
     }
   }
 
-  T& Get(LabelValues labels) {
-    std::vector<std::string> values(labels.begin(), labels.end());
-    // A caller that passes too few or too many is wrong, but is not stopped.
-    values.resize(num_labels_, kOther);
+  // Calls change(T&) for the series, which is made if it is new. Under the
+  // lock, so that nobody removes it meanwhile.
+  template <typename Change>
+  void With(LabelValues labels, Change change) {
+    std::vector<std::string> values = Values(labels);
     absl::MutexLock lock(&mutex_);
     auto found = series_.find(values);
     if (found == series_.end() && series_.size() >= Metrics::kMaxSeries) {
@@ -66,7 +80,15 @@ class SeriesTable {
       T& added = AddToFamily(values);
       found = series_.emplace(std::move(values), &added).first;
     }
-    return *found->second;
+    change(*found->second);
+  }
+
+  void Remove(LabelValues labels) {
+    absl::MutexLock lock(&mutex_);
+    const auto found = series_.find(Values(labels));
+    if (found == series_.end()) return;
+    family_.Remove(found->second);
+    series_.erase(found);
   }
 
   // Shows a family without labels as 0.
@@ -74,10 +96,17 @@ class SeriesTable {
     const bool owned =
         row_.owner == MetricOwner::kBoth ||
         (row_.owner == MetricOwner::kCoordinator) == (component != "worker");
-    if (owned && num_labels_ == 0) Get({});
+    if (owned && num_labels_ == 0) With({}, [](T&) {});
   }
 
  private:
+  // A caller that passes too few or too many is wrong, but is not stopped.
+  std::vector<std::string> Values(LabelValues labels) const {
+    std::vector<std::string> values(labels.begin(), labels.end());
+    values.resize(num_labels_, kOther);
+    return values;
+  }
+
   static prometheus::Family<T>& Build(const MetricFamilyRow& row,
                                       prometheus::Registry& registry) {
     const std::string name(row.name);
@@ -162,18 +191,30 @@ Metrics::Metrics(const Options& options)
 Metrics::~Metrics() = default;
 
 void Metrics::Add(Counter counter, LabelValues labels, double amount) {
-  state_->counters[static_cast<size_t>(counter)]->Get(labels).Increment(
-      std::max(amount, 0.0));
+  state_->counters[static_cast<size_t>(counter)]->With(
+      labels, [amount](prometheus::Counter& series) {
+        series.Increment(std::max(amount, 0.0));
+      });
 }
 
 void Metrics::Set(Gauge gauge, LabelValues labels, double value) {
-  state_->gauges[static_cast<size_t>(gauge)]->Get(labels).Set(value);
+  state_->gauges[static_cast<size_t>(gauge)]->With(
+      labels, [value](prometheus::Gauge& series) { series.Set(value); });
+}
+
+void Metrics::Remove(Gauge gauge, LabelValues labels) {
+  state_->gauges[static_cast<size_t>(gauge)]->Remove(labels);
 }
 
 void Metrics::Observe(Histogram histogram, LabelValues labels,
                       absl::Duration value) {
-  state_->histograms[static_cast<size_t>(histogram)]->Get(labels).Observe(
-      absl::ToDoubleSeconds(value));
+  Observe(histogram, labels, absl::ToDoubleSeconds(value));
+}
+
+void Metrics::Observe(Histogram histogram, LabelValues labels, double value) {
+  state_->histograms[static_cast<size_t>(histogram)]->With(
+      labels,
+      [value](prometheus::Histogram& series) { series.Observe(value); });
 }
 
 std::string Metrics::Text() const {

@@ -22,19 +22,30 @@ enum class Counter {
   kMaterializeBytes,       // {op}
   kPlanUnmatchedPatterns,  // {}
   kWorkerLost,             // {reason}
+  kEvents,                 // {reason}
   kGrpcServerCallStarted,  // {grpc_method}
 };
 
 enum class Gauge {
-  kBuildInfo,         // {version, component}; set by the constructor
-  kWorkers,           // {state}
-  kCoordinatorEpoch,  // {}
+  kBuildInfo,            // {version, component}; set by the constructor
+  kWorkers,              // {state}
+  kCoordinatorEpoch,     // {}
+  kCoordinatorIsLeader,  // {}
+  kDeployments,          // {state}
+  kDeploymentLastStep,   // {deployment}
+  kOperations,           // {kind, state}
+  kWatchStreams,         // {}
+  kDeviceMemoryUsed,     // {}, bytes
+  kDeviceMemoryTotal,    // {}, bytes
 };
 
 enum class Histogram {
   kStepDuration,            // {phase}, seconds
   kMaterializeDuration,     // {}, seconds
   kPlanResolve,             // {}, seconds
+  kStepDispatch,            // {}, seconds
+  kStepOverhead,            // {}, a ratio
+  kCollectiveWait,          // {collective}, seconds
   kGrpcServerCallDuration,  // {grpc_method, grpc_status}, seconds
 };
 
@@ -66,7 +77,12 @@ class Metrics {
   // `amount` below 0 counts as 0.
   void Add(Counter counter, LabelValues labels = {}, double amount = 1);
   void Set(Gauge gauge, LabelValues labels, double value);
+  // Forgets a series whose subject is gone: it is shown no more, and makes room
+  // for another one below kMaxSeries. Nothing where there is none.
+  void Remove(Gauge gauge, LabelValues labels);
   void Observe(Histogram histogram, LabelValues labels, absl::Duration value);
+  // In the histogram's own unit.
+  void Observe(Histogram histogram, LabelValues labels, double value);
 
   // All families in the text exposition format, process_* included:
   //   shardplane_steps_total{phase="train",result="ok"} 12

@@ -37,12 +37,24 @@ void FillAll(Metrics& metrics) {
   metrics.Add(Counter::kMaterializeBytes, {"scatter"}, 320);
   metrics.Add(Counter::kPlanUnmatchedPatterns);
   metrics.Add(Counter::kWorkerLost, {"lease_expired"});
+  metrics.Add(Counter::kEvents, {"WORKER_LOST"});
   metrics.Add(Counter::kGrpcServerCallStarted, {"Step"});
   metrics.Set(Gauge::kWorkers, {"READY"}, 4);
   metrics.Set(Gauge::kCoordinatorEpoch, {}, 7);
+  metrics.Set(Gauge::kCoordinatorIsLeader, {}, 1);
+  metrics.Set(Gauge::kDeployments, {"ready"}, 2);
+  metrics.Set(Gauge::kDeploymentLastStep, {"mlp"}, 12);
+  metrics.Set(Gauge::kOperations, {"materialize", "running"}, 1);
+  metrics.Set(Gauge::kWatchStreams, {}, 3);
+  metrics.Set(Gauge::kDeviceMemoryUsed, {}, 1 << 20);
+  metrics.Set(Gauge::kDeviceMemoryTotal, {}, 1 << 30);
   metrics.Observe(Histogram::kStepDuration, {"train"}, absl::Milliseconds(3));
   metrics.Observe(Histogram::kMaterializeDuration, {}, absl::Seconds(1));
   metrics.Observe(Histogram::kPlanResolve, {}, absl::Microseconds(150));
+  metrics.Observe(Histogram::kStepDispatch, {}, absl::Microseconds(80));
+  metrics.Observe(Histogram::kStepOverhead, {}, 0.04);
+  metrics.Observe(Histogram::kCollectiveWait, {"all_reduce"},
+                  absl::Microseconds(30));
   metrics.Observe(Histogram::kGrpcServerCallDuration, {"Step", "OK"},
                   absl::Milliseconds(4));
 }
@@ -100,6 +112,20 @@ TEST(MetricsTest, HistogramsPutTimesIntoBuckets) {
   EXPECT_THAT(lines, Contains("shardplane_plan_resolve_seconds_count 1"));
 }
 
+TEST(MetricsTest, RatiosHaveBucketsUpToOne) {
+  Metrics metrics({.component = "coordinator"});
+  metrics.Observe(Histogram::kStepOverhead, {}, 0.25);
+  metrics.Observe(Histogram::kStepOverhead, {}, 1.0);
+  const std::vector<std::string> lines = Lines(metrics);
+  EXPECT_THAT(lines,
+              Contains("shardplane_step_overhead_ratio_bucket{le=\"0.2\"} 0"));
+  EXPECT_THAT(lines,
+              Contains("shardplane_step_overhead_ratio_bucket{le=\"0.3\"} 1"));
+  EXPECT_THAT(lines,
+              Contains("shardplane_step_overhead_ratio_bucket{le=\"1\"} 2"));
+  EXPECT_THAT(lines, Contains("shardplane_step_overhead_ratio_sum 1.25"));
+}
+
 TEST(MetricsTest, FamiliesWithoutLabelsAreThereFromTheStart) {
   const Metrics coordinator({.component = "coordinator"});
   EXPECT_THAT(Lines(coordinator),
@@ -119,6 +145,45 @@ TEST(MetricsTest, TooManySeriesCountUnderOther) {
   }
   EXPECT_THAT(Lines(metrics),
               Contains("shardplane_worker_lost_total{reason=\"other\"} 5"));
+}
+
+TEST(MetricsTest, ARemovedSeriesIsShownNoMore) {
+  Metrics metrics({.component = "coordinator"});
+  metrics.Set(Gauge::kDeploymentLastStep, {"a"}, 3);
+  metrics.Set(Gauge::kDeploymentLastStep, {"b"}, 4);
+  metrics.Remove(Gauge::kDeploymentLastStep, {"a"});
+  metrics.Remove(Gauge::kDeploymentLastStep, {"never set"});
+  EXPECT_THAT(metrics.Text(), Not(HasSubstr("deployment=\"a\"")));
+  EXPECT_THAT(Lines(metrics),
+              Contains("shardplane_deployment_last_step{deployment=\"b\"} 4"));
+}
+
+TEST(MetricsTest, ARemovedSeriesMakesRoom) {
+  Metrics metrics({.component = "coordinator"});
+  for (int i = 0; i < 2 * Metrics::kMaxSeries; ++i) {
+    metrics.Set(Gauge::kDeploymentLastStep, {absl::StrCat("d", i)}, i);
+    metrics.Remove(Gauge::kDeploymentLastStep, {absl::StrCat("d", i)});
+  }
+  metrics.Set(Gauge::kDeploymentLastStep, {"last"}, 1);
+  EXPECT_THAT(
+      Lines(metrics),
+      Contains("shardplane_deployment_last_step{deployment=\"last\"} 1"));
+  EXPECT_THAT(metrics.Text(), Not(HasSubstr("\"other\"")));
+}
+
+TEST(MetricsTest, ThreadsMaySetAndRemoveAtOnce) {
+  Metrics metrics({.component = "coordinator"});
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&metrics] {
+      for (int n = 0; n < 1000; ++n) {
+        metrics.Set(Gauge::kDeploymentLastStep, {"shared"}, n);
+        metrics.Remove(Gauge::kDeploymentLastStep, {"shared"});
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_THAT(metrics.Text(), Not(HasSubstr("shared")));
 }
 
 TEST(MetricsTest, WrongNumberOfLabelsStopsNothing) {
