@@ -31,7 +31,7 @@ std::vector<Block> ListOf(const Blocks& blocks, int64_t size) {
 // One block of a dim as one of a factor that has `behind` elements each.
 std::optional<Block> Divided(Block block, int64_t behind, int ranks) {
   const int64_t chunk = ChunkLength(block, ranks);
-  if (block.size % behind != 0 || chunk % behind != 0) return std::nullopt;
+  if (block.size % behind != 0) return std::nullopt;
   if (block.replicas == 1) {
     return InChunksOf(chunk / behind, block.size / behind, ranks);
   }
@@ -95,14 +95,9 @@ std::optional<Blocks> ToFactor(const Blocks& dim, int64_t size,
   if (place.before == 0 || place.behind == 0 || count % place.before != 0) {
     return std::nullopt;
   }
-  const int64_t each = count / place.before;
   std::vector<Block> once;
   int64_t sum = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    if (i >= each) {
-      if (list[i] != list[i - each]) return std::nullopt;
-      continue;
-    }
+  for (int64_t i = 0; i < count / place.before; ++i) {
     const std::optional<Block> block = Divided(list[i], place.behind, ranks);
     if (!block.has_value()) return std::nullopt;
     sum += block->size;
@@ -110,6 +105,7 @@ std::optional<Blocks> ToFactor(const Blocks& dim, int64_t size,
   }
   if (sum != size) return std::nullopt;
   const Blocks blocks = CanonicalBlocks(std::move(once), ranks);
+  // A cut within the factor, or blocks that differ where it is repeated.
   if (ToDim(blocks, size, place, ranks) != dim) return std::nullopt;
   return blocks;
 }
