@@ -50,22 +50,13 @@ const DTensorSpec& StoredSpec(const GraphModule& module,
   return plan.parameter_specs[&canonical - module.parameters().data()];
 }
 
-// Mesh dims in the order in which data goes out: the plan's first.
-std::vector<int> MaterializeOrder(const DeviceMesh& mesh, int plan_dim) {
-  std::vector<int> order = {plan_dim};
-  for (int i = 0; i < mesh.ndim(); ++i) {
-    if (i != plan_dim) order.push_back(i);
-  }
-  return order;
-}
-
 // One parameter, from the rank that has it whole: rank 0's part gets smaller
 // with every dim that cuts.
 void TallyMaterialize(const TensorType& type, const DTensorSpec& spec,
                       const DeviceMesh& mesh, int plan_dim,
                       CollectiveTally* tally) {
   Shape shape = type.shape;
-  for (const int mesh_dim : MaterializeOrder(mesh, plan_dim)) {
+  for (const int mesh_dim : TravelOrder(spec, plan_dim)) {
     const int ranks = mesh.dim_size(mesh_dim);
     if (ranks == 1) continue;
     const int tensor_dim = ShardDim(spec.placements[mesh_dim]);

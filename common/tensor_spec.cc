@@ -108,6 +108,32 @@ std::vector<int> CutsOf(const DTensorSpec& spec, int tensor_dim) {
   return cuts;
 }
 
+std::vector<int> TravelOrder(const DTensorSpec& spec, int first) {
+  std::vector<int> waiting;
+  for (int m = 0; m < static_cast<int>(spec.placements.size()); ++m) {
+    waiting.insert(m == first ? waiting.begin() : waiting.end(), m);
+  }
+  const auto lies_within_another = [&](int mesh_dim) {
+    const int dim = ShardDim(spec.placements[mesh_dim]);
+    if (dim < 0) return false;
+    for (const int cut : CutsOf(spec, dim)) {
+      if (cut == mesh_dim) return false;
+      if (std::find(waiting.begin(), waiting.end(), cut) != waiting.end()) {
+        return true;
+      }
+    }
+    return false;
+  };
+  std::vector<int> order;
+  while (!waiting.empty()) {
+    const auto next =
+        std::find_if_not(waiting.begin(), waiting.end(), lies_within_another);
+    order.push_back(*next);
+    waiting.erase(next);
+  }
+  return order;
+}
+
 bool IsFullyReplicated(const DTensorSpec& spec) {
   return std::all_of(spec.placements.begin(), spec.placements.end(),
                      IsReplicate);

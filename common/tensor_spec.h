@@ -46,6 +46,14 @@ std::string ToString(const DTensorSpec& spec);
 // The mesh dims that cut `tensor_dim`, first cut first.
 std::vector<int> CutsOf(const DTensorSpec& spec, int tensor_dim);
 
+// The mesh dims in the order in which a tensor goes out to all ranks from one
+// that has it whole: `first`, then the others, but no cut of a tensor dim
+// before those that it lies within.
+//
+//   [S(0), R], first 1      -> 1, 0
+//   [S(0)#1, S(0)#2], first 1  -> 0, 1: the second cut is within the first
+std::vector<int> TravelOrder(const DTensorSpec& spec, int first);
+
 bool IsFullyReplicated(const DTensorSpec& spec);
 bool HasPartial(const DTensorSpec& spec);
 bool HasShard(const DTensorSpec& spec);

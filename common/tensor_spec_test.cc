@@ -78,6 +78,23 @@ TEST(DTensorSpec, Predicates) {
   EXPECT_FALSE(HasShard(DTensorSpec::Replicated(2)));
 }
 
+TEST(TravelOrder, BeginsWithTheDimThatIsAskedFor) {
+  EXPECT_THAT(TravelOrder({{Shard{0}, Replicate{}, Shard{1}}, {}}, 1),
+              ElementsAre(1, 0, 2));
+  EXPECT_THAT(TravelOrder({{Shard{0}, Shard{0}}, {1, 0}}, 1),
+              ElementsAre(1, 0));
+  EXPECT_THAT(TravelOrder({}, 0), ElementsAre());
+}
+
+TEST(TravelOrder, GoesIntoACutBeforeThoseWithinIt) {
+  EXPECT_THAT(TravelOrder({{Shard{0}, Shard{0}}, {}}, 1), ElementsAre(0, 1));
+  // Dim 1 is asked for, lies within 2, and that within 0.
+  EXPECT_THAT(TravelOrder({{Shard{0}, Shard{0}, Shard{0}}, {0, 2, 1}}, 1),
+              ElementsAre(0, 2, 1));
+  EXPECT_THAT(TravelOrder({{Shard{1}, Shard{0}, Shard{0}}, {2, 1, 0}}, 1),
+              ElementsAre(0, 2, 1));
+}
+
 TEST(CutsOf, FollowsTheMeshUnlessToldOtherwise) {
   EXPECT_THAT(CutsOf({{Shard{0}, Shard{1}, Shard{0}}, {}}, 0),
               ElementsAre(0, 2));

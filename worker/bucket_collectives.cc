@@ -86,16 +86,16 @@ class BucketLayout {
 }  // namespace
 
 absl::StatusOr<Communicator::BegunEach> Communicator::Begin(
-    const char* what, int mesh_dim,
+    RedistributeKind kind, const char* what, int mesh_dim,
     absl::FunctionRef<BegunCollective(ProcessGroup*)> begin,
     absl::AnyInvocable<std::vector<at::Tensor>(const at::Tensor&)> end) {
   BegunCollective begun;
   SP_RETURN_IF_ERROR(Guard(what, mesh_dim,
                            [&](ProcessGroup* group) { begun = begin(group); }));
-  return [this, what, mesh_dim, begun = std::move(begun),
+  return [this, kind, what, mesh_dim, begun = std::move(begun),
           end = std::move(
               end)]() mutable -> absl::StatusOr<std::vector<at::Tensor>> {
-    const Stopwatch stopwatch(&seconds_);
+    const Stopwatch stopwatch(&SecondsOf(kind));
     at::Tensor result;
     SP_RETURN_IF_ERROR(
         Guard(what, mesh_dim, [&](ProcessGroup*) { result = begun(); }));
@@ -108,7 +108,7 @@ absl::StatusOr<Communicator::BegunEach> Communicator::BeginAllReduceEach(
     absl::Span<const at::Tensor> tensors, int mesh_dim, ReduceOp op) {
   std::vector<at::Tensor> parts(tensors.begin(), tensors.end());
   if (mesh_.dim_size(mesh_dim) == 1) return [parts] { return parts; };
-  const Stopwatch stopwatch(&seconds_);
+  const Stopwatch stopwatch(&SecondsOf(RedistributeKind::kAllReduce));
   std::vector<int64_t> sizes;
   std::vector<Shape> shapes;
   for (at::Tensor& part : parts) {
@@ -121,7 +121,7 @@ absl::StatusOr<Communicator::BegunEach> Communicator::BeginAllReduceEach(
          {.sent = sent.numel(), .received = sent.numel()});
   const bool real = GoesAsReal(sent, op);
   return Begin(
-      "all_reduce", mesh_dim,
+      RedistributeKind::kAllReduce, "all_reduce", mesh_dim,
       [&](ProcessGroup* group) {
         return group->BeginAllReduce(real ? at::view_as_real(sent) : sent, op);
       },
@@ -141,7 +141,7 @@ absl::StatusOr<Communicator::BegunEach> Communicator::BeginAllGatherEach(
   const int ranks = mesh_.dim_size(mesh_dim);
   const std::vector<at::Tensor> parts(tensors.begin(), tensors.end());
   if (ranks == 1) return [parts] { return parts; };
-  const Stopwatch stopwatch(&seconds_);
+  const Stopwatch stopwatch(&SecondsOf(RedistributeKind::kAllGather));
   for (size_t i = 0; i < tensors.size(); ++i) {
     SP_RETURN_IF_ERROR(
         CheckShard("all_gather", tensors[i], mesh_dim, dims[i], extents[i]));
@@ -152,7 +152,7 @@ absl::StatusOr<Communicator::BegunEach> Communicator::BeginAllGatherEach(
   Record(RedistributeKind::kAllGather, mesh_dim, sent,
          {.sent = row, .received = row * ranks});
   return Begin(
-      "all_gather", mesh_dim,
+      RedistributeKind::kAllGather, "all_gather", mesh_dim,
       [&](ProcessGroup* group) { return group->BeginAllGather(sent); },
       [layout = std::move(layout), ranks](const at::Tensor& all) {
         return layout.Unpacked(all.view({ranks, layout.row()}));
@@ -165,7 +165,7 @@ absl::StatusOr<Communicator::BegunEach> Communicator::BeginReduceScatterEach(
   const int ranks = mesh_.dim_size(mesh_dim);
   const std::vector<at::Tensor> wholes(tensors.begin(), tensors.end());
   if (ranks == 1) return [wholes] { return wholes; };
-  const Stopwatch stopwatch(&seconds_);
+  const Stopwatch stopwatch(&SecondsOf(RedistributeKind::kReduceScatter));
   std::vector<int64_t> extents;
   for (size_t i = 0; i < tensors.size(); ++i) {
     extents.push_back(tensors[i].size(dims[i]));
@@ -178,7 +178,7 @@ absl::StatusOr<Communicator::BegunEach> Communicator::BeginReduceScatterEach(
   layout.KeepChunk(coordinate_[mesh_dim], ranks);
   const bool real = GoesAsReal(sent, op);
   return Begin(
-      "reduce_scatter", mesh_dim,
+      RedistributeKind::kReduceScatter, "reduce_scatter", mesh_dim,
       [&](ProcessGroup* group) {
         return group->BeginReduceScatter(real ? at::view_as_real(sent) : sent,
                                          op);

@@ -78,7 +78,7 @@ absl::StatusOr<at::Tensor> Communicator::AllReduce(const at::Tensor& tensor,
                                                    int mesh_dim, ReduceOp op) {
   const int ranks = mesh_.dim_size(mesh_dim);
   if (ranks == 1) return tensor;
-  const Stopwatch stopwatch(&seconds_);
+  const Stopwatch stopwatch(&SecondsOf(RedistributeKind::kAllReduce));
   const at::Tensor sent = Resolved(tensor).contiguous();
   at::Tensor result;
   SP_RETURN_IF_ERROR(Guard("all_reduce", mesh_dim, [&](ProcessGroup* group) {
@@ -98,7 +98,7 @@ absl::StatusOr<at::Tensor> Communicator::AllGather(const at::Tensor& tensor,
                                                    int64_t extent) {
   const int ranks = mesh_.dim_size(mesh_dim);
   if (ranks == 1) return tensor;
-  const Stopwatch stopwatch(&seconds_);
+  const Stopwatch stopwatch(&SecondsOf(RedistributeKind::kAllGather));
   SP_RETURN_IF_ERROR(CheckShard("all_gather", tensor, mesh_dim, dim, extent));
   at::Tensor all;
   SP_RETURN_IF_ERROR(Guard("all_gather", mesh_dim, [&](ProcessGroup* group) {
@@ -117,7 +117,7 @@ absl::StatusOr<at::Tensor> Communicator::ReduceScatter(const at::Tensor& tensor,
                                                        ReduceOp op) {
   const int ranks = mesh_.dim_size(mesh_dim);
   if (ranks == 1) return tensor;
-  const Stopwatch stopwatch(&seconds_);
+  const Stopwatch stopwatch(&SecondsOf(RedistributeKind::kReduceScatter));
   at::Tensor sum;
   SP_RETURN_IF_ERROR(
       Guard("reduce_scatter", mesh_dim, [&](ProcessGroup* group) {
@@ -140,7 +140,7 @@ absl::StatusOr<at::Tensor> Communicator::AllToAll(const at::Tensor& tensor,
                                                   int to_dim, int64_t extent) {
   const int ranks = mesh_.dim_size(mesh_dim);
   if (ranks == 1) return tensor;
-  const Stopwatch stopwatch(&seconds_);
+  const Stopwatch stopwatch(&SecondsOf(RedistributeKind::kAllToAll));
   SP_RETURN_IF_ERROR(
       CheckShard("all_to_all", tensor, mesh_dim, from_dim, extent));
   at::Tensor result;
@@ -197,7 +197,7 @@ absl::StatusOr<at::Tensor> Communicator::Broadcast(const at::Tensor& full,
 }
 
 absl::Status Communicator::Finish() {
-  const Stopwatch stopwatch(&seconds_);
+  const Stopwatch stopwatch(&seconds_.waiting);
   for (int dim = 0; dim < mesh_.ndim(); ++dim) {
     if (mesh_.dim_size(dim) == 1) continue;
     SP_RETURN_IF_ERROR(Guard("waiting for collectives", dim,

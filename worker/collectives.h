@@ -78,9 +78,9 @@ class Communicator {
   }
   // How many of them have ended so far: those that TakeRecords has told too.
   int64_t completed() const { return completed_; }
-  // Seconds spent in the calls above since the last call of it, waiting for
-  // other ranks included.
-  double TakeSeconds() { return std::exchange(seconds_, 0); }
+  // Time spent in the calls above since the last call of it, waiting for other
+  // ranks included.
+  CollectiveSeconds TakeSeconds() { return std::exchange(seconds_, {}); }
   // Of Scatter and Broadcast, bytes as CollectiveCount counts them.
   struct Materialized {
     int64_t scatters = 0;
@@ -111,9 +111,12 @@ class Communicator {
                      absl::FunctionRef<void(ProcessGroup*)> move);
   // `end` makes the results of what `begin` has begun.
   absl::StatusOr<BegunEach> Begin(
-      const char* what, int mesh_dim,
+      RedistributeKind kind, const char* what, int mesh_dim,
       absl::FunctionRef<BegunCollective(ProcessGroup*)> begin,
       absl::AnyInvocable<std::vector<at::Tensor>(const at::Tensor&)> end);
+  double& SecondsOf(RedistributeKind kind) {
+    return seconds_.by_kind[static_cast<size_t>(kind)];
+  }
   absl::Status CheckShard(const char* what, const at::Tensor& tensor,
                           int mesh_dim, int dim, int64_t extent);
 
@@ -124,7 +127,7 @@ class Communicator {
   c10::Device device_ = c10::Device(c10::kCPU);
   std::vector<CollectiveRecord> records_;
   int64_t completed_ = 0;
-  double seconds_ = 0;
+  CollectiveSeconds seconds_;
   Materialized materialized_;
 };
 

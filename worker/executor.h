@@ -4,9 +4,12 @@
 #ifndef SHARDPLANE_WORKER_EXECUTOR_H_
 #define SHARDPLANE_WORKER_EXECUTOR_H_
 
+#include <array>
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <variant>
@@ -75,6 +78,22 @@ struct MaterializeSpec {
   uint64_t seed = 0;
 };
 
+// How far a Materialize has come; written while it runs, read on any thread.
+struct MaterializeProgress {
+  std::atomic<int64_t> bytes_done = 0;  // of this rank's shards
+  std::atomic<int64_t> bytes_total = 0;
+};
+
+// Where the time in collectives went.
+struct CollectiveSeconds {
+  // By RedistributeKind, of those that communicate.
+  std::array<double, 4> by_kind = {};
+  double waiting = 0;  // for what they had begun on a GPU
+  double total() const {
+    return std::accumulate(by_kind.begin(), by_kind.end(), waiting);
+  }
+};
+
 // What ran: counts for people, and a hash to compare with the program's.
 struct RanCollectives {
   std::vector<CollectiveCount> counts;
@@ -103,7 +122,7 @@ struct RunResult {
   std::optional<HostTensor> loss;  // this rank's local value, kTrain
   double gradient_norm = 0;        // alike on every rank; if asked for
   double seconds = 0;
-  double collective_seconds = 0;  // of them
+  CollectiveSeconds collective_seconds;  // of them
   // The most that tensors on the host took at one time beyond what was there
   // before the run: inputs, activations, gradients. 0: not measured.
   int64_t peak_bytes = 0;
@@ -164,7 +183,8 @@ class Executor {
   virtual absl::Status Stage(const std::string& key, HostTensor tensor) = 0;
 
   virtual absl::StatusOr<RanCollectives> Materialize(
-      const MaterializeSpec& spec) = 0;
+      const MaterializeSpec& spec,
+      MaterializeProgress* progress /* may be null */) = 0;
   virtual absl::Status LoadProgram(const std::string& id,
                                    const ShardedProgram& program) = 0;
 

@@ -69,7 +69,11 @@ class FakeExecutor : public Executor {
     return absl::OkStatus();
   }
   absl::StatusOr<RanCollectives> Materialize(
-      const MaterializeSpec& spec) override {
+      const MaterializeSpec& spec, MaterializeProgress* progress) override {
+    if (progress != nullptr) {
+      progress->bytes_total = 8;
+      progress->bytes_done = 8;
+    }
     Write(absl::StrCat("materialize ", spec.parameters.size()));
     return RanCollectives{{{"materialize", "scatter", 1, 8}}, 0};
   }

@@ -73,13 +73,15 @@ absl::StatusOr<HostTensor> GangTensors::TakeStaged(const std::string& key) {
 }
 
 absl::StatusOr<RanCollectives> GangTensors::Materialize(
-    const MaterializeSpec& spec, Communicator& communicator) {
+    const MaterializeSpec& spec, Communicator& communicator,
+    MaterializeProgress* progress) {
   communicator.TakeMaterialized();
   Materializer materializer(spec, spec_.mesh, spec_.rank, communicator);
-  SP_ASSIGN_OR_RETURN(parameters_,
-                      materializer.Run([this](const std::string& fqn) {
-                        return TakeStaged(SourceKey(fqn));
-                      }));
+  SP_ASSIGN_OR_RETURN(parameters_, materializer.Run(
+                                       [this](const std::string& fqn) {
+                                         return TakeStaged(SourceKey(fqn));
+                                       },
+                                       progress));
   locals_.clear();
   for (const auto& [fqn, parameter] : parameters_) {
     locals_[fqn] = parameter.local;

@@ -29,7 +29,8 @@ class GangTensors {
 
   absl::Status Stage(const std::string& key, HostTensor tensor);
   absl::StatusOr<RanCollectives> Materialize(const MaterializeSpec& spec,
-                                             Communicator& communicator);
+                                             Communicator& communicator,
+                                             MaterializeProgress* progress);
   absl::Status LoadProgram(const std::string& id,
                            const ShardedProgram& program);
   absl::StatusOr<RunResult> Run(const RunSpec& spec,

@@ -39,6 +39,10 @@ absl::Status PeerFailed(uint64_t step) {
 
 using Clock = std::chrono::steady_clock;
 
+int64_t NanosOf(std::chrono::nanoseconds duration) { return duration.count(); }
+
+int64_t UnixNanos() { return absl::ToUnixNanos(absl::Now()); }
+
 double SecondsSince(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
@@ -111,6 +115,9 @@ absl::Status GangWorker::Join(const GangCall& call, const GangSpec& spec,
       last_materialize_ = {};
       last_step_ = {};
       committed_step_ = 0;
+      timelines_.Clear();
+      progress_.bytes_done = 0;
+      progress_.bytes_total = 0;
       joined_ = executor_->JoinGang(spec, std::move(store));
     }
     return joined_.value_or(absl::OkStatus());
@@ -144,7 +151,8 @@ absl::StatusOr<RanCollectives> GangWorker::Materialize(
     const GangCall& call, const MaterializeSpec& spec) {
   return Once(call, last_materialize_, [&] {
     const Clock::time_point start = Clock::now();
-    absl::StatusOr<RanCollectives> ran = executor_->Materialize(spec);
+    absl::StatusOr<RanCollectives> ran =
+        executor_->Materialize(spec, &progress_);
     if (ran.ok()) CountMaterialize(*ran, SecondsSince(start));
     return ran;
   });
@@ -182,13 +190,13 @@ absl::StatusOr<RunResult> GangWorker::RunNow(GangRun run) {
 void GangWorker::Step(GangCall call, absl::StatusOr<GangStep> step,
                       StepDone done) {
   thread_.Post([this, call = std::move(call), step = std::move(step),
-                done = std::move(done)]() mutable {
-    done(StepInTurn(call, std::move(step)));
+                received = UnixNanos(), done = std::move(done)]() mutable {
+    done(StepInTurn(call, std::move(step), received));
   });
 }
 
 absl::StatusOr<StepOutcome> GangWorker::StepInTurn(
-    const GangCall& call, absl::StatusOr<GangStep> step) {
+    const GangCall& call, absl::StatusOr<GangStep> step, int64_t received) {
   SP_RETURN_IF_ERROR(CheckInTurn(call));
   SP_RETURN_IF_ERROR(step.status());
   const uint64_t number = step->run.step;
@@ -197,16 +205,19 @@ absl::StatusOr<StepOutcome> GangWorker::StepInTurn(
     return last_step_.outcome;
   }
   if (number != committed_step_ + 1) return OutOfTurn(committed_step_, number);
-  SP_ASSIGN_OR_RETURN(StepOutcome outcome, StepNow(*step));
+  SP_ASSIGN_OR_RETURN(StepOutcome outcome, StepNow(*step, received));
   committed_step_ = number;
   last_step_ = {number, call.request_id, outcome};
   return outcome;
 }
 
-absl::StatusOr<StepOutcome> GangWorker::StepNow(GangStep& step) {
+absl::StatusOr<StepOutcome> GangWorker::StepNow(GangStep& step,
+                                                int64_t received) {
+  const bool asked = std::exchange(step.run.spec.timeline, true);
   absl::StatusOr<RunResult> ran = RunChecked(step.run);
   const Clock::time_point start = Clock::now();
   absl::Status status = Agree(step, ran);
+  const Clock::time_point agreed = Clock::now();
   if (status.ok()) {
     status = executor_->Commit(step.commit.optimizer, step.commit.clip_norm);
   }
@@ -217,6 +228,15 @@ absl::StatusOr<StepOutcome> GangWorker::StepNow(GangStep& step) {
   Count(step.run, ran);
   SP_RETURN_IF_ERROR(status);
   const double commit_seconds = SecondsSince(start);
+  timelines_.Add(
+      {.step = step.run.step,
+       .program = step.run.spec.program,
+       .traceparent = step.run.traceparent,
+       .received_unix = received,
+       .run = asked ? ran->timeline : std::exchange(ran->timeline, {}),
+       .run_nanos = static_cast<int64_t>(ran->seconds * 1e9),
+       .agree_nanos = NanosOf(agreed - start),
+       .update_nanos = NanosOf(Clock::now() - agreed)});
   if (metrics_ != nullptr) {
     metrics_->Observe(Histogram::kStepDuration, {"commit"},
                       absl::Seconds(commit_seconds));
@@ -279,6 +299,19 @@ absl::Status GangWorker::Abort(const GangCall& call, absl::string_view reason) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<std::pair<int64_t, int64_t>> GangWorker::Progress(
+    const GangCall& call) const {
+  SP_RETURN_IF_ERROR(Check(call));
+  return std::pair<int64_t, int64_t>(progress_.bytes_done,
+                                     progress_.bytes_total);
+}
+
+absl::StatusOr<StepTimeline> GangWorker::Timeline(const GangCall& call,
+                                                  uint64_t step) const {
+  SP_RETURN_IF_ERROR(Check(call));
+  return timelines_.Find(step);
+}
+
 void GangWorker::Drain() {
   {
     absl::MutexLock lock(&mutex_);
@@ -316,6 +349,13 @@ void GangWorker::Count(const GangRun& run,
                   static_cast<double>(count.count));
     metrics_->Add(Counter::kCollectiveBytes, {count.kind},
                   static_cast<double>(count.bytes));
+  }
+  const auto& seconds = result->collective_seconds.by_kind;
+  for (size_t kind = 0; kind < seconds.size(); ++kind) {
+    if (seconds[kind] == 0) continue;
+    metrics_->Observe(Histogram::kCollectiveWait,
+                      {ToString(static_cast<RedistributeKind>(kind))},
+                      absl::Seconds(seconds[kind]));
   }
 }
 

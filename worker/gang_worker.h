@@ -23,11 +23,13 @@
 #include "worker/executor.h"
 #include "worker/executor_thread.h"
 #include "worker/gang_fence.h"
+#include "worker/step_timelines.h"
 
 namespace shardplane {
 
 struct GangRun {
-  uint64_t step = 0;  // 0: a forward without a number
+  uint64_t step = 0;        // 0: a forward without a number
+  std::string traceparent;  // of the client's call (W3C); or ""
   RunSpec spec;
   // Inputs that came with the call; spec.inputs names their keys.
   std::vector<std::pair<std::string, HostTensor>> inline_inputs;
@@ -95,6 +97,13 @@ class GangWorker {
   absl::StatusOr<ShardedTensor> Read(const GangCall& call,
                                      const TensorKey& key);
   absl::Status Abort(const GangCall& call, absl::string_view reason);
+  // How far this gang's Materialize has come: bytes done, bytes in all. Does
+  // not wait for its turn.
+  absl::StatusOr<std::pair<int64_t, int64_t>> Progress(
+      const GangCall& call) const;
+  // Of a training step of this gang; as StepTimelines::Find. Does not wait.
+  absl::StatusOr<StepTimeline> Timeline(const GangCall& call,
+                                        uint64_t step) const;
 
   // From now on no gang is joined. Waits for the call that runs.
   void Drain();
@@ -132,8 +141,9 @@ class GangWorker {
   absl::StatusOr<RunResult> RunChecked(GangRun& run);
   absl::StatusOr<RunResult> RunNow(GangRun run);
   absl::StatusOr<StepOutcome> StepInTurn(const GangCall& call,
-                                         absl::StatusOr<GangStep> step);
-  absl::StatusOr<StepOutcome> StepNow(GangStep& step);
+                                         absl::StatusOr<GangStep> step,
+                                         int64_t received);
+  absl::StatusOr<StepOutcome> StepNow(GangStep& step, int64_t received);
   // What keeps a step that has `ran` from being committed; adds to its counts.
   absl::Status Agree(const GangStep& step, absl::StatusOr<RunResult>& ran);
   absl::Status CommitNow(const GangCommit& commit);
@@ -154,6 +164,10 @@ class GangWorker {
   Answer<RanCollectives> last_materialize_;
   uint64_t committed_step_ = 0;
   CommittedStep last_step_;  // by Step
+
+  // Written on the executor's thread, read on any.
+  MaterializeProgress progress_;
+  StepTimelines timelines_;
 
   ExecutorThread thread_;  // last: ends before what it uses
 };

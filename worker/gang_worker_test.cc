@@ -277,6 +277,66 @@ TEST_F(GangWorkerTest, StepRunsAgreesAndCommits) {
           HasSubstr("collective_bytes_total{collective=\"all_reduce\"} 136")));
 }
 
+TEST_F(GangWorkerTest, KeepsTheTimelinesOfSteps) {
+  ASSERT_THAT(Join(1), IsOk());
+  executor_.run_result.timeline = {.begin_unix = 5, .spans = {{0, 1, 2}}};
+  executor_.run_result.seconds = 3;
+  GangStep traced = ToStep(1);
+  traced.run.traceparent = "00-ab-cd-01";
+  const auto unasked = Step(Call(1), traced);
+  ASSERT_THAT(unasked, IsOk());
+  EXPECT_THAT(unasked->run.timeline.spans, IsEmpty()) << "nobody asked";
+  GangStep asked = ToStep(2);
+  asked.run.spec.timeline = true;
+  EXPECT_THAT(Step(Call(1), asked)->run.timeline.spans, SizeIs(1));
+
+  const auto timeline = worker_.Timeline(Call(1), 1);
+  ASSERT_THAT(timeline, IsOk());
+  EXPECT_EQ(timeline->program, "p");
+  EXPECT_EQ(timeline->traceparent, "00-ab-cd-01");
+  EXPECT_EQ(timeline->run, executor_.run_result.timeline);
+  EXPECT_EQ(timeline->run_nanos, 3'000'000'000);
+  EXPECT_GT(timeline->received_unix, 0);
+  EXPECT_THAT(worker_.Timeline(Call(1), 2), IsOk());
+  EXPECT_THAT(worker_.Timeline(Call(1), 3),
+              StatusIs(StatusCode::kNotFound, testing::_));
+}
+
+// Its steps have numbers of their own.
+TEST_F(GangWorkerTest, ANewGangHasNoTimelinesYet) {
+  ASSERT_THAT(Join(1), IsOk());
+  Start(Call(1), ToStep(1));
+  ASSERT_THAT(worker_.Read(Call(1), ParameterKey{"w"}), IsOk());  // behind it
+  EXPECT_THAT(worker_.Timeline(Call(1), 1), IsOk());
+  ASSERT_THAT(Join(2), IsOk());
+  EXPECT_THAT(worker_.Timeline(Call(1), 1),
+              StatusIs(StatusCode::kAborted, testing::_));
+  EXPECT_THAT(worker_.Timeline(Call(2), 1),
+              StatusIs(StatusCode::kNotFound, testing::_));
+}
+
+TEST_F(GangWorkerTest, TellsHowFarMaterializingIs) {
+  ASSERT_THAT(Join(1), IsOk());
+  const std::pair<int64_t, int64_t> nothing, all = {8, 8};
+  EXPECT_THAT(worker_.Progress(Call(1)), IsOkAndHolds(nothing));
+  ASSERT_THAT(worker_.Materialize(Call(1), {}), IsOk());
+  EXPECT_THAT(worker_.Progress(Call(1)), IsOkAndHolds(all));
+  ASSERT_THAT(Join(2), IsOk());
+  EXPECT_THAT(worker_.Progress(Call(1)),
+              StatusIs(StatusCode::kAborted, testing::_));
+  EXPECT_THAT(worker_.Progress(Call(2)), IsOkAndHolds(nothing));
+}
+
+TEST_F(GangWorkerTest, CountsTheTimeInCollectivesByKind) {
+  ASSERT_THAT(Join(1), IsOk());
+  executor_.run_result.collective_seconds.by_kind = {0, 2, 0, 0};
+  ASSERT_THAT(Step(1), IsOk());
+  EXPECT_THAT(
+      metrics_.Text(),
+      AllOf(HasSubstr("wait_seconds_sum{collective=\"all_gather\"} 2"),
+            Not(HasSubstr("wait_seconds_sum{collective=\"all_reduce\"}"))));
+}
+
 TEST_F(GangWorkerTest, StepsAreAnsweredInOrder) {
   ASSERT_THAT(Join(1), IsOk());
   std::vector<int> order;

@@ -8,7 +8,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
-#include <iostream>
 #include <memory>
 #include <random>
 #include <string>
@@ -23,7 +22,6 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "common/errors.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
@@ -31,7 +29,9 @@
 #include "grpcpp/health_check_service_interface.h"
 #include "proto/message_process.h"
 #include "telemetry/http_server.h"
+#include "telemetry/log.h"
 #include "telemetry/metrics.h"
+#include "telemetry/rpc_log.h"
 #include "telemetry/rpc_metrics.h"
 #include "worker/gang_worker.h"
 #include "worker/membership.h"
@@ -67,6 +67,10 @@ ABSL_FLAG(std::string, collectives, "auto",
 ABSL_FLAG(int, threads, 0,
           "threads of one operator; 0: as LibTorch decides "
           "(OMP_NUM_THREADS, else all cores)");
+ABSL_FLAG(std::string, log_format, "text",
+          "of the lines on standard error: text or json");
+ABSL_FLAG(std::string, log_level, "info",
+          "lines below it are not written: debug, info, warning or error");
 ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(30),
           "on SIGTERM, how long a running call may go on");
 
@@ -77,11 +81,15 @@ namespace {
 // in chunks.
 constexpr int kMaxMessageBytes = 256 << 20;
 
-void Log(absl::string_view text) {
-  std::cerr << absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(),
-                                absl::UTCTimeZone())
-            << " worker " << absl::GetFlag(FLAGS_id) << ": " << text
-            << std::endl;
+// From the flags. InvalidArgument, naming the one that is bad.
+absl::StatusOr<Log::Options> LogOptions() {
+  Log::Options options{.component = "worker",
+                       .instance = absl::GetFlag(FLAGS_id)};
+  SP_ASSIGN_OR_RETURN(options.format,
+                      ParseLogFormat(absl::GetFlag(FLAGS_log_format)));
+  SP_ASSIGN_OR_RETURN(options.level,
+                      ParseLogLevel(absl::GetFlag(FLAGS_log_level)));
+  return options;
 }
 
 // Without payloads, which are for programs.
@@ -114,6 +122,8 @@ MakeGangStore StoreMaker(std::shared_ptr<grpc::Channel> coordinator) {
 // Everything that runs until SIGTERM. Members end in reverse order.
 class Daemon {
  public:
+  // Borrows `log`.
+  explicit Daemon(const Log* log) : log_(*log) {}
   absl::Status Start();
   // Waits for SIGTERM or SIGINT, drains. The process's exit code.
   int Wait(const sigset_t& signals);
@@ -130,6 +140,7 @@ class Daemon {
   void Announce(const absl::Notification& ending);
   void Drain();
 
+  const Log& log_;
   const uint64_t incarnation_ = RandomIncarnation();
   std::string host_;
   std::string collective_host_;
@@ -162,6 +173,7 @@ absl::Status Daemon::StartServer() {
       std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>>
       interceptors;
   interceptors.push_back(MakeRpcMetrics(&metrics_));
+  interceptors.push_back(MakeRpcLog(&log_));
   builder.experimental().SetInterceptorCreators(std::move(interceptors));
   server_ = builder.BuildAndStart();
   if (server_ == nullptr || port == 0) {
@@ -203,28 +215,30 @@ absl::Status Daemon::FindHosts() {
 }
 
 void Daemon::StartMembership() {
-  membership_ =
-      Membership::Start({.channel = coordinator_,
-                         .worker_id = absl::GetFlag(FLAGS_id),
-                         .incarnation = incarnation_,
-                         .address = address_,
-                         .http_address = http_->address(),
-                         .device = device_,
-                         .on_refused =
-                             [this](const absl::Status& status) {
-                               Log(absl::StrCat("refused by the coordinator: ",
-                                                status.ToString()));
-                               refused_ = true;
-                               kill(getpid(), SIGTERM);
-                             },
-                         .log = Log,
-                         .random_seed = static_cast<uint32_t>(incarnation_)});
+  membership_ = Membership::Start(
+      {.channel = coordinator_,
+       .worker_id = absl::GetFlag(FLAGS_id),
+       .incarnation = incarnation_,
+       .address = address_,
+       .http_address = http_->address(),
+       .device = device_,
+       .on_refused =
+           [this](const absl::Status& status) {
+             log_.Write(LogLevel::kError, absl::StrCat("refused by the "
+                                                       "coordinator: ",
+                                                       status.ToString()));
+             refused_ = true;
+             kill(getpid(), SIGTERM);
+           },
+       .log = [this](absl::string_view text) { log_.Info(text); },
+       .random_seed = static_cast<uint32_t>(incarnation_)});
   registered_ = membership_.get();
 }
 
 void Daemon::TellOfGroup(const GangSpec& gang, const GroupTransport& group) {
-  Log(absl::StrCat(gang.deployment, ", epoch ", gang.epoch, ", rank ",
-                   gang.rank, ": collectives on ", ToString(group)));
+  log_.Info(absl::StrCat(gang.deployment, ", epoch ", gang.epoch, ", rank ",
+                         gang.rank, ": collectives on ", ToString(group)),
+            {{"deployment", gang.deployment}});
   metrics_.Add(Counter::kProcessGroups, {ToString(group.transport)});
 }
 
@@ -257,16 +271,16 @@ void Daemon::Announce(const absl::Notification& ending) {
   while (!membership_->WaitRegistered(absl::Milliseconds(200)).ok()) {
     if (ending.HasBeenNotified()) return;
   }
-  Log(absl::StrCat("serving on ", address_, ", http ", http_->address()));
+  log_.Info(absl::StrCat("serving on ", address_, ", http ", http_->address()));
   const std::string path = absl::GetFlag(FLAGS_ready_file);
   if (path.empty()) return;
   const absl::Status status =
       WriteReadyFile(path, {address_, http_->address(), getpid()});
-  if (!status.ok()) Log(status.ToString());
+  if (!status.ok()) log_.Write(LogLevel::kError, status.ToString());
 }
 
 void Daemon::Drain() {
-  Log("draining");
+  log_.Info("draining");
   membership_->Drain();
   absl::Notification drained;
   std::thread deadline([&] {
@@ -292,13 +306,16 @@ int Daemon::Wait(const sigset_t& signals) {
   Drain();
   if (!refused_) {
     const absl::Status retired = membership_->Retire();
-    if (!retired.ok()) Log(absl::StrCat("retiring: ", retired.ToString()));
+    if (!retired.ok()) {
+      log_.Write(LogLevel::kWarning,
+                 absl::StrCat("retiring: ", retired.ToString()));
+    }
   }
   service_->EndStreams();  // else the server would wait for them
   server_->Shutdown(std::chrono::system_clock::now() +
                     std::chrono::milliseconds(500));
   http_.reset();  // its checks look at the membership
-  Log("exiting");
+  log_.Info("exiting");
   return refused_ ? 1 : 0;
 }
 
@@ -320,9 +337,15 @@ int Main(char** argv) {
   if (absl::GetFlag(FLAGS_id).empty()) {
     absl::SetFlag(&FLAGS_id, absl::StrCat("worker-", getpid()));
   }
-  if (absl::StartsWith(absl::GetFlag(FLAGS_device), "cuda") && !IsForGpus()) {
-    Log(absl::StrCat("cannot start: ", Text(BecomeWorkerForGpus(argv))));
+  const absl::StatusOr<Log::Options> options = LogOptions();
+  const Log log(options.ok() ? *options : Log::Options{.component = "worker"});
+  const auto refuse = [&log](const absl::Status& status) {
+    log.Write(LogLevel::kError, absl::StrCat("cannot start: ", Text(status)));
     return 1;
+  };
+  if (!options.ok()) return refuse(options.status());
+  if (absl::StartsWith(absl::GetFlag(FLAGS_device), "cuda") && !IsForGpus()) {
+    return refuse(BecomeWorkerForGpus(argv));
   }
   // Blocked before any thread starts, so that only Wait sees them.
   sigset_t signals;
@@ -334,10 +357,9 @@ int Main(char** argv) {
   SetNcclEnvironment();
   KeepTensorMemory();
   SetUpMessageProcess();
-  Daemon daemon;
+  Daemon daemon(&log);
   if (const absl::Status status = daemon.Start(); !status.ok()) {
-    Log(absl::StrCat("cannot start: ", Text(status)));
-    return 1;
+    return refuse(status);
   }
   return daemon.Wait(signals);
 }

@@ -5,7 +5,6 @@
 
 #include "ATen/ATen.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "common/errors.h"
 #include "common/initializer.h"
 #include "worker/packed_dim.h"
@@ -29,14 +28,10 @@ Materializer::Materializer(const MaterializeSpec& spec, const DeviceMesh& mesh,
     : spec_(spec),
       mesh_(mesh),
       coordinate_(mesh.Coordinate(rank)),
-      communicator_(communicator) {
-  if (mesh.ndim() > 0) order_.push_back(spec.plan_mesh_dim);
-  for (int dim = 0; dim < mesh.ndim(); ++dim) {
-    if (dim != spec.plan_mesh_dim) order_.push_back(dim);
-  }
-}
+      communicator_(communicator) {}
 
-absl::StatusOr<Parameters> Materializer::Run(TakeSource take) {
+absl::StatusOr<Parameters> Materializer::Run(TakeSource take,
+                                             MaterializeProgress* progress) {
   const std::optional<int>& root = spec_.src_data_rank;
   if (mesh_.ndim() > 0 &&
       (spec_.plan_mesh_dim < 0 || spec_.plan_mesh_dim >= mesh_.ndim())) {
@@ -55,16 +50,25 @@ absl::StatusOr<Parameters> Materializer::Run(TakeSource take) {
         {.reason = "SRC_DATA_RANK_OUT_OF_RANGE",
          .metadata = {{"field", "src_data_rank"}}});
   }
+  MaterializeProgress unread;
+  if (progress == nullptr) progress = &unread;
+  progress->bytes_done = 0;
+  int64_t total = 0;
+  for (const ParameterSource& source : spec_.parameters) {
+    SP_RETURN_IF_ERROR(Check(source));
+    total += LocalBytes(source);
+  }
+  progress->bytes_total = total;
   Parameters parameters;
   for (const ParameterSource& source : spec_.parameters) {
     SP_ASSIGN_OR_RETURN(at::Tensor local, One(source, take));
+    progress->bytes_done += static_cast<int64_t>(local.nbytes());
     parameters[source.fqn] = {source.type, source.spec, std::move(local)};
   }
   return parameters;
 }
 
-absl::StatusOr<at::Tensor> Materializer::One(const ParameterSource& source,
-                                             TakeSource take) {
+absl::Status Materializer::Check(const ParameterSource& source) const {
   SP_RETURN_IF_ERROR(
       Validate(source.spec, mesh_, static_cast<int>(source.type.shape.size())));
   if (HasPartial(source.spec)) {
@@ -72,6 +76,20 @@ absl::StatusOr<at::Tensor> Materializer::One(const ParameterSource& source,
                absl::StrCat("expected Shard and Replicate, got: ",
                             ToString(source.spec)));
   }
+  return absl::OkStatus();
+}
+
+int64_t Materializer::LocalBytes(const ParameterSource& source) const {
+  TensorType local{source.type.dtype, {}};
+  for (const Stretches& dim :
+       LocalStretches(source.type.shape, source.spec, mesh_, coordinate_)) {
+    local.shape.push_back(SizeOf(dim));
+  }
+  return ByteSize(local);
+}
+
+absl::StatusOr<at::Tensor> Materializer::One(const ParameterSource& source,
+                                             TakeSource take) {
   const std::vector<Stretches> part =
       LocalStretches(source.type.shape, source.spec, mesh_, coordinate_);
   if (source.initializer.has_value()) {
@@ -97,39 +115,17 @@ absl::StatusOr<HostTensor> Materializer::Source(const ParameterSource& source,
                           ", got: ", ToString(full.type)));
 }
 
-absl::Status Materializer::CheckOrder(const ParameterSource& source) const {
-  for (size_t dim = 0; dim < source.type.shape.size(); ++dim) {
-    std::vector<int> cuts = CutsOf(source.spec, static_cast<int>(dim));
-    std::vector<int> travelled;
-    for (const int mesh_dim : order_) {
-      if (std::find(cuts.begin(), cuts.end(), mesh_dim) != cuts.end()) {
-        travelled.push_back(mesh_dim);
-      }
-    }
-    if (cuts == travelled) continue;
-    return MakeError(
-        absl::StatusCode::kUnimplemented,
-        absl::StrCat("parameter ", source.fqn,
-                     ": materializing from one rank expects tensor dim ", dim,
-                     " to be cut by mesh dims in the order [",
-                     absl::StrJoin(travelled, ", "), "], got: [",
-                     absl::StrJoin(cuts, ", "), "]"),
-        {.reason = "CUT_ORDER_NOT_SUPPORTED",
-         .metadata = {{"fqn", source.fqn}}});
-  }
-  return absl::OkStatus();
-}
-
 absl::StatusOr<at::Tensor> Materializer::Distribute(
     const ParameterSource& source, TakeSource take) {
-  SP_RETURN_IF_ERROR(CheckOrder(source));
-  const int root = *spec_.src_data_rank;
+  const std::vector<int> order = TravelOrder(source.spec, spec_.plan_mesh_dim);
+  const auto root = [&](int mesh_dim) {
+    return mesh_dim == spec_.plan_mesh_dim ? *spec_.src_data_rank : 0;
+  };
+  // Before stage s the data lie where the dims from s on are at their root.
   const auto has_data = [&](size_t stage) {
-    // Before stage s the data lie where the dims from s on are at their root.
-    for (size_t i = stage; i < order_.size(); ++i) {
-      if (coordinate_[order_[i]] != (i == 0 ? root : 0)) return false;
-    }
-    return true;
+    return std::all_of(order.begin() + static_cast<ptrdiff_t>(stage),
+                       order.end(),
+                       [&](int dim) { return coordinate_[dim] == root(dim); });
   };
   at::Tensor held;
   if (has_data(0)) {
@@ -137,18 +133,19 @@ absl::StatusOr<at::Tensor> Materializer::Distribute(
     held = ToTorch(full, communicator_.device());
   }
   TensorType type = source.type;
-  for (size_t stage = 0; stage < order_.size(); ++stage) {
+  for (size_t stage = 0; stage < order.size(); ++stage) {
+    const int mesh_dim = order[stage];
     const bool takes_part = has_data(stage + 1);
     if (!takes_part) {
       // Another part of the mesh; only the shape goes on.
-      const int dim = ShardDim(source.spec.placements[order_[stage]]);
+      const int dim = ShardDim(source.spec.placements[mesh_dim]);
       if (dim >= 0) {
-        type.shape[dim] = SizeOf(PartAlong(source, order_[stage], type));
+        type.shape[dim] = SizeOf(PartAlong(source, mesh_dim, type));
       }
       continue;
     }
-    SP_ASSIGN_OR_RETURN(
-        held, Along(source, order_[stage], stage == 0 ? root : 0, held, type));
+    SP_ASSIGN_OR_RETURN(held,
+                        Along(source, mesh_dim, root(mesh_dim), held, type));
   }
   return held;
 }

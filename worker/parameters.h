@@ -32,19 +32,22 @@ using TakeSource =
     absl::FunctionRef<absl::StatusOr<HostTensor>(const std::string& fqn)>;
 
 // Fills a rank's shards. With src_data_rank r the rank that has coordinate r
-// on the plan's mesh dim and 0 elsewhere has the data; they go out along that
-// dim first, then along the others in order, from coordinate 0: a scatter
-// where the dim cuts the parameter, else a broadcast. Without one each rank
-// cuts its own. InvalidArgument: data of another type than the parameter's, a
-// source outside the mesh. Unimplemented: cuts in another order.
+// on the plan's mesh dim and 0 elsewhere has the data; they go out along the
+// mesh dims as TravelOrder says: a scatter where the dim cuts the parameter,
+// else a broadcast. Without one each rank cuts its own. InvalidArgument: data
+// of another type than the parameter's, a source outside the mesh.
 class Materializer {
  public:
   Materializer(const MaterializeSpec& spec, const DeviceMesh& mesh, int rank,
                Communicator& communicator);
 
-  absl::StatusOr<Parameters> Run(TakeSource take);
+  // `progress` may be null.
+  absl::StatusOr<Parameters> Run(TakeSource take,
+                                 MaterializeProgress* progress);
 
  private:
+  absl::Status Check(const ParameterSource& source) const;
+  int64_t LocalBytes(const ParameterSource& source) const;
   absl::StatusOr<at::Tensor> One(const ParameterSource& source,
                                  TakeSource take);
   absl::StatusOr<HostTensor> Source(const ParameterSource& source,
@@ -57,12 +60,10 @@ class Materializer {
   // What this rank gets of a tensor that is cut along `mesh_dim` next.
   Stretches PartAlong(const ParameterSource& source, int mesh_dim,
                       const TensorType& type) const;
-  absl::Status CheckOrder(const ParameterSource& source) const;
 
   const MaterializeSpec& spec_;
   const DeviceMesh& mesh_;
   std::vector<int> coordinate_;
-  std::vector<int> order_;  // mesh dims, as the data travel
   Communicator& communicator_;
 };
 

@@ -397,13 +397,15 @@ absl::Status PreparedProgram::ExecuteRange(int begin, int end,
                                     state.start)
         .count();
   };
+  int64_t since = state.timeline == nullptr ? 0 : now();
   for (int i = begin; i < end; ++i) {
-    const int64_t since = state.timeline == nullptr ? 0 : now();
     SP_RETURN_IF_ERROR(
         std::visit([&](const auto& step) { return Execute(step, state); },
                    program_.instructions[i]));
     if (state.timeline == nullptr) continue;
-    state.timeline->spans.push_back({i, since, now() - since});
+    const int64_t until = now();
+    state.timeline->spans.push_back({i, since, until - since});
+    since = until;
   }
   return absl::OkStatus();
 }
@@ -430,6 +432,7 @@ absl::StatusOr<ProgramResult> PreparedProgram::Run(
       .timeline = timeline,
       .start = std::chrono::steady_clock::now()};
   if (timeline != nullptr) {
+    timeline->spans.reserve(program_.instructions.size());
     timeline->begin_unix =
         std::chrono::nanoseconds(
             std::chrono::system_clock::now().time_since_epoch())

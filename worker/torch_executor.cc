@@ -35,7 +35,7 @@ class TorchExecutor : public Executor {
   absl::Status LeaveGang() override;
   absl::Status Stage(const std::string& key, HostTensor tensor) override;
   absl::StatusOr<RanCollectives> Materialize(
-      const MaterializeSpec& spec) override;
+      const MaterializeSpec& spec, MaterializeProgress* progress) override;
   absl::Status LoadProgram(const std::string& id,
                            const ShardedProgram& program) override;
   absl::StatusOr<RunResult> Run(const RunSpec& spec) override;
@@ -176,9 +176,9 @@ absl::Status TorchExecutor::Stage(const std::string& key, HostTensor tensor) {
 }
 
 absl::StatusOr<RanCollectives> TorchExecutor::Materialize(
-    const MaterializeSpec& spec) {
+    const MaterializeSpec& spec, MaterializeProgress* progress) {
   return Communicating("materializing", [&](GangTensors& tensors) {
-    return tensors.Materialize(spec, *communicator_);
+    return tensors.Materialize(spec, *communicator_, progress);
   });
 }
 

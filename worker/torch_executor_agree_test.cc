@@ -35,7 +35,7 @@ class AgreementTest : public TorchExecutorTest,
     Form(*DeviceMesh::Create(GetParam().dims));
     if (IsSkipped()) return;
     ForEachRank([&](int rank) {
-      ASSERT_THAT(executors_[rank]->Materialize({}), IsOk());
+      ASSERT_THAT(executors_[rank]->Materialize({}, nullptr), IsOk());
       ASSERT_THAT(executors_[rank]->Run({.mode = RunMode::kNorm}), IsOk());
     });
   }
@@ -114,7 +114,7 @@ TEST_F(TorchExecutorTest, RankThatFailsBehindItsLastCollectiveSaysSo) {
   Form(*DeviceMesh::Create({{"tp", 3}}));
   if (IsSkipped()) return;
   ForEachRank([&](int rank) {
-    ASSERT_THAT(executors_[rank]->Materialize({}), IsOk());
+    ASSERT_THAT(executors_[rank]->Materialize({}, nullptr), IsOk());
   });
   Load(RandomHalf());  // no collectives
   std::vector<Verdict> told(3);

@@ -71,7 +71,7 @@ class TorchExecutorTest : public testing::Test {
       const MaterializeSpec& spec,
       const testing::Matcher<std::vector<CollectiveCount>>& counts) {
     ForEachRank([&](int rank) {
-      const auto ran = executors_[rank]->Materialize(spec);
+      const auto ran = executors_[rank]->Materialize(spec, nullptr);
       if (!ran.ok()) {
         for (const auto& executor : executors_) executor->Abort("one failed");
       }

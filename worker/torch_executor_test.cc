@@ -39,7 +39,7 @@ TEST_F(TorchExecutorTest, WithoutASourceRankEachCutsItsOwn) {
     const float base = 10.0f * static_cast<float>(rank);
     StageOn(rank, "parameter:net1.weight",
             F32({3, 2}, {base, base, base, base, base + 5, base + 6}));
-    const auto ran = executors_[rank]->Materialize(spec);
+    const auto ran = executors_[rank]->Materialize(spec, nullptr);
     ASSERT_THAT(ran, IsOk());
     EXPECT_THAT(ran->counts, IsEmpty());
   }
@@ -53,9 +53,13 @@ TEST_F(TorchExecutorTest, MaterializesOverTwoMeshDims) {
   // Rank 1 is dp 0, tp 1: it has the data.
   StageOn(1, "parameter:w", F32({3}, {1, 2, 3}));
   StageOn(1, "parameter:both", F32({3}, {1, 2, 3}));
+  StageOn(1, "parameter:inner", F32({3}, {1, 2, 3}));
   StageOn(1, "parameter:r", F32({1}, {9}));
   const MaterializeSpec spec{
-      .parameters = {{.fqn = "w",
+      .parameters = {{.fqn = "inner",
+                      .type = {DType::kFloat32, {3}},
+                      .spec = {{Shard{0}, Shard{0}}, {}}},
+                     {.fqn = "w",
                       .type = {DType::kFloat32, {3}},
                       .spec = {{Replicate{}, Shard{0}}, {}}},
                      {.fqn = "both",
@@ -78,6 +82,11 @@ TEST_F(TorchExecutorTest, MaterializesOverTwoMeshDims) {
   EXPECT_THAT(Read(2, ParameterKey{"both"}), ElementsAre(2));
   EXPECT_THAT(Read(1, ParameterKey{"both"}), ElementsAre(3));
   EXPECT_THAT(Read(3, ParameterKey{"both"}), IsEmpty());
+  // The same, dp first: what tp cuts travels second.
+  EXPECT_THAT(Read(0, ParameterKey{"inner"}), ElementsAre(1));
+  EXPECT_THAT(Read(1, ParameterKey{"inner"}), ElementsAre(2));
+  EXPECT_THAT(Read(2, ParameterKey{"inner"}), ElementsAre(3));
+  EXPECT_THAT(Read(3, ParameterKey{"inner"}), IsEmpty());
   EXPECT_THAT(Read(2, ParameterKey{"r"}), ElementsAre(9));
   EXPECT_THAT(Read(1, ParameterKey{"zero"}), ElementsAre(1));
 }
@@ -85,15 +94,15 @@ TEST_F(TorchExecutorTest, MaterializesOverTwoMeshDims) {
 TEST_F(TorchExecutorTest, MaterializeErrorsNameTheParameter) {
   MaterializeSpec spec = TwoWeights();
   spec.src_data_rank.reset();
-  EXPECT_THAT(executors_[0]->Materialize(spec),
+  EXPECT_THAT(executors_[0]->Materialize(spec, nullptr),
               StatusIs(StatusCode::kNotFound, HasSubstr("net1.weight")));
   StageOn(0, "parameter:net1.weight", F32({2, 2}, {1, 2, 3, 4}));
   EXPECT_THAT(
-      executors_[0]->Materialize(spec),
+      executors_[0]->Materialize(spec, nullptr),
       StatusIs(StatusCode::kInvalidArgument,
                AllOf(HasSubstr("net1.weight"), HasSubstr("got: f32[2, 2]"))));
   spec.src_data_rank = 2;
-  EXPECT_THAT(executors_[0]->Materialize(spec),
+  EXPECT_THAT(executors_[0]->Materialize(spec, nullptr),
               StatusIs(StatusCode::kInvalidArgument, HasSubstr("got: 2")));
 }
 
@@ -186,7 +195,7 @@ TEST_F(TorchExecutorTest, MasksFollowFromTheSeedAndTheStep) {
   if (IsSkipped()) return;
   const uint64_t seed = ~uint64_t{4};
   ForEachRank([&](int rank) {
-    ASSERT_THAT(executors_[rank]->Materialize({.seed = seed}), IsOk());
+    ASSERT_THAT(executors_[rank]->Materialize({.seed = seed}, nullptr), IsOk());
   });
   Load(RandomHalf());
   const HostTensor ones = F32({5, 4}, std::vector<float>(20, 1));
@@ -230,7 +239,7 @@ TEST_F(TorchExecutorTest, EveryRedistributionFindsItsWayBack) {
   if (IsSkipped()) return;
   const ShardedProgram program = RoundTrip(mesh_);
   ForEachRank([&](int rank) {
-    EXPECT_THAT(executors_[rank]->Materialize({}), IsOk());
+    EXPECT_THAT(executors_[rank]->Materialize({}, nullptr), IsOk());
   });
   Load(program);
   std::vector<float> x(5 * 7);
@@ -253,7 +262,7 @@ TEST_F(TorchExecutorTest, PartialInputLiesWholeOnTheFirstRank) {
       .kind = RedistributeKind::kAllReduce, .input = 0, .output = 1}};
   program.backward_begin = 1;
   ForEachRank([&](int rank) {
-    EXPECT_THAT(executors_[rank]->Materialize({}), IsOk());
+    EXPECT_THAT(executors_[rank]->Materialize({}, nullptr), IsOk());
   });
   Load(program);
   Run(RunMode::kForward, F32({2}, {3, 4}));
@@ -336,7 +345,7 @@ TEST_F(OneRankExecutorTest, TrainsOnTheDeviceThatItHas) {
   spec.src_data_rank.reset();
   StageOn(0, "parameter:net1.weight", F32({3, 2}, {1, 2, 3, 4, 5, 6}));
   StageOn(0, "parameter:net2.weight", F32({2, 3}, {1, 0, 1, 0, 1, 2}));
-  ASSERT_THAT(executors_[0]->Materialize(spec), IsOk());
+  ASSERT_THAT(executors_[0]->Materialize(spec, nullptr), IsOk());
   ShardedProgram program = TwoLinears();
   program.mesh = mesh_;
   Load(program);

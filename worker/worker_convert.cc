@@ -97,6 +97,7 @@ std::string UploadKey(const std::string& id) {
 
 absl::StatusOr<GangRun> ToGangRun(pb::RunRequest message) {
   GangRun run{.step = message.step(),
+              .traceparent = message.traceparent(),
               .spec = {.program = message.program(),
                        .accumulate = message.accumulate(),
                        .random_step = message.random_step(),
@@ -175,6 +176,21 @@ absl::StatusOr<TensorKey> ToTensorKey(const pb::TensorRef& message) {
   return MissingOneof("tensor", "parameter, gradient, output, input_gradient");
 }
 
+namespace {
+
+void AddSpans(
+    const RunTimeline& timeline,
+    google::protobuf::RepeatedPtrField<pb::RunResponse::Span>& spans) {
+  for (const InstructionSpan& span : timeline.spans) {
+    pb::RunResponse::Span& message = *spans.Add();
+    message.set_instruction(span.instruction);
+    message.set_begin_nanos(span.begin);
+    message.set_duration_nanos(span.duration);
+  }
+}
+
+}  // namespace
+
 void FillResponse(RunResult result, pb::RunResponse& response) {
   *response.mutable_collectives() = CountsToProto(result.ran.counts);
   if (result.loss.has_value()) {
@@ -183,15 +199,22 @@ void FillResponse(RunResult result, pb::RunResponse& response) {
   response.set_hash(result.ran.hash);
   response.set_gradient_norm(result.gradient_norm);
   response.set_seconds(result.seconds);
-  response.set_collective_seconds(result.collective_seconds);
+  response.set_collective_seconds(result.collective_seconds.total());
   response.set_peak_bytes(result.peak_bytes);
   response.set_begin_unix_nanos(result.timeline.begin_unix);
-  for (const InstructionSpan& span : result.timeline.spans) {
-    auto& message = *response.add_timeline();
-    message.set_instruction(span.instruction);
-    message.set_begin_nanos(span.begin);
-    message.set_duration_nanos(span.duration);
-  }
+  AddSpans(result.timeline, *response.mutable_timeline());
+}
+
+void FillResponse(const StepTimeline& timeline,
+                  pb::GetTimelineResponse& response) {
+  response.set_received_unix_nanos(timeline.received_unix);
+  response.set_begin_unix_nanos(timeline.run.begin_unix);
+  AddSpans(timeline.run, *response.mutable_spans());
+  response.set_run_nanos(timeline.run_nanos);
+  response.set_agree_nanos(timeline.agree_nanos);
+  response.set_update_nanos(timeline.update_nanos);
+  response.set_traceparent(timeline.traceparent);
+  response.set_program(timeline.program);
 }
 
 pb::StepsResponse::Step ToAnswer(uint64_t step,

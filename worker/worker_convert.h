@@ -24,6 +24,8 @@ absl::StatusOr<GangStep> ToGangStep(v1::StepsRequest::Step message);
 absl::StatusOr<TensorKey> ToTensorKey(const v1::TensorRef& message);
 
 void FillResponse(RunResult result, v1::RunResponse& response);
+void FillResponse(const StepTimeline& timeline,
+                  v1::GetTimelineResponse& response);
 v1::StepsResponse::Step ToAnswer(uint64_t step,
                                  absl::StatusOr<StepOutcome> outcome);
 

@@ -182,4 +182,24 @@ grpc::Status WorkerService::ReadTensor(
   return ToGrpcStatus(DoRead(*request, *writer));
 }
 
+grpc::Status WorkerService::GetProgress(ServerContext*,
+                                        const pb::GetProgressRequest* request,
+                                        pb::GetProgressResponse* response) {
+  const auto progress = worker_->Progress(ToGangCall(request->gang()));
+  if (!progress.ok()) return ToGrpcStatus(progress.status());
+  response->set_bytes_done(progress->first);
+  response->set_bytes_total(progress->second);
+  return grpc::Status::OK;
+}
+
+grpc::Status WorkerService::GetTimeline(ServerContext*,
+                                        const pb::GetTimelineRequest* request,
+                                        pb::GetTimelineResponse* response) {
+  const auto timeline =
+      worker_->Timeline(ToGangCall(request->gang()), request->step());
+  if (!timeline.ok()) return ToGrpcStatus(timeline.status());
+  FillResponse(*timeline, *response);
+  return grpc::Status::OK;
+}
+
 }  // namespace shardplane

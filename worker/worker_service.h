@@ -60,6 +60,12 @@ class WorkerService final
   grpc::Status ReadTensor(
       grpc::ServerContext* context, const v1::ReadTensorRequest* request,
       grpc::ServerWriter<v1::ReadTensorResponse>* writer) override;
+  grpc::Status GetProgress(grpc::ServerContext* context,
+                           const v1::GetProgressRequest* request,
+                           v1::GetProgressResponse* response) override;
+  grpc::Status GetTimeline(grpc::ServerContext* context,
+                           const v1::GetTimelineRequest* request,
+                           v1::GetTimelineResponse* response) override;
 
   // For a process that ends: steps that were read are run and answered, then
   // their streams end (Unavailable, reason WORKER_DRAINING), and every later

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/synchronization/notification.h"
 #include "grpcpp/grpcpp.h"
 #include "proto/convert/types.h"
 #include "proto/grpc_status.h"
@@ -261,6 +262,43 @@ TEST_F(WorkerServiceTest, MaterializesWithCounts) {
   ASSERT_THAT(Send(&pb::Worker::Stub::Materialize, request, &response), IsOk());
   EXPECT_EQ(executor_.calls().back(), "materialize 1");
   EXPECT_EQ(response.collectives(0).kind(), "scatter");
+  pb::GetProgressResponse progress;
+  ASSERT_THAT(Send(&pb::Worker::Stub::GetProgress,
+                   For<pb::GetProgressRequest>(1), &progress),
+              IsOk());
+  EXPECT_EQ(progress.bytes_done(), 8);
+  EXPECT_EQ(progress.bytes_total(), 8);
+}
+
+TEST_F(WorkerServiceTest, TellsTheTimelineOfAStep) {
+  ASSERT_THAT(Join(1), IsOk());
+  executor_.run_result.timeline = {.begin_unix = 5, .spans = {{4, 1, 2}}};
+  executor_.run_result.seconds = 1e-6;
+  absl::Notification done;
+  worker_.Step(
+      {.deployment = "deployments/d", .epoch = 1, .incarnation = kIncarnation},
+      GangStep{.run = {.step = 1,
+                       .traceparent = "00-ab-cd-01",
+                       .spec = {.program = "p", .mode = RunMode::kTrain},
+                       .expected_hash = kCollectiveHashSeed}},
+      [&done](const auto&) { done.Notify(); });
+  done.WaitForNotification();
+  auto request = For<pb::GetTimelineRequest>(1);
+  request.set_step(1);
+  pb::GetTimelineResponse response;
+  ASSERT_THAT(Send(&pb::Worker::Stub::GetTimeline, request, &response), IsOk());
+  EXPECT_EQ(response.begin_unix_nanos(), 5);
+  EXPECT_EQ(response.run_nanos(), 1000);
+  EXPECT_EQ(response.program(), "p");
+  EXPECT_EQ(response.traceparent(), "00-ab-cd-01");
+  EXPECT_GT(response.received_unix_nanos(), 0);
+  ASSERT_EQ(response.spans_size(), 1);
+  EXPECT_EQ(response.spans(0).instruction(), 4);
+  EXPECT_EQ(response.spans(0).begin_nanos(), 1);
+  EXPECT_EQ(response.spans(0).duration_nanos(), 2);
+  request.set_step(2);
+  EXPECT_THAT(Send(&pb::Worker::Stub::GetTimeline, request, &response),
+              StatusIs(absl::StatusCode::kNotFound, testing::_));
 }
 
 TEST_F(WorkerServiceTest, CommitsAndReadsBack) {
