@@ -140,7 +140,7 @@ inline constexpr std::array kHistogramRows = {
                     MetricOwner::kCoordinator,
                     MetricBuckets::kRatio},
     MetricFamilyRow{"shardplane_collective_wait_seconds",
-                    "Time that a rank stood in one collective, waiting for "
+                    "Time of one run in collectives of a kind, waiting for "
                     "other ranks included.",
                     {"collective"},
                     MetricOwner::kWorker,
