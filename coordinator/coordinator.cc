@@ -24,22 +24,34 @@ absl::Status DeploymentNotFound(const DeploymentId& id) {
 
 Coordinator::Coordinator(Options options)
     : options_(std::move(options)),
+      bulletin_({.clock = options_.clock,
+                 .metrics = options_.metrics,
+                 .log = options_.log}),
       registry_(options_.lease),
       next_epoch_(options_.first_epoch) {
   absl::MutexLock lock(&mu_);
   UpdateWorkerMetrics();
+  UpdateOperationMetrics();
+  if (options_.metrics != nullptr) {
+    options_.metrics->Set(Gauge::kCoordinatorIsLeader, {}, 1);
+  }
 }
 
-Coordinator::~Coordinator() = default;
+Coordinator::~Coordinator() {
+  // Operations that nobody waits for.
+  EndCalls("the coordinator shuts down");
+}
 
 absl::StatusOr<Coordinator::Lease> Coordinator::RegisterWorker(
     const WorkerIntroduction& introduction) {
   std::vector<Departure> departures;
+  bool is_new = false;
   {
     absl::MutexLock lock(&mu_);
     SP_ASSIGN_OR_RETURN(departures, registry_.Register(introduction, Now()));
     Connection& connection = connections_[introduction.id];
-    if (connection.incarnation != introduction.incarnation) {
+    is_new = connection.incarnation != introduction.incarnation;
+    if (is_new) {
       connection = {introduction.incarnation,
                     options_.connect(introduction.address)};
     }
@@ -47,19 +59,36 @@ absl::StatusOr<Coordinator::Lease> Coordinator::RegisterWorker(
     UpdateWorkerMetrics();
   }
   HandleDepartures(departures);
+  PublishWorker(introduction.id);
+  if (is_new) {
+    bulletin_.Tell(
+        EventSeverity::kNormal, "WORKER_REGISTERED",
+        ResourceName(introduction.id),
+        absl::StrCat(introduction.device, " at ", introduction.address));
+  }
   return Lease{options_.incarnation, options_.lease};
 }
 
 absl::StatusOr<Coordinator::Lease> Coordinator::RenewLease(
     const WorkerId& id, Incarnation incarnation, LeaseRequest request) {
   std::vector<Departure> departures;
+  bool drains = false;
   {
     absl::MutexLock lock(&mu_);
+    const WorkerRecord* worker = registry_.Find(id);
+    const bool drained =
+        worker != nullptr && worker->state == WorkerState::kDraining;
     SP_ASSIGN_OR_RETURN(departures,
                         registry_.Renew(id, incarnation, request, Now()));
+    drains = !drained && request == LeaseRequest::kDrain;
     UpdateWorkerMetrics();
   }
   HandleDepartures(departures);
+  if (drains) {
+    PublishWorker(id);
+    bulletin_.Tell(EventSeverity::kNormal, "WORKER_DRAINING", ResourceName(id),
+                   "it was told to stop");
+  }
   return Lease{options_.incarnation, options_.lease};
 }
 
@@ -89,6 +118,8 @@ void Coordinator::Tick() {
     UpdateWorkerMetrics();
   }
   HandleDepartures(departures);
+  PollOperations();
+  PublishAll();
 }
 
 void Coordinator::EndCalls(const std::string& reason) {
@@ -135,6 +166,12 @@ void Coordinator::HandleDepartures(const std::vector<Departure>& departures) {
   for (const Departure& departure : departures) {
     AddMetric(Counter::kWorkerLost,
               {absl::AsciiStrToLower(ToString(departure.state))});
+    PublishWorker(departure.worker);
+    bulletin_.Tell(departure.state == WorkerState::kRetired
+                       ? EventSeverity::kNormal
+                       : EventSeverity::kWarning,
+                   absl::StrCat("WORKER_", ToString(departure.state)),
+                   ResourceName(departure.worker), departure.reason);
     if (!departure.seat.has_value()) {
       continue;
     }
@@ -156,6 +193,7 @@ void Coordinator::HandleDepartures(const std::vector<Departure>& departures) {
     if (actions.ok()) {
       Perform(*deployment, *actions);
     }
+    Publish(*deployment);
   }
 }
 
@@ -186,6 +224,7 @@ absl::Status Coordinator::HandleFailure(const DeploymentPtr& deployment,
   if (actions.ok()) {
     Perform(deployment, *actions);
   }
+  Publish(deployment);
   return failure.status;
 }
 
@@ -218,9 +257,14 @@ void Coordinator::LeaveGang(const DeploymentPtr& deployment) {
                  const CallOptions& options, WorkerClient::Done done) {
                 client.LeaveGang(ref, options, std::move(done));
               });
-  absl::MutexLock lock(&mu_);
+  {
+    absl::MutexLock lock(&mu_);
+    for (int rank = 0; rank < gang.size(); ++rank) {
+      registry_.Release(gang.member(rank).worker, gang.epoch());
+    }
+  }
   for (int rank = 0; rank < gang.size(); ++rank) {
-    registry_.Release(gang.member(rank).worker, gang.epoch());
+    PublishWorker(gang.member(rank).worker);
   }
 }
 

@@ -15,6 +15,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/btree_map.h"
+#include "absl/container/btree_set.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
@@ -22,13 +23,18 @@
 #include "common/explain.h"
 #include "common/optimizer.h"
 #include "coordinator/background.h"
+#include "coordinator/bulletin.h"
 #include "coordinator/deployment.h"
 #include "coordinator/ids.h"
 #include "coordinator/module_registry.h"
+#include "coordinator/operation_registry.h"
 #include "coordinator/planner.h"
 #include "coordinator/rendezvous.h"
+#include "coordinator/step_trace.h"
+#include "coordinator/task_threads.h"
 #include "coordinator/worker_client.h"
 #include "coordinator/worker_registry.h"
+#include "telemetry/log.h"
 #include "telemetry/metrics.h"
 
 namespace shardplane {
@@ -37,6 +43,7 @@ namespace shardplane {
 struct CallContext {
   absl::Time deadline = absl::InfiniteFuture();
   std::function<bool()> cancelled;  // whether the caller has gone; may be null
+  std::string traceparent = {};     // W3C trace context; "": none
 };
 
 struct CreateModuleCall {
@@ -94,6 +101,7 @@ struct StepCall {
   GangEpoch epoch;
   std::string digest;  // of the request, without its id and epoch
   StepAction action;
+  std::string traceparent = {};  // that the client sent; "": none
 };
 
 struct UploadCall {
@@ -123,7 +131,10 @@ struct TrainUnderWay {
   ActionQueue::Turn turn;
   TrainAction action;  // its tensors are in `step`
   StepNumber number;
+  absl::Time received;
   absl::Time begin;
+  absl::Time told;                     // all ranks were, then
+  std::string traceparent;             // that the client sent; "": none
   std::optional<StepAnswer> recorded;  // then nothing runs
   uint64_t drops = 0;                  // DeploymentState's, as it was accepted
   std::shared_ptr<const DeploymentProgram> program;
@@ -161,6 +172,7 @@ class Coordinator {
     std::function<std::string()> random_id;  // for names: 8 hex digits
     std::function<std::string()> random_uid;
     Metrics* metrics = nullptr;  // outlives the coordinator; may be null
+    const Log* log = nullptr;    // the same
     absl::Duration call_timeout = absl::Seconds(30);
     absl::Duration join_timeout = absl::Seconds(60);
     absl::Duration collective_timeout = absl::Seconds(120);
@@ -186,8 +198,27 @@ class Coordinator {
                                    LeaseRequest request);
   std::vector<WorkerRecord> ListWorkers() const;
   absl::StatusOr<WorkerRecord> GetWorker(const WorkerId& id) const;
-  // Expires leases; call it several times a lease.
+  // Expires leases, asks how far operations are, shows what has changed; call
+  // it several times a lease.
   void Tick();
+  // FailedPrecondition: neither READY nor DRAINING. In
+  // coordinator_operations.cc, as all to ListSteps.
+  absl::StatusOr<WorkerRecord> DrainWorker(const WorkerId& id, bool undo);
+
+  // ---- operations and what is told of them
+  // NotFound: no such operation.
+  absl::StatusOr<OperationRecord> GetOperation(const OperationId& id) const;
+  std::vector<OperationRecord> ListOperations() const;
+  // Returns when it is over, or at the deadline.
+  absl::StatusOr<OperationRecord> WaitOperation(
+      const OperationId& id, const CallContext& context) const;
+  // Its deployment fails. Returns when it is over.
+  absl::StatusOr<OperationRecord> CancelOperation(const OperationId& id);
+  Bulletin& bulletin() { return bulletin_; }
+  // Those above `after`, oldest first, as StepHistory keeps them.
+  absl::StatusOr<std::vector<StepAnswer>> ListSteps(const DeploymentId& id,
+                                                    StepNumber after,
+                                                    size_t limit) const;
   Rendezvous& rendezvous() { return rendezvous_; }
   // Ends all calls that wait for workers, as Unavailable with `reason`, for a
   // process that must go now. No gang is of use afterwards.
@@ -223,9 +254,12 @@ class Coordinator {
     bool allow_missing = false;
   };
   absl::Status DeleteDeployment(const DeleteCall& call);
-  // FailedPrecondition: parameters without data (it names the first).
+  // FailedPrecondition: parameters without data (it names the first), or an
+  // operation of this kind that runs.
+  enum class Wait { kUntilDone, kNot };  // kNot: returns once it has begun
   absl::StatusOr<DeploymentInfo> MaterializeDeployment(
-      const DeploymentId& id, GangEpoch epoch, const CallContext& context);
+      const DeploymentId& id, GangEpoch epoch, const CallContext& context,
+      Wait wait = Wait::kUntilDone);
 
   // ---- programs: coordinator_program.cc
   absl::StatusOr<std::shared_ptr<const DeploymentProgram>> CreateProgram(
@@ -258,6 +292,11 @@ class Coordinator {
   // Errors as DeploymentState::FindAnswer.
   absl::StatusOr<StepAnswer> GetStep(const DeploymentId& id,
                                      StepNumber number) const;
+  // Where a training step spent its time, on the coordinator and each rank.
+  // NotFound: it has not run; OutOfRange: no longer kept here or on a rank. In
+  // coordinator_timeline.cc.
+  absl::StatusOr<StepTrace> GetStepTimeline(const DeploymentId& id,
+                                            StepNumber number) const;
 
   // ---- tensors: coordinator_tensors.cc
   absl::StatusOr<std::unique_ptr<UploadSession>> Upload(const UploadCall& call);
@@ -275,8 +314,9 @@ class Coordinator {
   absl::Time Now() const { return options_.clock(); }
   // A call to workers. Its id is new each time: what a client repeats after a
   // failure is done anew, not answered from a worker's memory.
-  Gang::CallSpec Spec(absl::Duration timeout) const {
-    return {options_.random_uid(), timeout};
+  Gang::CallSpec Spec(absl::Duration timeout,
+                      std::string traceparent = {}) const {
+    return {options_.random_uid(), timeout, std::move(traceparent)};
   }
   absl::StatusOr<DeploymentPtr> Find(const DeploymentId& id) const;
   // The deployment, its epoch checked, and its turn.
@@ -315,6 +355,39 @@ class Coordinator {
   std::optional<CallFailure> JoinGang(const DeploymentPtr& deployment);
   absl::Status ReserveId(const DeploymentId& id);
   absl::Status CheckDataUploaded(Deployment& deployment);
+  absl::StatusOr<OperationId> BeginMaterialize(const DeploymentPtr& deployment);
+  absl::Status Materialize(const DeploymentPtr& deployment,
+                           const OperationId& operation,
+                           const std::string& traceparent);
+  std::optional<CallFailure> MaterializeOnAll(
+      Deployment& deployment, const std::string& traceparent,
+      std::vector<std::vector<CollectiveCount>>* ran);
+
+  // coordinator_operations.cc
+  // Of an operation that runs: what its ranks have last said.
+  struct ProgressBoard {
+    explicit ProgressBoard(int size) : ranks(size) {}
+    OperationProgress Sum() const;
+    mutable absl::Mutex mu;
+    std::vector<MaterializeProgress> ranks ABSL_GUARDED_BY(mu);
+  };
+  struct RunningOperation {
+    DeploymentPtr deployment;
+    // Shared with questions that are under way.
+    std::shared_ptr<ProgressBoard> board;
+  };
+  absl::StatusOr<OperationId> BeginOperation(const DeploymentPtr& deployment,
+                                             OperationKind kind);
+  void EndOperation(const OperationId& id, const absl::Status& status);
+  void PollOperations();
+  void AskForProgress(const RunningOperation& operation);
+  // Shows a deployment, and tells of the phase that it has entered.
+  void Publish(const DeploymentPtr& deployment);
+  void PublishWorker(const WorkerId& id);
+  void PublishAll();
+  void UpdateDeploymentMetrics(const std::vector<Shown>& deployments)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(publishing_);
+  void UpdateOperationMetrics() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // coordinator_program.cc
   absl::Status AddProgram(const DeploymentPtr& deployment,
@@ -336,6 +409,8 @@ class Coordinator {
   // The step is committed: what is known of it from now on.
   absl::Status Record(Deployment& deployment, const StepAction& action,
                       const StepAnswer& answer);
+  void TellOfFailure(const DeploymentPtr& deployment, StepNumber number,
+                     const absl::Status& status);
   void CountStep(absl::string_view phase, const absl::Status& status,
                  absl::Duration duration);
 
@@ -350,6 +425,7 @@ class Coordinator {
   // What came of it; a failure is handled.
   absl::StatusOr<StepAnswer> AnswerOf(TrainUnderWay& step,
                                       std::optional<CallFailure> failure);
+  void ObserveOverhead(const StepAnswer& answer);
   absl::Status RecordTrain(const TrainUnderWay& step, const StepAnswer& answer);
   absl::Status FinishDropped(const TrainUnderWay& step,
                              const std::optional<CallFailure>& failure);
@@ -364,8 +440,17 @@ class Coordinator {
 
   const Options options_;
   Rendezvous rendezvous_;
+  Bulletin bulletin_;
+  // Held from looking at a resource until it is shown, so that no older state
+  // is shown behind a newer one. Before all other locks.
+  absl::Mutex publishing_;
+  // Whose last step is a metric.
+  absl::btree_set<std::string> counted_deployments_
+      ABSL_GUARDED_BY(publishing_);
 
   mutable absl::Mutex mu_;
+  OperationRegistry operations_ ABSL_GUARDED_BY(mu_);
+  absl::btree_map<OperationId, RunningOperation> running_ ABSL_GUARDED_BY(mu_);
   WorkerRegistry registry_ ABSL_GUARDED_BY(mu_);
   absl::btree_map<WorkerId, Connection> connections_ ABSL_GUARDED_BY(mu_);
   ModuleRegistry modules_ ABSL_GUARDED_BY(mu_);
@@ -374,8 +459,9 @@ class Coordinator {
       ABSL_GUARDED_BY(mu_);
   GangEpoch next_epoch_ ABSL_GUARDED_BY(mu_);
 
-  // Gangs that leave; last, so that it ends first.
+  // Gangs that leave; last but for the tasks that may add to it.
   Background background_;
+  TaskThreads tasks_;  // operations that nobody waits for
 };
 
 }  // namespace shardplane

@@ -102,6 +102,7 @@ absl::StatusOr<DeploymentInfo> Coordinator::CreateDeployment(
       (void)DeleteDeployment({.id = id});
       return added;
     }
+    Publish(*deployment);
   }
   if (!deployment.ok()) {
     absl::MutexLock lock(&mu_);
@@ -171,6 +172,10 @@ absl::StatusOr<Coordinator::DeploymentPtr> Coordinator::FormDeployment(
     }
     const std::optional<CallFailure> failure = JoinGang(deployment);
     if (!failure.has_value()) {
+      Publish(deployment);
+      for (int rank = 0; rank < (*gang)->size(); ++rank) {
+        PublishWorker((*gang)->member(rank).worker);
+      }
       return deployment;
     }
     last = HandleFailure(deployment, *failure);
@@ -256,6 +261,7 @@ absl::Status Coordinator::DeleteDeployment(const DeleteCall& call) {
     }
   }
   Perform(*deployment, *actions);
+  Publish(*deployment);
   // Its workers are free when the caller hears of it.
   background_.WaitUntilIdle(absl::Now() + kLeaving);
   return absl::OkStatus();
@@ -296,48 +302,92 @@ absl::Status Coordinator::CheckDataUploaded(Deployment& deployment) {
 }
 
 absl::StatusOr<DeploymentInfo> Coordinator::MaterializeDeployment(
-    const DeploymentId& id, GangEpoch epoch, const CallContext& context) {
-  SP_ASSIGN_OR_RETURN(const Admitted admitted, Admit(id, epoch, context));
-  Deployment& deployment = *admitted.deployment;
-  {
-    absl::MutexLock lock(&deployment.mu);
-    SP_RETURN_IF_ERROR(deployment.state.CheckMaterializable());
+    const DeploymentId& id, GangEpoch epoch, const CallContext& context,
+    Wait wait) {
+  SP_ASSIGN_OR_RETURN(Admitted admitted, Admit(id, epoch, context));
+  const DeploymentPtr deployment = admitted.deployment;
+  SP_ASSIGN_OR_RETURN(const OperationId operation,
+                      BeginMaterialize(deployment));
+  if (wait == Wait::kNot) {
+    tasks_.Add([this, operation, admitted = std::move(admitted),
+                traceparent = context.traceparent] {
+      // The operation and the deployment tell what came of it.
+      Materialize(admitted.deployment, operation, traceparent).IgnoreError();
+    });
+    return deployment->Info();
   }
-  SP_RETURN_IF_ERROR(CheckDataUploaded(deployment));
+  SP_RETURN_IF_ERROR(Materialize(deployment, operation, context.traceparent));
+  return deployment->Info();
+}
+
+absl::StatusOr<OperationId> Coordinator::BeginMaterialize(
+    const DeploymentPtr& deployment) {
   {
-    absl::MutexLock lock(&deployment.mu);
-    SP_RETURN_IF_ERROR(
-        deployment.state.Apply(MaterializeRequested{}, Now()).status());
+    absl::MutexLock lock(&deployment->mu);
+    SP_RETURN_IF_ERROR(deployment->state.CheckMaterializable());
   }
-  const absl::Time start = Now();
+  SP_RETURN_IF_ERROR(CheckDataUploaded(*deployment));
+  SP_ASSIGN_OR_RETURN(const OperationId operation,
+                      BeginOperation(deployment, OperationKind::kMaterialize));
+  absl::Status begun;
+  {
+    absl::MutexLock lock(&deployment->mu);
+    begun = deployment->state.Apply(MaterializeRequested{}, Now()).status();
+  }
+  if (!begun.ok()) {
+    EndOperation(operation, begun);
+    return begun;
+  }
+  Publish(deployment);
+  return operation;
+}
+
+std::optional<CallFailure> Coordinator::MaterializeOnAll(
+    Deployment& deployment, const std::string& traceparent,
+    std::vector<std::vector<CollectiveCount>>* ran) {
   const MaterializeCall call = MakeMaterializeCall(deployment);
-  std::vector<std::vector<CollectiveCount>> ran(deployment.gang->size());
-  const std::optional<CallFailure> failure = deployment.gang->CallAll(
-      Spec(options_.run_timeout),
+  ran->resize(deployment.gang->size());
+  return deployment.gang->CallAll(
+      Spec(options_.run_timeout, traceparent),
       [&](int rank, WorkerClient& client, const GangRef& ref,
           const CallOptions& options, WorkerClient::Done done) {
         client.Materialize(
             ref, call, options,
-            [&ran, rank,
+            [ran, rank,
              done](absl::StatusOr<std::vector<CollectiveCount>> counts) {
-              ran[rank] = counts.ok() ? *counts : ran[rank];
+              if (counts.ok()) (*ran)[rank] = *counts;
               done(counts.status());
             });
       });
-  if (failure.has_value()) {
-    return HandleFailure(admitted.deployment, *failure);
+}
+
+absl::Status Coordinator::Materialize(const DeploymentPtr& deployment,
+                                      const OperationId& operation,
+                                      const std::string& traceparent) {
+  const absl::Time start = Now();
+  std::vector<std::vector<CollectiveCount>> ran;
+  if (const std::optional<CallFailure> failure =
+          MaterializeOnAll(*deployment, traceparent, &ran);
+      failure.has_value()) {
+    const absl::Status status = HandleFailure(deployment, *failure);
+    EndOperation(operation, status);
+    return status;
   }
   if (options_.metrics != nullptr) {
     options_.metrics->Observe(Histogram::kMaterializeDuration, {},
                               Now() - start);
   }
+  absl::Status done;
   {
-    absl::MutexLock lock(&deployment.mu);
-    SP_RETURN_IF_ERROR(
-        deployment.state.Apply(MaterializeDone{}, Now()).status());
-    deployment.report = WithMaterialized(*deployment.report, ran[0]);
+    absl::MutexLock lock(&deployment->mu);
+    done = deployment->state.Apply(MaterializeDone{}, Now()).status();
+    if (done.ok()) {
+      deployment->report = WithMaterialized(*deployment->report, ran[0]);
+    }
   }
-  return deployment.Info();
+  EndOperation(operation, done);
+  Publish(deployment);
+  return done;
 }
 
 }  // namespace shardplane

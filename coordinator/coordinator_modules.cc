@@ -11,11 +11,22 @@ namespace shardplane {
 absl::StatusOr<ModuleRecord> Coordinator::CreateModule(CreateModuleCall call) {
   ModuleId id =
       call.id.value_or(ModuleId{absl::StrCat("m", options_.random_id())});
-  absl::MutexLock lock(&mu_);
   if (!call.validate_only) {
-    return modules_.Create(std::move(id), std::move(call.spec),
-                           options_.random_uid(), Now());
+    absl::StatusOr<ModuleRecord> record;
+    {
+      absl::MutexLock lock(&mu_);
+      record = modules_.Create(std::move(id), std::move(call.spec),
+                               options_.random_uid(), Now());
+    }
+    if (record.ok()) {
+      bulletin_.Show(*record);
+      bulletin_.Tell(EventSeverity::kNormal, "MODULE_CREATED",
+                     ResourceName(record->id),
+                     absl::StrCat(record->parameter_count, " parameters"));
+    }
+    return record;
   }
+  absl::MutexLock lock(&mu_);
   SP_RETURN_IF_ERROR(modules_.CheckRoomFor(id));
   return DescribeModule(call.id.value_or(ModuleId()), std::move(call.spec));
 }
@@ -33,8 +44,16 @@ std::vector<ModuleRecord> Coordinator::ListModules() const {
 absl::Status Coordinator::DeleteModule(const ModuleId& id,
                                        absl::string_view etag,
                                        bool allow_missing) {
-  absl::MutexLock lock(&mu_);
-  return modules_.Delete(id, etag, allow_missing);
+  {
+    absl::MutexLock lock(&mu_);
+    const bool there = modules_.Find(id).ok();
+    SP_RETURN_IF_ERROR(modules_.Delete(id, etag, allow_missing));
+    if (!there) return absl::OkStatus();
+  }
+  bulletin_.Hide(ResourceName(id));
+  bulletin_.Tell(EventSeverity::kNormal, "MODULE_DELETED", ResourceName(id),
+                 "it is deleted");
+  return absl::OkStatus();
 }
 
 absl::Status Coordinator::CopyModule(DeploymentSpec* spec) const {

@@ -56,8 +56,11 @@ absl::Status Coordinator::AddProgram(
   if (failure.has_value()) {
     return HandleFailure(deployment, *failure);
   }
-  absl::MutexLock lock(&deployment->mu);
-  deployment->programs.push_back(std::move(program));
+  {
+    absl::MutexLock lock(&deployment->mu);
+    deployment->programs.push_back(std::move(program));
+  }
+  Publish(deployment);
   return absl::OkStatus();
 }
 

@@ -16,6 +16,7 @@
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/grpcpp.h"
 #include "grpcpp/health_check_service_interface.h"
+#include "telemetry/rpc_log.h"
 #include "telemetry/rpc_metrics.h"
 
 namespace shardplane {
@@ -44,15 +45,23 @@ struct CoordinatorServer::State {
         log(RequestLog::Options{.clock = options.coordinator.clock}),
         streams(options.stream_idle_limit, options.coordinator.clock),
         coordinator(CoordinatorOptions()),
-        coordinator_service(&coordinator, &log, &streams),
+        coordinator_service(&coordinator, &log, &streams, Watches()),
         registry_service(&coordinator),
         rendezvous_service(&coordinator.rendezvous()) {}
 
   Coordinator::Options CoordinatorOptions() {
     Coordinator::Options result = options.coordinator;
     result.metrics = options.metrics;
+    result.log = options.log;
     result.rendezvous_address = [this] { return advertised; };
     return result;
+  }
+
+  WatchOptions Watches() const {
+    WatchOptions watches = options.watches;
+    watches.coordinator = options.coordinator.incarnation;
+    watches.metrics = options.metrics;
+    return watches;
   }
 
   const Options options;
@@ -94,13 +103,12 @@ absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(
   builder.RegisterService(&state->coordinator_service);
   builder.RegisterService(&state->registry_service);
   builder.RegisterService(&state->rendezvous_service);
-  if (o.metrics != nullptr) {
-    std::vector<
-        std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>>
-        interceptors;
-    interceptors.push_back(MakeRpcMetrics(o.metrics));
-    builder.experimental().SetInterceptorCreators(std::move(interceptors));
-  }
+  std::vector<
+      std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>>
+      interceptors;
+  if (o.metrics != nullptr) interceptors.push_back(MakeRpcMetrics(o.metrics));
+  if (o.log != nullptr) interceptors.push_back(MakeRpcLog(o.log));
+  builder.experimental().SetInterceptorCreators(std::move(interceptors));
   state->server = builder.BuildAndStart();
   if (state->server == nullptr || port == 0) {
     return absl::UnavailableError(absl::StrCat(

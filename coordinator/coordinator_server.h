@@ -12,6 +12,8 @@
 #include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
 #include "coordinator/coordinator.h"
+#include "coordinator/watch_streams.h"
+#include "telemetry/log.h"
 #include "telemetry/metrics.h"
 
 namespace shardplane {
@@ -29,7 +31,10 @@ class CoordinatorServer {
     absl::Duration stream_idle_limit = absl::Minutes(2);
     absl::Duration tick = absl::Milliseconds(250);
     int max_message_bytes = 32 << 20;
-    Metrics* metrics = nullptr;        // outlives the server
+    Metrics* metrics = nullptr;  // outlives the server
+    const Log* log = nullptr;    // the same; may be null
+    // Whose coordinator and metrics are filled in.
+    WatchOptions watches = {};
     Coordinator::Options coordinator;  // rendezvous_address is filled in
   };
 

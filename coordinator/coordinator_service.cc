@@ -102,9 +102,12 @@ grpc::Status CoordinatorService::MaterializeDeployment(
       [&](const CallContext& call_context) -> absl::StatusOr<pb::Deployment> {
         SP_ASSIGN_OR_RETURN(const DeploymentId id,
                             ParseDeploymentName(request->name(), "name"));
-        SP_ASSIGN_OR_RETURN(const DeploymentInfo info,
-                            coordinator_->MaterializeDeployment(
-                                id, GangEpoch{request->epoch()}, call_context));
+        SP_ASSIGN_OR_RETURN(
+            const DeploymentInfo info,
+            coordinator_->MaterializeDeployment(
+                id, GangEpoch{request->epoch()}, call_context,
+                request->no_wait() ? Coordinator::Wait::kNot
+                                   : Coordinator::Wait::kUntilDone));
         return ToProto(info, DeploymentView::kWithoutModule);
       });
 }
@@ -188,6 +191,7 @@ grpc::Status CoordinatorService::Step(grpc::ServerContext* context,
       absl::StrCat("Step\n", digest, "\n", request->epoch()), response,
       [&](const CallContext& call_context) -> absl::StatusOr<pb::StepResult> {
         SP_ASSIGN_OR_RETURN(StepCall call, StepCallFromProto(*request, digest));
+        call.traceparent = call_context.traceparent;
         const DeploymentId deployment = call.deployment;
         SP_ASSIGN_OR_RETURN(const StepAnswer answer,
                             coordinator_->Step(std::move(call), call_context));

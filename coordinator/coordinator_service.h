@@ -7,6 +7,7 @@
 #include "coordinator/request_log.h"
 #include "coordinator/stream_watch.h"
 #include "coordinator/train_session.h"
+#include "coordinator/watch_streams.h"
 #include "shardplane/v1/coordinator.grpc.pb.h"
 
 namespace shardplane {
@@ -15,17 +16,22 @@ namespace shardplane {
 // log for every write; see coordinator.h. Borrows all three.
 class CoordinatorService final
     : public v1::ShardingCoordinator::WithCallbackMethod_Train<
-          v1::ShardingCoordinator::Service> {
+          v1::ShardingCoordinator::WithCallbackMethod_Watch<
+              v1::ShardingCoordinator::Service>> {
  public:
   CoordinatorService(Coordinator* coordinator, RequestLog* log,
-                     StreamWatch* streams)
+                     StreamWatch* streams, const WatchOptions& watches)
       : coordinator_(coordinator),
         log_(log),
         streams_(streams),
-        sessions_(coordinator, streams) {}
+        sessions_(coordinator, streams),
+        watches_(&coordinator->bulletin(), watches) {}
 
-  // For a server that ends: see TrainSessions::End.
-  void EndSessions() { sessions_.End(); }
+  // For a server that ends: see TrainSessions::End, WatchStreams::End.
+  void EndSessions() {
+    sessions_.End();
+    watches_.End();
+  }
 
   // Modules: coordinator_service_modules.cc.
   grpc::Status CreateModule(grpc::ServerContext* context,
@@ -97,11 +103,41 @@ class CoordinatorService final
                          const v1::GetWorkerRequest* request,
                          v1::WorkerNode* response) override;
 
+  // coordinator_service_operations.cc.
+  grpc::Status DrainWorker(grpc::ServerContext* context,
+                           const v1::DrainWorkerRequest* request,
+                           v1::WorkerNode* response) override;
+  grpc::Status GetOperation(grpc::ServerContext* context,
+                            const v1::GetOperationRequest* request,
+                            v1::Operation* response) override;
+  grpc::Status ListOperations(grpc::ServerContext* context,
+                              const v1::ListOperationsRequest* request,
+                              v1::ListOperationsResponse* response) override;
+  grpc::Status WaitOperation(grpc::ServerContext* context,
+                             const v1::WaitOperationRequest* request,
+                             v1::Operation* response) override;
+  grpc::Status CancelOperation(grpc::ServerContext* context,
+                               const v1::CancelOperationRequest* request,
+                               v1::Operation* response) override;
+  grpc::Status ListEvents(grpc::ServerContext* context,
+                          const v1::ListEventsRequest* request,
+                          v1::ListEventsResponse* response) override;
+  grpc::Status ListSteps(grpc::ServerContext* context,
+                         const v1::ListStepsRequest* request,
+                         v1::ListStepsResponse* response) override;
+  grpc::Status GetStepTimeline(grpc::ServerContext* context,
+                               const v1::GetStepTimelineRequest* request,
+                               v1::StepTimeline* response) override;
+  grpc::ServerWriteReactor<v1::WatchResponse>* Watch(
+      grpc::CallbackServerContext* context,
+      const v1::WatchRequest* request) override;
+
  private:
   Coordinator* const coordinator_;
   RequestLog* const log_;
   StreamWatch* const streams_;
   TrainSessions sessions_;
+  WatchStreams watches_;
 };
 
 }  // namespace shardplane

@@ -68,7 +68,7 @@ std::optional<CallFailure> Coordinator::RunOnAll(
     deployment.uploads.Use(UploadsOf(call.inputs), call.step);
   }
   return deployment.gang->CallAll(
-      Spec(options_.run_timeout),
+      Spec(options_.run_timeout, call.traceparent),
       [&](int rank, WorkerClient& client, const GangRef& ref,
           const CallOptions& options, WorkerClient::Done done) {
         RunCall mine = call;
@@ -92,7 +92,9 @@ absl::StatusOr<ForwardAnswer> Coordinator::Forward(const ForwardCall& call,
   Deployment& deployment = *admitted.deployment;
   const absl::Time start = Now();
   std::shared_ptr<const DeploymentProgram> program;
-  RunCall run{.program = call.program.program, .inputs = call.inputs};
+  RunCall run{.program = call.program.program,
+              .inputs = call.inputs,
+              .traceparent = context.traceparent};
   {
     absl::MutexLock lock(&deployment.mu);
     SP_RETURN_IF_ERROR(deployment.state.CheckReady("forward"));
@@ -163,7 +165,17 @@ absl::StatusOr<StepAnswer> Coordinator::Step(StepCall call,
   const absl::Time start = Now();
   absl::StatusOr<StepAnswer> answer = NewStep(admitted.deployment, call);
   CountStep(PhaseOf(call.action), answer.status(), Now() - start);
+  if (!answer.ok()) {
+    TellOfFailure(admitted.deployment, call.number, answer.status());
+  }
   return answer;
+}
+
+void Coordinator::TellOfFailure(const DeploymentPtr& deployment,
+                                StepNumber number, const absl::Status& status) {
+  bulletin_.Tell(EventSeverity::kWarning, "STEP_FAILED",
+                 ResourceName(deployment->id),
+                 absl::StrCat("step ", number.value, ": ", status.message()));
 }
 
 void Coordinator::CountStep(absl::string_view phase, const absl::Status& status,
@@ -230,7 +242,10 @@ absl::Status Coordinator::Record(Deployment& deployment,
   const uint64_t number = answer.number.value;
   deployment.uploads.ForgetUsed(
       StepNumber{number > kKeptAnswers ? number - kKeptAnswers + 1 : 1});
-  return deployment.state.Apply(CommitDone{answer}, Now()).status();
+  SP_RETURN_IF_ERROR(
+      deployment.state.Apply(CommitDone{answer}, Now()).status());
+  deployment.history.Add(answer);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<StepAnswer> Coordinator::RunNorm(const DeploymentPtr& deployment,

@@ -56,7 +56,8 @@ std::shared_ptr<const TrainStep> MakeTrainStep(StepCall& call) {
               .accumulate = train.accumulate,
               .random_step = call.number,
               .gradient_norm = train.clip_norm.has_value(),
-              .timeline = train.timeline};
+              .timeline = train.timeline,
+              .traceparent = call.traceparent};
   std::move(train.targets.begin(), train.targets.end(),
             std::back_inserter(run.inputs));
   train.targets.clear();
@@ -67,6 +68,7 @@ std::shared_ptr<const TrainStep> MakeTrainStep(StepCall& call) {
 
 absl::StatusOr<std::unique_ptr<TrainUnderWay>> Coordinator::BeginTrain(
     StepCall call, const CallContext& context) {
+  const absl::Time received = Now();
   SP_ASSIGN_OR_RETURN(
       Admitted admitted,
       Admit(call.deployment, call.epoch, context, ActionQueue::Kind::kStep));
@@ -78,7 +80,9 @@ absl::StatusOr<std::unique_ptr<TrainUnderWay>> Coordinator::BeginTrain(
   auto step = std::make_unique<TrainUnderWay>(
       TrainUnderWay{.deployment = std::move(admitted.deployment),
                     .turn = std::move(admitted.turn),
-                    .number = call.number});
+                    .number = call.number,
+                    .received = received,
+                    .traceparent = call.traceparent});
   while (true) {
     SP_ASSIGN_OR_RETURN(const DeploymentAction action, TryBegin(call, *step));
     if (!std::holds_alternative<AwaitStep>(action)) {
@@ -161,6 +165,11 @@ void Coordinator::TellRanks(StepCall& call, TrainUnderWay& step) {
                       done(status);
                     });
       });
+  step.told = Now();
+  if (options_.metrics != nullptr) {
+    options_.metrics->Observe(Histogram::kStepDispatch, {},
+                              step.told - step.begin);
+  }
 }
 
 bool Coordinator::IsOver(const TrainUnderWay& step) {
@@ -191,8 +200,12 @@ absl::StatusOr<StepAnswer> Coordinator::FinishTrain(
   if (answer.ok()) {
     answer->seconds = absl::ToDoubleSeconds(end - start);
     SP_RETURN_IF_ERROR(RecordTrain(*step, *answer));
+    ObserveOverhead(*answer);
   }
   CountStep("train", answer.status(), end - start);
+  if (!answer.ok()) {
+    TellOfFailure(step->deployment, step->number, answer.status());
+  }
   return answer;
 }
 
@@ -221,11 +234,25 @@ absl::StatusOr<StepAnswer> Coordinator::AnswerOf(
   return HandleFailure(step.deployment, *failure, step.number);
 }
 
+void Coordinator::ObserveOverhead(const StepAnswer& answer) {
+  if (options_.metrics == nullptr || answer.seconds <= 0) return;
+  const double worked = answer.timing.run + answer.timing.commit_call;
+  options_.metrics->Observe(Histogram::kStepOverhead, {},
+                            std::clamp(1 - worked / answer.seconds, 0.0, 1.0));
+}
+
 absl::Status Coordinator::RecordTrain(const TrainUnderWay& step,
                                       const StepAnswer& answer) {
   {
     absl::MutexLock lock(&step.deployment->mu);
     step.deployment->last_run = step.program;
+    step.deployment->history.Mark({.number = step.number,
+                                   .received = step.received,
+                                   .queue = step.begin - step.received,
+                                   .dispatch = step.told - step.begin,
+                                   .total = Now() - step.received,
+                                   .traceparent = step.traceparent,
+                                   .program = step.program->id});
   }
   return Record(*step.deployment, step.action, answer);
 }

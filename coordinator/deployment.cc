@@ -33,7 +33,8 @@ DeploymentInfo Deployment::Info() {
                       .plan_mesh_dim = spec->mesh.dims()[plan.mesh_dim].name,
                       .report = report,
                       .last_step = state.last_step(),
-                      .epoch = state.epoch()};
+                      .epoch = state.epoch(),
+                      .operation = operation};
   for (const RankMember& member : state.members()) {
     info.workers.push_back(member.worker);
   }

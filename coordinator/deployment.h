@@ -20,6 +20,7 @@
 #include "coordinator/gang.h"
 #include "coordinator/ids.h"
 #include "coordinator/planner.h"
+#include "coordinator/step_history.h"
 #include "coordinator/upload_book.h"
 
 namespace shardplane {
@@ -55,6 +56,7 @@ struct DeploymentInfo {
   GangEpoch epoch;
   std::vector<WorkerId> workers;
   std::vector<ProgramId> programs;  // in the order of creation
+  OperationId operation;            // the last one; "": none yet
 };
 
 // Thread-safe: what may change is guarded by `mu`; actions take a turn of
@@ -88,6 +90,10 @@ struct Deployment {
   std::string optimizer_kind ABSL_GUARDED_BY(mu);
   // The same, were all steps under way to succeed.
   std::string accepted_kind ABSL_GUARDED_BY(mu);
+  OperationId operation ABSL_GUARDED_BY(mu);  // the last one
+  // The phase that those who watch have last been told of.
+  DeploymentPhase told_phase ABSL_GUARDED_BY(mu) = DeploymentPhase::kForming;
+  StepHistory history ABSL_GUARDED_BY(mu);
   // When the last training step was over.
   absl::Time last_outcome ABSL_GUARDED_BY(mu) = absl::InfinitePast();
 

@@ -145,6 +145,21 @@ JoinGangCall FakeWorker::joined() const {
   return joined_;
 }
 
+void FakeWorker::SetProgress(MaterializeProgress progress) {
+  absl::MutexLock lock(&mu_);
+  progress_ = progress;
+}
+
+void FakeWorker::SetRecording(StepRecording recording) {
+  absl::MutexLock lock(&mu_);
+  recording_ = std::move(recording);
+}
+
+std::string FakeWorker::last_traceparent() const {
+  absl::MutexLock lock(&mu_);
+  return last_traceparent_;
+}
+
 MaterializeCall FakeWorker::materialized() const {
   absl::MutexLock lock(&mu_);
   return materialized_;
@@ -206,6 +221,7 @@ void FakeWorker::Serve(Method method, const GangRef& gang,
   {
     absl::MutexLock lock(&mu_);
     last_request_id_ = gang.request_id;
+    last_traceparent_ = options.traceparent;
     status = Now(method);
     if (status.ok() && behaviours_[method].hold) {
       threads_.emplace_back([this, method, options, finish, aborts = aborts_] {
@@ -313,6 +329,27 @@ void FakeWorker::Commit(const GangRef& gang, const CommitCall& call,
       if (!call.abandon) committed_ = call.step;
     }
     done(status);
+  });
+}
+
+void FakeWorker::GetProgress(const GangRef& gang, const CallOptions& options,
+                             Answer<MaterializeProgress> done) {
+  Serve(Method::kGetProgress, gang, options, [this, done](auto status) {
+    mu_.Lock();
+    const MaterializeProgress progress = progress_;
+    mu_.Unlock();
+    status.ok() ? done(progress) : done(status);
+  });
+}
+
+void FakeWorker::GetTimeline(const GangRef& gang, StepNumber,
+                             const CallOptions& options,
+                             Answer<StepRecording> done) {
+  Serve(Method::kGetTimeline, gang, options, [this, done](auto status) {
+    mu_.Lock();
+    const StepRecording recording = recording_;
+    mu_.Unlock();
+    status.ok() ? done(recording) : done(status);
   });
 }
 

@@ -28,6 +28,8 @@ enum class Method {
   kStep,
   kStageTensor,
   kReadTensor,
+  kGetProgress,
+  kGetTimeline,
 };
 
 // Answers at once and as a worker would: its tensors are zeros, its loss is
@@ -51,6 +53,9 @@ class FakeWorker : public WorkerClient {
   // Until `method` has been called so many times.
   void WaitForCalls(Method method, int calls);
   void SetGradientNorm(double norm);  // else 2.5
+  void SetProgress(MaterializeProgress progress);
+  void SetRecording(StepRecording recording);  // of every step
+  std::string last_traceparent() const;        // of a unary call
   // It takes steps of any number from now on.
   void Forgive();
   // It does not obey Abort any more.
@@ -85,6 +90,11 @@ class FakeWorker : public WorkerClient {
   void Step(const GangRef& gang, const std::shared_ptr<const TrainStep>& step,
             uint64_t expected_hash, const CallOptions& options,
             Answer<StepOutcome> done) override;
+  void GetProgress(const GangRef& gang, const CallOptions& options,
+                   Answer<MaterializeProgress> done) override;
+  void GetTimeline(const GangRef& gang, StepNumber step,
+                   const CallOptions& options,
+                   Answer<StepRecording> done) override;
   std::unique_ptr<TensorSink> StageTensor(const GangRef& gang,
                                           const std::string& key,
                                           const TensorType& type,
@@ -128,6 +138,9 @@ class FakeWorker : public WorkerClient {
   bool frozen_ ABSL_GUARDED_BY(mu_) = false;
   int aborts_ ABSL_GUARDED_BY(mu_) = 0;
   std::string last_request_id_ ABSL_GUARDED_BY(mu_);
+  std::string last_traceparent_ ABSL_GUARDED_BY(mu_);
+  MaterializeProgress progress_ ABSL_GUARDED_BY(mu_);
+  StepRecording recording_ ABSL_GUARDED_BY(mu_);
   JoinGangCall joined_ ABSL_GUARDED_BY(mu_);
   MaterializeCall materialized_ ABSL_GUARDED_BY(mu_);
   absl::btree_map<std::string, ShardedProgram> programs_ ABSL_GUARDED_BY(mu_);

@@ -107,7 +107,8 @@ void Gang::Start(FanOut& fan_out, const CallSpec& spec, const RankCall& call) {
   fan_out.statuses.resize(members_.size());
   fan_out.done.resize(members_.size());
   fan_out.pending = size();
-  const CallOptions options{spec.timeout, &fan_out.cancellation};
+  const CallOptions options{spec.timeout, &fan_out.cancellation,
+                            spec.traceparent};
   for (int rank = 0; rank < size(); ++rank) {
     call(rank, *members_[rank].client, RefOf(rank, spec.request_id), options,
          [this, &fan_out, rank](absl::Status status) {
@@ -230,6 +231,20 @@ void Gang::TryAll(const CallSpec& spec, const RankCall& call) {
   const auto done = [&fan_out] { return fan_out.pending == 0; };
   absl::MutexLock lock(&mu_);
   mu_.Await(absl::Condition(&done));
+}
+
+void Gang::Ask(absl::Duration timeout, const Question& question) {
+  std::vector<bool> gone;
+  {
+    absl::MutexLock lock(&mu_);
+    gone = gone_;
+  }
+  for (int rank = 0; rank < size(); ++rank) {
+    if (!gone[rank]) {
+      question(rank, *members_[rank].client, RefOf(rank, ""),
+               {.timeout = timeout});
+    }
+  }
 }
 
 std::optional<CallFailure> Gang::Read(const CallSpec& spec,

@@ -56,6 +56,7 @@ class Gang {
   struct CallSpec {
     std::string request_id;
     absl::Duration timeout = absl::Seconds(30);
+    std::string traceparent = {};
   };
 
   Gang(DeploymentId deployment, GangEpoch epoch, std::vector<Member> members,
@@ -77,6 +78,12 @@ class Gang {
   // The same without consequences: failures of single ranks are ignored, and
   // it also works on a broken gang.
   void TryAll(const CallSpec& spec, const RankCall& call);
+
+  // Calls all ranks that are not gone, and waits for none.
+  using Question =
+      std::function<void(int rank, WorkerClient& client, const GangRef& gang,
+                         const CallOptions& options)>;
+  void Ask(absl::Duration timeout, const Question& question);
 
   // The shards of `ranks`, in their order.
   std::optional<CallFailure> Read(const CallSpec& spec,

@@ -37,6 +37,9 @@ struct UnaryCall {
     auto* call = new UnaryCall;
     call->request = std::move(request);
     SetDeadline(call->context, options);
+    if (!options.traceparent.empty()) {
+      call->context.AddMetadata("traceparent", options.traceparent);
+    }
     call->registration.Set(options.cancellation,
                            [call] { call->context.TryCancel(); });
     method(&call->context, &call->request, &call->response,
@@ -236,6 +239,34 @@ class GrpcWorkerClient : public WorkerClient {
             uint64_t expected_hash, const CallOptions& options,
             Answer<StepOutcome> done) override {
     StepsOf(gang)->Add(gang, step, expected_hash, options, std::move(done));
+  }
+
+  void GetProgress(const GangRef& gang, const CallOptions& options,
+                   Answer<MaterializeProgress> done) override {
+    pb::GetProgressRequest request;
+    *request.mutable_gang() = ToProto(gang);
+    UnaryCall<pb::GetProgressRequest, pb::GetProgressResponse>::Start(
+        std::move(request), options,
+        [this](auto... args) { stub_->async()->GetProgress(args...); },
+        [done](const absl::Status& status, const auto& response) {
+          status.ok() ? done(MaterializeProgress{response.bytes_done(),
+                                                 response.bytes_total()})
+                      : done(status);
+        });
+  }
+
+  void GetTimeline(const GangRef& gang, StepNumber step,
+                   const CallOptions& options,
+                   Answer<StepRecording> done) override {
+    pb::GetTimelineRequest request;
+    *request.mutable_gang() = ToProto(gang);
+    request.set_step(step.value);
+    UnaryCall<pb::GetTimelineRequest, pb::GetTimelineResponse>::Start(
+        std::move(request), options,
+        [this](auto... args) { stub_->async()->GetTimeline(args...); },
+        [done](const absl::Status& status, const auto& response) {
+          status.ok() ? done(RecordingFromProto(response)) : done(status);
+        });
   }
 
   std::unique_ptr<TensorSink> StageTensor(const GangRef& gang,

@@ -55,6 +55,14 @@ std::string ResourceName(const DeploymentId& id) {
   return absl::StrCat("deployments/", id.value);
 }
 
+std::string ResourceName(const OperationId& id) {
+  return absl::StrCat("operations/", id.value);
+}
+
+std::string ResourceName(const EventId& id) {
+  return absl::StrCat("events/", id.value);
+}
+
 std::string ResourceName(const DeploymentId& deployment,
                          const ProgramId& program) {
   return absl::StrCat(ResourceName(deployment), "/programs/", program.value);
@@ -89,6 +97,15 @@ absl::StatusOr<DeploymentId> ParseDeploymentName(absl::string_view name,
     return BadName(name, field, "deployments/{deployment}");
   }
   return DeploymentId{ids->at(0)};
+}
+
+absl::StatusOr<OperationId> ParseOperationName(absl::string_view name,
+                                               absl::string_view field) {
+  const auto ids = SplitName(name, {"operations"});
+  if (!ids.has_value()) {
+    return BadName(name, field, "operations/{operation}");
+  }
+  return OperationId{ids->at(0)};
 }
 
 absl::StatusOr<ProgramName> ParseProgramName(absl::string_view name,

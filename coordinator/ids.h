@@ -26,6 +26,10 @@ using ModuleId = Id<struct ModuleIdTag, std::string>;
 using DeploymentId = Id<struct DeploymentIdTag, std::string>;
 // `p1b2c3d4e5f6` in deployments/{d}/programs/{p}.
 using ProgramId = Id<struct ProgramIdTag, std::string>;
+// `o7f3a1c0` in operations/o7f3a1c0.
+using OperationId = Id<struct OperationIdTag, std::string>;
+// Digits, in events/{e}; later ones sort behind.
+using EventId = Id<struct EventIdTag, std::string>;
 // One life of a worker process; random, without order.
 using Incarnation = Id<struct IncarnationTag, uint64_t>;
 // One formation of a gang; a later gang has a larger one.
@@ -36,6 +40,8 @@ using StepNumber = Id<struct StepNumberTag, uint64_t>;
 std::string ResourceName(const WorkerId& id);      // "workers/w0"
 std::string ResourceName(const ModuleId& id);      // "modules/mlp"
 std::string ResourceName(const DeploymentId& id);  // "deployments/d7f3a1c0"
+std::string ResourceName(const OperationId& id);   // "operations/o7f3a1c0"
+std::string ResourceName(const EventId& id);       // "events/0…042"
 std::string ResourceName(const DeploymentId& deployment,
                          const ProgramId& program);
 std::string ResourceName(const DeploymentId& deployment, StepNumber number);
@@ -47,6 +53,8 @@ absl::StatusOr<ModuleId> ParseModuleName(absl::string_view name,
                                          absl::string_view field);
 absl::StatusOr<DeploymentId> ParseDeploymentName(absl::string_view name,
                                                  absl::string_view field);
+absl::StatusOr<OperationId> ParseOperationName(absl::string_view name,
+                                               absl::string_view field);
 
 struct ProgramName {
   DeploymentId deployment;

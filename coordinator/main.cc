@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <cstdio>
 #include <fstream>
-#include <iostream>
 #include <memory>
 #include <string>
 #include <utility>
@@ -18,11 +17,13 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
+#include "common/errors.h"
 #include "common/link_costs.h"
 #include "coordinator/coordinator_server.h"
 #include "coordinator/grpc_worker_client.h"
 #include "proto/message_process.h"
 #include "telemetry/http_server.h"
+#include "telemetry/log.h"
 #include "telemetry/metrics.h"
 
 ABSL_FLAG(std::string, listen, "127.0.0.1:0",
@@ -40,6 +41,10 @@ ABSL_FLAG(std::string, link_costs, "shm",
           "what collectives are taken to cost where a deployment does not say: "
           "shm, gloo, nccl, or measured as latency_us=NUMBER,us_per_mib=NUMBER "
           "(docs/meshes.md)");
+ABSL_FLAG(std::string, log_format, "text",
+          "of the lines on standard error: text or json");
+ABSL_FLAG(std::string, log_level, "info",
+          "lines below it are not written: debug, info, warning or error");
 ABSL_FLAG(int64_t, drain_ms, 20'000,
           "how long calls may go on after SIGTERM, in milliseconds");
 
@@ -59,12 +64,13 @@ std::string RandomUid() {
 std::string RandomId() { return RandomUid().substr(0, 8); }
 
 CoordinatorServer::Options ServerOptions(const LinkCosts& costs,
-                                         Metrics* metrics) {
+                                         Metrics* metrics, const Log* log) {
   const int64_t start_ms = absl::ToUnixMillis(absl::Now());
   CoordinatorServer::Options options;
   options.listen = absl::GetFlag(FLAGS_listen);
   options.advertise = absl::GetFlag(FLAGS_advertise);
   options.metrics = metrics;
+  options.log = log;
   options.coordinator.lease = absl::Milliseconds(absl::GetFlag(FLAGS_lease_ms));
   options.tick = std::min(options.tick, options.coordinator.lease / 8);
   options.coordinator.incarnation =
@@ -96,22 +102,36 @@ bool WriteReadyFile(const std::string& path, const std::string& address,
   return file.good() && std::rename(temporary.c_str(), path.c_str()) == 0;
 }
 
-int Fail(absl::string_view what, const absl::Status& status) {
-  std::cerr << "shardplane_coordinator: " << what << ": " << status.ToString()
-            << std::endl;
+int Fail(const Log& log, absl::string_view what, const absl::Status& status) {
+  log.Write(LogLevel::kError, absl::StrCat(what, ": ", status.ToString()));
   return 1;
+}
+
+// From the flags. InvalidArgument, naming the one that is bad.
+absl::StatusOr<Log::Options> LogOptions() {
+  Log::Options options{.component = "coordinator"};
+  SP_ASSIGN_OR_RETURN(options.format,
+                      ParseLogFormat(absl::GetFlag(FLAGS_log_format)));
+  SP_ASSIGN_OR_RETURN(options.level,
+                      ParseLogLevel(absl::GetFlag(FLAGS_log_level)));
+  return options;
 }
 
 int Main() {
   SetUpMessageProcess();
+  const absl::StatusOr<Log::Options> log_options = LogOptions();
+  const Log log(log_options.ok() ? *log_options
+                                 : Log::Options{.component = "coordinator"});
+  if (!log_options.ok()) return Fail(log, "--log", log_options.status());
   if (absl::GetFlag(FLAGS_lease_ms) < 1) {
-    return Fail("--lease_ms", absl::InvalidArgumentError(absl::StrCat(
-                                  "expected a positive number, got: ",
-                                  absl::GetFlag(FLAGS_lease_ms))));
+    return Fail(log, "--lease_ms",
+                absl::InvalidArgumentError(
+                    absl::StrCat("expected a positive number, got: ",
+                                 absl::GetFlag(FLAGS_lease_ms))));
   }
   const absl::StatusOr<LinkCosts> costs =
       ParseLinkCosts(absl::GetFlag(FLAGS_link_costs));
-  if (!costs.ok()) return Fail("--link_costs", costs.status());
+  if (!costs.ok()) return Fail(log, "--link_costs", costs.status());
   // Before the first thread starts, so that none of them gets the signals.
   sigset_t signals;
   sigemptyset(&signals);
@@ -121,9 +141,9 @@ int Main() {
 
   Metrics metrics({.component = "coordinator"});
   absl::StatusOr<std::unique_ptr<CoordinatorServer>> server =
-      CoordinatorServer::Start(ServerOptions(*costs, &metrics));
+      CoordinatorServer::Start(ServerOptions(*costs, &metrics, &log));
   if (!server.ok()) {
-    return Fail("gRPC", server.status());
+    return Fail(log, "gRPC", server.status());
   }
   CoordinatorServer* const serving = server->get();
   const absl::StatusOr<std::unique_ptr<HttpServer>> http = HttpServer::Start(
@@ -131,20 +151,21 @@ int Main() {
        .metrics = &metrics,
        .ready = {{"serving", [serving] { return serving->Serving(); }}}});
   if (!http.ok()) {
-    return Fail("HTTP", http.status());
+    return Fail(log, "HTTP", http.status());
   }
   const std::string ready_file = absl::GetFlag(FLAGS_ready_file);
   if (!WriteReadyFile(ready_file, serving->address(), (*http)->address())) {
-    return Fail("--ready_file", absl::InvalidArgumentError(absl::StrCat(
-                                    "expected a path that can be written, "
-                                    "got: ",
-                                    ready_file)));
+    return Fail(log, "--ready_file",
+                absl::InvalidArgumentError(
+                    absl::StrCat("expected a path that can be written, "
+                                 "got: ",
+                                 ready_file)));
   }
-  std::cerr << "shardplane_coordinator: serving at " << serving->address()
-            << ", http at " << (*http)->address() << std::endl;
+  log.Info(absl::StrCat("serving at ", serving->address(), ", http at ",
+                        (*http)->address()));
   int signal = 0;
   sigwait(&signals, &signal);
-  std::cerr << "shardplane_coordinator: draining" << std::endl;
+  log.Info("draining");
   serving->Drain(absl::Milliseconds(absl::GetFlag(FLAGS_drain_ms)));
   return 0;
 }

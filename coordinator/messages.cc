@@ -359,6 +359,9 @@ pb::Deployment ToProto(const DeploymentInfo& info, DeploymentView view) {
     *message.mutable_report() = shardplane::ToProto(*info.report);
   }
   message.set_last_step(info.last_step.value);
+  if (!info.operation.value.empty()) {
+    message.set_operation(ResourceName(info.operation));
+  }
   message.set_epoch(info.epoch.value);
   for (const WorkerId& worker : info.workers) {
     message.add_workers(ResourceName(worker));

@@ -43,6 +43,7 @@ v1::ForwardResponse ToProto(ForwardAnswer answer);
 v1::StepResult ToProto(const DeploymentId& deployment,
                        const StepAnswer& answer);
 v1::WorkerNode ToProto(const WorkerRecord& worker);
+v1::Timeline ToProto(const Timeline& timeline);
 
 // Of a request without its id and without the epoch, which a repeated call may
 // have learned anew.

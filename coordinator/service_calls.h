@@ -20,13 +20,19 @@
 
 namespace shardplane {
 
+// The call's "traceparent" header, as W3C Trace Context 1 has it; "" if there
+// is none, or another thing by that name.
+//   00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01
+std::string TraceparentOf(const grpc::ServerContextBase& context);
+
 // A call without a deadline waits at most this long for its turn.
 inline constexpr absl::Duration kLongestWait = absl::Minutes(10);
 
 inline CallContext MakeContext(grpc::ServerContext* context) {
   return {.deadline = std::min(absl::FromChrono(context->deadline()),
                                absl::Now() + kLongestWait),
-          .cancelled = [context] { return context->IsCancelled(); }};
+          .cancelled = [context] { return context->IsCancelled(); },
+          .traceparent = TraceparentOf(*context)};
 }
 
 // An answer as a status and a message.

@@ -73,7 +73,8 @@ std::string RunWithoutInputs(const RunCall& run) {
                                  .accumulate = run.accumulate,
                                  .random_step = run.random_step,
                                  .gradient_norm = run.gradient_norm,
-                                 .timeline = run.timeline});
+                                 .timeline = run.timeline,
+                                 .traceparent = run.traceparent});
   message.clear_gang();
   return message.SerializeAsString();
 }

@@ -52,7 +52,7 @@ std::shared_ptr<TrainSession> TrainSession::Start(
 
 TrainSession::TrainSession(Coordinator* coordinator, StreamWatch* streams,
                            grpc::CallbackServerContext* context)
-    : coordinator_(coordinator) {
+    : coordinator_(coordinator), traceparent_(TraceparentOf(*context)) {
   watched_.emplace(streams, [context] { context->TryCancel(); });
 }
 
@@ -160,6 +160,7 @@ absl::StatusOr<std::unique_ptr<TrainUnderWay>> TrainSession::BeginStep(
   std::string digest = DigestOf(request);
   SP_ASSIGN_OR_RETURN(StepCall call,
                       StepCallFromProto(std::move(request), std::move(digest)));
+  call.traceparent = traceparent_;
   return coordinator_->BeginTrain(
       std::move(call),
       {.deadline = absl::Now() + kLongestWait, .cancelled = [this] {

@@ -100,6 +100,7 @@ class TrainSession final
   v1::TrainRequest reading_;            // gRPC's while it reads
   v1::TrainResponse message_;           // gRPC's while it writes
   std::string deployment_;              // of the first step; its thread's
+  const std::string traceparent_;       // of the call
 
   mutable absl::Mutex mu_;
   std::optional<StreamWatch::Stream> watched_ ABSL_GUARDED_BY(mu_);

@@ -40,6 +40,7 @@ struct GangRef {
 struct CallOptions {
   absl::Duration timeout = absl::Seconds(30);
   Cancellation* cancellation = nullptr;  // outlives the call
+  std::string traceparent = {};          // W3C trace context; "": none
 };
 
 struct JoinGangCall {
@@ -76,6 +77,7 @@ struct RunCall {
   bool gradient_norm = false;  // of what Commit will find; always with kNorm
   uint64_t expected_hash = 0;
   bool timeline = false;
+  std::string traceparent = {};  // of a step; "": none
 };
 struct RunOutcome {
   std::vector<CollectiveCount> collectives;
@@ -145,6 +147,21 @@ struct InputGradientKey {
 using TensorKey =
     std::variant<ParameterKey, GradientKey, OutputKey, InputGradientKey>;
 
+struct MaterializeProgress {
+  int64_t bytes_done = 0;  // of one rank's shards
+  int64_t bytes_total = 0;
+};
+
+// One rank's part of a step, as v1::GetTimelineResponse.
+struct StepRecording {
+  int64_t received_unix = 0;  // nanoseconds, as all below
+  RunTimeline run;
+  int64_t run_nanos = 0;
+  int64_t agree_nanos = 0;
+  int64_t update_nanos = 0;
+  ProgramId program;
+};
+
 struct LocalTensor {
   HostTensor local;
   TensorType global;
@@ -205,6 +222,14 @@ class WorkerClient {
                     const std::shared_ptr<const TrainStep>& step,
                     uint64_t expected_hash, const CallOptions& options,
                     Answer<StepOutcome> done) = 0;
+
+  // Of the Materialize that runs; does not wait for it.
+  virtual void GetProgress(const GangRef& gang, const CallOptions& options,
+                           Answer<MaterializeProgress> done) = 0;
+  // NotFound: the rank does not have it (any more).
+  virtual void GetTimeline(const GangRef& gang, StepNumber step,
+                           const CallOptions& options,
+                           Answer<StepRecording> done) = 0;
 
   virtual std::unique_ptr<TensorSink> StageTensor(
       const GangRef& gang, const std::string& key, const TensorType& type,

@@ -25,6 +25,17 @@ struct TensorKeyToProto {
   }
 };
 
+RunTimeline TimelineFromProto(
+    int64_t begin_unix,
+    const google::protobuf::RepeatedPtrField<pb::RunResponse::Span>& spans) {
+  RunTimeline timeline{.begin_unix = begin_unix};
+  for (const pb::RunResponse::Span& span : spans) {
+    timeline.spans.push_back(
+        {span.instruction(), span.begin_nanos(), span.duration_nanos()});
+  }
+  return timeline;
+}
+
 }  // namespace
 
 pb::TensorRef ToProto(const TensorKey& key) {
@@ -82,6 +93,7 @@ pb::RunRequest ToProto(const GangRef& gang, const RunCall& call) {
   request.set_random_step(call.random_step.value);
   request.set_gradient_norm(call.gradient_norm);
   request.set_timeline(call.timeline);
+  request.set_traceparent(call.traceparent);
   return request;
 }
 
@@ -118,12 +130,19 @@ absl::StatusOr<RunOutcome> OutcomeFromProto(const pb::RunResponse& response) {
   outcome.seconds = response.seconds();
   outcome.collective_seconds = response.collective_seconds();
   outcome.peak_bytes = response.peak_bytes();
-  outcome.timeline.begin_unix = response.begin_unix_nanos();
-  for (const auto& span : response.timeline()) {
-    outcome.timeline.spans.push_back(
-        {span.instruction(), span.begin_nanos(), span.duration_nanos()});
-  }
+  outcome.timeline =
+      TimelineFromProto(response.begin_unix_nanos(), response.timeline());
   return outcome;
+}
+
+StepRecording RecordingFromProto(const pb::GetTimelineResponse& response) {
+  return {
+      .received_unix = response.received_unix_nanos(),
+      .run = TimelineFromProto(response.begin_unix_nanos(), response.spans()),
+      .run_nanos = response.run_nanos(),
+      .agree_nanos = response.agree_nanos(),
+      .update_nanos = response.update_nanos(),
+      .program = ProgramId{response.program()}};
 }
 
 }  // namespace shardplane

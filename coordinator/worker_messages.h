@@ -17,6 +17,7 @@ v1::CommitRequest ToProto(const GangRef& gang, const CommitCall& call);
 
 // Internal: what no worker should answer.
 absl::StatusOr<RunOutcome> OutcomeFromProto(const v1::RunResponse& response);
+StepRecording RecordingFromProto(const v1::GetTimelineResponse& response);
 
 }  // namespace shardplane
 

@@ -169,6 +169,30 @@ std::vector<Departure> WorkerRegistry::MarkLost(const WorkerId& id,
   return End(it->second, WorkerState::kLost, reason, now);
 }
 
+absl::StatusOr<bool> WorkerRegistry::SetDraining(const WorkerId& id,
+                                                 bool draining,
+                                                 absl::Time now) {
+  WorkerRecord& worker = workers_.at(id);
+  if (worker.state != WorkerState::kReady &&
+      worker.state != WorkerState::kDraining) {
+    return MakeError(
+        absl::StatusCode::kFailedPrecondition,
+        absl::StrCat(ResourceName(id),
+                     ": expected a worker that is READY or DRAINING, got: ",
+                     ToString(worker.state), ", ", worker.state_reason),
+        {.reason = "WORKER_NOT_THERE",
+         .metadata = {{"subject", ResourceName(id)}}});
+  }
+  const WorkerState state =
+      draining ? WorkerState::kDraining : WorkerState::kReady;
+  if (worker.state == state) return false;
+  Enter(worker, state,
+        draining ? "an operator drains it: no further gang gets it"
+                 : "an operator gave it back: gangs may have it",
+        now);
+  return true;
+}
+
 absl::StatusOr<std::vector<WorkerRecord>> WorkerRegistry::Assign(
     int count, const DeploymentId& id, GangEpoch epoch) {
   std::vector<WorkerRecord*> free;

@@ -95,6 +95,11 @@ class WorkerRegistry {
   std::vector<Departure> MarkLost(const WorkerId& id, Incarnation incarnation,
                                   const std::string& reason, absl::Time now);
 
+  // READY -> DRAINING, or back; true unless it was so. FailedPrecondition: in
+  // any other state. The worker is known.
+  absl::StatusOr<bool> SetDraining(const WorkerId& id, bool draining,
+                                   absl::Time now);
+
   // Seats `count` READY workers without a seat, in the order of ids, as ranks
   // 0 … count-1. FailedPrecondition, saying how many there are, if too few;
   // nobody is seated then.
