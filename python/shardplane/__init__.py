@@ -42,6 +42,7 @@ from shardplane.styles import (
     PairwiseSequenceParallel, ParallelStyle, PrepareModuleInput,
     PrepareModuleInputOutput, PrepareModuleOutput, RowwiseParallel,
     SequenceParallel)
+from shardplane.watch import Watch
 
 __all__ = [name for name in dir() if not name.startswith("_")]
 

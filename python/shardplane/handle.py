@@ -105,6 +105,15 @@ class DeployedModule:
         with `timeline=True`: a Timeline. None before the first."""
         return self._timeline
 
+    def timeline(self, step=None):
+        """Where one of the last 64 training steps spent its time, on the
+        coordinator and on each rank: a Timeline. `step`: its number; None is
+        the last one. Every step is timed, whether it was asked for or not."""
+        number = self._step if step is None else step
+        return Timeline.from_step(self._rpc.call(
+            "GetStepTimeline", pb.GetStepTimelineRequest(
+                name=f"{self.name}/steps/{number}")))
+
     # ------------------------------------------------------------- calling
 
     def __call__(self, *args, **kwargs):

@@ -8,7 +8,7 @@ import signal
 import sys
 import tempfile
 
-from shardplane.connection import Connection
+from shardplane.connection import Calls, Connection
 from shardplane.processes import Launcher, ReadyWatch
 
 _START_SECONDS = 60
@@ -32,10 +32,10 @@ def _binary(name, *path):
     return binary
 
 
-class LocalCluster:
+class LocalCluster(Calls):
     """`with sp.LocalCluster(workers=4) as cluster:`
 
-    Also a connection: `parallelize_module`, `workers()`, `deployments()`.
+    Also a connection: `parallelize_module`, `workers()`, `watch()` and so on.
     `device`: where tensors live. "cpu"; "cuda": a GPU for each worker, from the
     first on; "cuda:N": that one for all workers, which takes NCCL 2.30
     (docs/gpu.md). `collectives`: what carries them between CPUs; "shm", "gloo"
@@ -102,21 +102,6 @@ class LocalCluster:
         """The process of `workers/{id}` or of a bare id."""
         name = worker.rpartition("/")[2]
         return next(p for p in self.processes if p.name == name)
-
-    def parallelize_module(self, *args, **options):
-        return self._connection.parallelize_module(*args, **options)
-
-    def restore(self, path, *, mesh=None, plan=None):
-        return self._connection.restore(path, mesh=mesh, plan=plan)
-
-    def workers(self):
-        return self._connection.workers()
-
-    def deployments(self):
-        return self._connection.deployments()
-
-    def delete(self, name):
-        self._connection.delete(name)
 
     def close(self):
         """Ends the processes that it started: workers first, then the
