@@ -2,6 +2,7 @@
 
 import argparse
 import atexit
+import json
 import os
 import shutil
 import signal
@@ -103,6 +104,14 @@ class LocalCluster(Calls):
         name = worker.rpartition("/")[2]
         return next(p for p in self.processes if p.name == name)
 
+    def scrape_targets(self):
+        """The processes as Prometheus' file_sd takes them: where their metrics
+        are, and the labels that rules and dashboards tell them apart by."""
+        return [{"targets": [process.http_address],
+                 "labels": {"namespace": "local", "pod": process.name,
+                            "component": process.name.partition("-")[0]}}
+                for process in self.processes]
+
     def close(self):
         """Ends the processes that it started: workers first, then the
         coordinator, each with time to drain."""
@@ -129,7 +138,7 @@ class LocalCluster(Calls):
         self.close()
 
 
-def _up(workers, device, collectives):
+def _up(workers, device, collectives, scrape_targets):
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with LocalCluster(workers=workers, device=device,
                       collectives=collectives) as cluster:
@@ -138,6 +147,9 @@ def _up(workers, device, collectives):
         for process in cluster.processes[1:]:
             print(f"{process.name}     {process.address}  "
                   f"(metrics http://{process.http_address}/metrics)")
+        if scrape_targets:
+            with open(scrape_targets, "w", encoding="utf-8") as file:
+                json.dump(cluster.scrape_targets(), file, indent=1)
         print(f'In Python: sp.connect("{cluster.address}"). '
               "Ctrl-C ends it.", flush=True)
         try:
@@ -157,9 +169,13 @@ def main(arguments=None):
                     choices=("auto", "shm", "gloo"),
                     help="what carries them between CPUs; auto: shared memory "
                          "where it can be")
+    up.add_argument("--scrape_targets", metavar="FILE",
+                    help="write where the metrics are, for "
+                         "deploy/prometheus/prometheus.yml")
     options = parser.parse_args(arguments)
     try:
-        _up(options.workers, options.device, options.collectives)
+        _up(options.workers, options.device, options.collectives,
+            options.scrape_targets)
     except (RuntimeError, TimeoutError) as error:  # it did not start: why
         sys.exit(str(error))
 

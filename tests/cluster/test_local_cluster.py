@@ -2,6 +2,7 @@
 and the two commands that start one."""
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -140,11 +141,16 @@ def test_connect(cluster):
             assert m(rand(2, 8)).shape == (2, 8)
 
 
-def test_up_prints_where_it_listens():
+def test_up_prints_where_it_listens(tmp_path):
+    targets = tmp_path / "targets.json"
     up = subprocess.Popen(
         [sys.executable, "-m", "shardplane.local_cluster", "up", "--workers",
-         "1"], stdout=subprocess.PIPE, text=True)
+         "1", f"--scrape_targets={targets}"], stdout=subprocess.PIPE, text=True)
     lines = [up.stdout.readline() for _ in range(3)]
+    assert [(target["targets"], target["labels"]["pod"])
+            for target in json.loads(targets.read_text())] == [
+        (re.findall(r"http://(\S+)/metrics", line), name)
+        for line, name in zip(lines, ("coordinator", "worker-0"))]
     address = re.search(r"127\.0\.0\.1:\d+", lines[0]).group()
     with sp.connect(address) as connection:
         assert len(connection.workers()) == 1
