@@ -1,93 +1,136 @@
-"""Checks that the dashboard asks for metrics that the binaries have."""
+"""Checks that dashboards ask for what is scraped or recorded."""
 
 import json
 import pathlib
 import re
-import subprocess
 
 import pytest
 
+from deploy.grafana import dashboards
+from deploy.prometheus import metric_families
+
+from tests.deploy import promql
+from tests.deploy.rules_test import ALERTS, KNOWN, RECORDED, TARGET_LABELS
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-DASHBOARD = json.loads(
-    (ROOT / "deploy/grafana/cluster-overview.json").read_text())
-HISTOGRAM_SUFFIX = re.compile(r"_(bucket|sum|count)$")
-# Words of PromQL and label names are told from metrics by the selector or
-# range that follows a metric.
-SELECTED = re.compile(r"([a-zA-Z_:][\w:]*)\{([^}]*)\}")
-LABEL = re.compile(r"(\w+)\s*(?:=~|!~|!=|=)")
-# From the scrape's own labels (see the PodMonitor).
-TARGET_LABELS = {"namespace", "component", "instance", "pod", "job"}
+FOLDER = ROOT / "deploy" / "grafana"
+PAGES = {path.stem: json.loads(path.read_text("utf-8"))
+         for path in sorted(FOLDER.glob("*.json"))}
+PANELS = [(name, panel) for name, page in PAGES.items()
+          for panel in page["panels"] if panel["type"] != "row"]
+QUERIES = {f"{name}-{panel['title']}-{target['refId']}".replace(" ", "_"):
+           target["expr"]
+           for name, panel in PANELS for target in panel["targets"]}
+COUNTERS = {name for family in metric_families.families()
+            for name in family.metrics if family.kind != "gauge"}
+# Units of Grafana that the panels may have.
+UNITS = {"none", "ops", "reqps", "s", "bytes", "Bps", "percentunit"}
+
+each_query = pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)
+each_page = pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
+each_panel = pytest.mark.parametrize(
+    "panel", [panel for _, panel in PANELS],
+    ids=[f"{name}-{panel['title']}".replace(" ", "_")
+         for name, panel in PANELS])
 
 
-def families():
-    """name -> labels, from the table and the process metrics."""
-    text = (ROOT / "telemetry/metric_families.h").read_text()
-    text = text[text.index("kCounterRows"):]
-    found = {}
-    for row in re.split(r"MetricFamilyRow\{", text)[1:]:
-        name = re.match(r'\s*"(\w+)"', row).group(1)
-        # Help texts are strings beside each other or hold more than a word;
-        # the labels are a braced list of words.
-        labels = re.search(r'\{((?:\s*"\w+",?)+)\}', row)
-        found[name] = set(re.findall(r"\w+", labels.group(1) if labels else ""))
-    process = (ROOT / "telemetry/process_metrics.cc").read_text()
-    for name in re.findall(r'"(process_\w+)"', process):
-        found[name] = set()
-    return found
+def filled(query):
+    """With Grafana's variables, as where everything is chosen."""
+    query = query.replace("$__rate_interval", "1m")
+    return re.sub(r"\$\w+", ".*", query)
 
 
-FAMILIES = families()
-PANELS = [p for p in DASHBOARD["panels"] if p["type"] != "row"]
-QUERIES = [(p["title"], t["expr"]) for p in PANELS for t in p["targets"]]
-IDS = [f"{title}-{n}".replace(" ", "_") for n, (title, _) in enumerate(QUERIES)]
+def test_the_files_are_those_of_the_tables():
+    assert set(PAGES) == {d.name for d in dashboards.DASHBOARDS} == {
+        "cluster", "deployment", "worker"}
+    for dashboard in dashboards.DASHBOARDS:
+        text = dashboards.path(dashboard).read_text("utf-8")
+        assert text == dashboards.text(dashboard)
 
 
-def family_of(metric):
-    return metric if metric in FAMILIES else HISTOGRAM_SUFFIX.sub("", metric)
+def test_the_config_map_has_all_files():
+    listed = re.findall(r"- (\S+\.json)$", (
+        FOLDER / "kustomization.yaml").read_text("utf-8"), re.MULTILINE)
+    assert listed == [f"{name}.json" for name in PAGES]
 
 
-def test_the_table_was_read():
-    assert FAMILIES["shardplane_steps_total"] == {"phase", "result"}
-    assert FAMILIES["shardplane_plan_resolve_seconds"] == set()
-    assert len(FAMILIES) >= 20
-
-
-@pytest.mark.parametrize("query", [q for _, q in QUERIES], ids=IDS)
+@each_query
 def test_query_uses_metrics_and_labels_that_exist(query):
-    selected = SELECTED.findall(query)
-    assert selected, "a query names a metric with a selector"
-    own_labels = set()
-    for metric, selector in selected:
-        assert family_of(metric) in FAMILIES, metric
-        labels = FAMILIES[family_of(metric)]
-        own_labels |= labels
-        assert set(LABEL.findall(selector)) <= labels | TARGET_LABELS
-    for grouped in re.findall(r"\bby \(([^)]*)\)", query):
-        assert set(re.split(r",\s*", grouped)) <= (own_labels | TARGET_LABELS
-                                                   | {"le"})
-    # Every metric-like word must be one of those with a selector.
-    words = set(re.findall(r"\b(?:shardplane|grpc_server|process)_\w+", query))
-    assert words == {metric for metric, _ in selected}
+    names = promql.read(filled(query))
+    assert names.metrics
+    labels = set(TARGET_LABELS)
+    for metric, selected in names.metrics.items():
+        assert metric in KNOWN, metric
+        assert selected <= KNOWN[metric] | TARGET_LABELS
+        labels |= KNOWN[metric]
+    assert names.grouped <= labels
 
 
-@pytest.mark.parametrize("query", [q for _, q in QUERIES], ids=IDS)
+@each_query
+def test_query_asks_for_the_namespace_chosen(query):
+    for metric, labels in promql.read(filled(query)).metrics.items():
+        assert "namespace" in labels, metric
+
+
+@each_query
 def test_counters_are_read_as_rates(query):
-    for metric, _ in SELECTED.findall(query):
-        if metric.endswith(("_total", "_bucket", "_count", "_sum")):
-            assert re.search(rf"(?:rate|increase)\({metric}\{{", query)
+    names = promql.read(filled(query))
+    assert set(names.metrics) & COUNTERS <= names.rated
 
 
-def test_every_family_of_ours_is_on_the_dashboard():
-    shown = {family_of(m) for _, q in QUERIES for m, _ in SELECTED.findall(q)}
-    ours = {name for name in FAMILIES if not name.startswith("process_")}
-    assert ours <= shown
+@each_panel
+def test_legend_names_labels_that_are_left(panel):
+    for target in panel["targets"]:
+        names = promql.read(filled(target["expr"]))
+        left = names.grouped or set(TARGET_LABELS).union(
+            *(KNOWN[metric] for metric in names.metrics))
+        assert set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])) <= left
 
 
-def test_panels_do_not_overlap_and_ids_are_unique():
-    ids = [p["id"] for p in DASHBOARD["panels"]]
+@each_panel
+def test_panel_says_what_it_shows(panel):
+    assert panel["title"] and panel["description"].endswith(".")
+    assert panel["fieldConfig"]["defaults"]["unit"] in UNITS
+    assert panel["datasource"]["uid"] == "${datasource}"
+
+
+@each_panel
+def test_unit_is_that_of_the_query(panel):
+    unit = panel["fieldConfig"]["defaults"]["unit"]
+    for target in panel["targets"]:
+        for metric in promql.read(filled(target["expr"])).metrics:
+            times = "_seconds" in metric and not metric.endswith("_count")
+            if unit == "s":
+                assert times
+            elif unit in ("bytes", "Bps"):
+                assert "_bytes" in metric
+            elif unit == "percentunit":
+                assert "ratio" in metric
+            else:
+                assert metric == "process_cpu_seconds_total" or not times
+
+
+def test_every_family_is_on_a_dashboard_or_recorded():
+    asked = [promql.read(filled(q)).metrics for q in QUERIES.values()]
+    asked += [promql.read(rule["expr"]).metrics for rule in RECORDED.values()]
+    shown = {metric for metrics in asked for metric in metrics}
+    for family in metric_families.families():
+        assert shown & set(family.metrics), family.name
+
+
+def test_every_recorded_one_is_on_a_dashboard_or_in_an_alert():
+    asked = [filled(query) for query in QUERIES.values()]
+    asked += [rule["expr"] for rule in ALERTS.values()]
+    used = {metric for query in asked for metric in promql.read(query).metrics}
+    assert set(RECORDED) <= used
+
+
+@each_page
+def test_panels_do_not_overlap_and_ids_are_unique(page):
+    ids = [panel["id"] for panel in page["panels"]]
     assert len(set(ids)) == len(ids)
     taken = set()
-    for panel in DASHBOARD["panels"]:
+    for panel in page["panels"]:
         at = panel["gridPos"]
         cells = {(x, y) for x in range(at["x"], at["x"] + at["w"])
                  for y in range(at["y"], at["y"] + at["h"])}
@@ -96,19 +139,55 @@ def test_panels_do_not_overlap_and_ids_are_unique():
         taken |= cells
 
 
-def test_panels_take_the_chosen_data_source():
-    variables = {v["name"] for v in DASHBOARD["templating"]["list"]}
-    assert variables == {"datasource", "namespace"}
-    for panel in PANELS:
-        assert panel["datasource"]["uid"] == "${datasource}"
+@each_page
+def test_variables_are_those_that_queries_use(page):
+    variables = {v["name"]: v for v in page["templating"]["list"]}
+    text = json.dumps(page["panels"])
+    used = set(re.findall(r"\$\{?(\w+)", text)) - {"__rate_interval"}
+    assert set(variables) == used
+    for variable in variables.values():
+        if variable["type"] != "query":
+            continue
+        metric, label = re.fullmatch(
+            r"label_values\((\w+)(?:\{.*\})?, (\w+)\)",
+            variable["query"]["query"]).groups()
+        assert label in KNOWN[metric] | TARGET_LABELS
 
 
-def test_promtool_parses_every_query(tmp_path):
-    rules = [{"record": f"query:{n}",
-              "expr": query.replace("$__rate_interval", "1m")}
-             for n, (_, query) in enumerate(QUERIES)]
-    path = tmp_path / "rules.yml"  # JSON is YAML
-    path.write_text(json.dumps({"groups": [{"name": "all", "rules": rules}]}))
-    done = subprocess.run(["promtool", "check", "rules", str(path)],
-                          check=False, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+@each_page
+def test_links_lead_to_the_other_dashboards(page):
+    others = {f"/d/{p['uid']}" for p in PAGES.values() if p is not page}
+    assert {link["url"] for link in page["links"]} == others
+    assert all(link["includeVars"] and link["keepTime"]
+               for link in page["links"])
+
+
+@each_query
+def test_prometheus_answers(watched, query):
+    """With a vector, which may be empty; the data are another test's."""
+    watched.prometheus.query(filled(query))
+
+
+def test_prometheus_refuses_what_is_no_query(watched):
+    with pytest.raises(OSError, match="400"):
+        watched.prometheus.query("sum by (shardplane_workers")
+
+
+@pytest.mark.parametrize("page", ["metrics.md", "runbooks.md"])
+def test_prometheus_answers_the_queries_of_a_page(watched, page):
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    for query in re.findall(r"```promql\n(.*?)```", text, re.DOTALL):
+        watched.prometheus.query(query)
+
+
+@each_page
+def test_what_can_be_chosen_is_there(watched, page):
+    """Each variable's metric has its label, where it is scraped at all."""
+    watched.prometheus.scraped()
+    for variable in page["templating"]["list"]:
+        if variable["type"] == "query":
+            metric, label = re.fullmatch(
+                r"label_values\((.*), (\w+)\)",
+                variable["query"]["query"]).groups()
+            for labels, _ in watched.prometheus.query(filled(metric)):
+                assert labels[label]
