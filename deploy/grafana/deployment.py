@@ -13,7 +13,7 @@ RESOLVE = "shardplane_plan_resolve_seconds"
 STEP_TIME = "namespace_phase:shardplane_step_duration_seconds"
 
 PROGRESS = Row("Progress of the deployments chosen", (
-    stat("Last step", "The highest of them.", "none",
+    stat("Highest step", "The last one of those chosen.", "none",
          f"max(shardplane_deployment_last_step{{{D}}})"),
     stat("Steps a second", "Of all chosen, over five minutes.", "ops",
          "sum(namespace_deployment:shardplane_deployment_last_step:deriv5m"
@@ -21,7 +21,7 @@ PROGRESS = Row("Progress of the deployments chosen", (
     graph("Last step", "Flat: no step is accepted.", "none",
           ("max by (namespace, deployment) (shardplane_deployment_last_step"
            f"{{{D}}})", "{{deployment}}")),
-    graph("Steps a second", "How fast the last step rises.", "ops",
+    graph("Steps a second, each", "How fast the last step rises.", "ops",
           ("namespace_deployment:shardplane_deployment_last_step:deriv5m"
            f"{{{D}}}", "{{deployment}}")),
 ))

@@ -16,7 +16,7 @@ MEMORY_SHARE = "namespace_pod_instance:shardplane_device_memory_used:ratio"
 AT_A_GLANCE = Row("At a glance", (
     stat("Workers", "Those chosen that can be scraped.", "none",
          f"sum(up{{{WORKER}}})"),
-    stat("Memory of the device", "The fullest of them.", "percentunit",
+    stat("Fullest device", "Share of its memory in use.", "percentunit",
          f"max({MEMORY_SHARE}{{{W}}})"),
     stat("Share in collectives, least", "The one that the others wait for.",
          "percentunit", f"min({WAIT_SHARE}{{{W}}})"),

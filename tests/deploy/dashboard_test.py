@@ -126,6 +126,20 @@ def test_every_recorded_one_is_on_a_dashboard_or_in_an_alert():
 
 
 @each_page
+def test_panels_have_titles_of_their_own(page):
+    titles = [panel["title"] for panel in page["panels"]]
+    assert len(set(titles)) == len(titles)
+
+
+def test_panels_that_the_runbooks_name_exist():
+    text = (ROOT / "docs" / "runbooks.md").read_text("utf-8")
+    named = re.findall(r"\*([^*\n]+)\*(?: and \*([^*]+)\*)? of \*(\w+)\*", text)
+    assert len(named) >= 5
+    for *titles, page in named:
+        assert set(titles) - {""} <= {p["title"] for p in PAGES[page]["panels"]}
+
+
+@each_page
 def test_panels_do_not_overlap_and_ids_are_unique(page):
     ids = [panel["id"] for panel in page["panels"]]
     assert len(set(ids)) == len(ids)
