@@ -140,8 +140,8 @@ inline constexpr std::array kHistogramRows = {
                     MetricOwner::kCoordinator,
                     MetricBuckets::kRatio},
     MetricFamilyRow{"shardplane_collective_wait_seconds",
-                    "Time of one run in collectives of a kind, waiting for "
-                    "other ranks included.",
+                    "Time of a step that a rank stood in collectives of one "
+                    "kind, waiting for other ranks included.",
                     {"collective"},
                     MetricOwner::kWorker,
                     MetricBuckets::kFast},

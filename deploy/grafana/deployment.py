@@ -66,7 +66,8 @@ COLLECTIVES = Row("Collectives", (
           "included, summed over ranks.", "Bps",
           ("sum by (collective) (namespace_collective:"
            f"shardplane_collective_bytes:rate5m{{{N}}})", "{{collective}}")),
-    graph("Time in a collective, p99", "Waiting for other ranks included.", "s",
+    graph("Time of a step in collectives, p99", "By kind, waiting for other "
+          "ranks included.", "s",
           ("max by (collective) (namespace_collective:"
            f"shardplane_collective_wait_seconds:p99_rate5m{{{N}}})",
            "{{collective}}")),

@@ -45,7 +45,8 @@ COLLECTIVES = Row("Collectives of a rank", (
     graph("Share of steps in collectives", "The lowest line is the rank that "
           "the others wait for.", "percentunit",
           (f"{WAIT_SHARE}{{{W}}}", NAME)),
-    graph("Time in a collective, p99", "By kind, waiting included.", "s",
+    graph("Time of a step in collectives, p99", "By kind, waiting for other "
+          "ranks included.", "s",
           ("histogram_quantile(0.99, sum by (le, pod, instance, collective) "
            f"(rate(shardplane_collective_wait_seconds_bucket{{{WORKER}}}"
            "[$__rate_interval])))", NAME + " {{collective}}")),

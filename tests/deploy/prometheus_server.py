@@ -18,6 +18,7 @@ FOLDER = (pathlib.Path(__file__).resolve().parents[2] / "deploy"
 LISTENS = re.compile(r'msg="Listening on" address=(\S+)')
 READY = "Server is ready to receive web requests"
 SECONDS = 60  # that anything is waited for at most
+LATE = 15      # that a value may be behind the API at most
 
 
 def _seconds(text):
@@ -107,6 +108,14 @@ class Prometheus:
         self.until(lambda: all(
             _seconds(group["lastEvaluation"]) > now
             for group in self.get("rules")["groups"]))
+
+    def becomes(self, read, expected):
+        """Returns when read() is `expected`. What a coordinator brings up to
+        date once a second is a little late."""
+        end = time.monotonic() + LATE
+        while (found := read()) != expected and time.monotonic() < end:
+            time.sleep(0.05)
+        assert found == expected
 
     def until(self, holds):
         """Asks again and again, within SECONDS."""

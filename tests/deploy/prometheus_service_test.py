@@ -58,21 +58,21 @@ def test_the_only_coordinator_leads(watched):
 
 
 def test_deployments_by_state(watched):
-    watched.prometheus.scraped()
-    states = nonzero(watched.prometheus.by("state", "shardplane_deployments"))
-    states.pop("deleted", None)  # which the API does not list
-    assert states == deployment_states(watched.cluster) == {"ready": 1}
+    prometheus = watched.prometheus
+    assert deployment_states(watched.cluster) == {"ready": 1}
+    prometheus.becomes(lambda: nonzero(
+        prometheus.by("state", "shardplane_deployments")), {"ready": 1})
 
 
 def test_last_step_by_deployment(watched):
     step(watched)
-    watched.prometheus.scraped()
     (deployment,) = watched.cluster.deployments()
     name = deployment.name.removeprefix("deployments/")
     assert deployment.last_step >= 3
-    assert watched.prometheus.by(
-        "deployment", "shardplane_deployment_last_step") == {
-            name: deployment.last_step}
+    watched.prometheus.becomes(
+        lambda: watched.prometheus.by(
+            "deployment", "shardplane_deployment_last_step"),
+        {name: deployment.last_step})
 
 
 def test_a_deleted_deployment_has_no_last_step(tmp_path):
@@ -80,11 +80,10 @@ def test_a_deleted_deployment_has_no_last_step(tmp_path):
         with Prometheus(tmp_path, cluster) as prometheus:
             m, x = parallelized(cluster)
             m.step(x, **LOSS)
-            prometheus.scraped()
-            assert prometheus.total("shardplane_deployment_last_step") == 1
+            steps = "shardplane_deployment_last_step"
+            prometheus.becomes(lambda: prometheus.total(steps), 1)
             m.close()
-            prometheus.scraped()
-            assert prometheus.query("shardplane_deployment_last_step") == []
+            prometheus.becomes(lambda: prometheus.query(steps), [])
 
 
 def test_operations_by_kind_and_state(watched, stub):
@@ -95,10 +94,10 @@ def test_operations_by_kind_and_state(watched, stub):
          word(pb.Operation.State, operation.state, "STATE_"))
         for operation in listed)
     assert expected[("materialize", "succeeded")] >= 1
-    watched.prometheus.scraped()
-    assert expected == {
-        (labels["kind"], labels["state"]): value for labels, value
-        in watched.prometheus.query("shardplane_operations") if value}
+    watched.prometheus.becomes(
+        lambda: {(labels["kind"], labels["state"]): value for labels, value
+                 in watched.prometheus.query("shardplane_operations") if value},
+        expected)
 
 
 def test_events_by_reason(watched, stub):
@@ -114,17 +113,16 @@ def test_events_by_reason(watched, stub):
 def test_watches_that_are_open(watched, stub):
     prometheus = watched.prometheus
     prometheus.scraped()
-    before = prometheus.total("shardplane_watch_streams")
+    before = prometheus.total("shardplane_watch_streams")  # of other clients
     watches = [stub.Watch(pb.WatchRequest(collections=["workers"]))
                for _ in range(2)]
     for watch in watches:
         next(iter(watch))
-    prometheus.scraped()
-    assert prometheus.total("shardplane_watch_streams") == before + 2
-    for watch in watches:
-        watch.cancel()
-    prometheus.until(lambda: prometheus.total(
-        "shardplane_watch_streams") == before)
+    for open_streams in (before + 2, before):
+        prometheus.becomes(
+            lambda: prometheus.total("shardplane_watch_streams"), open_streams)
+        for watch in watches:
+            watch.cancel()
 
 
 COORDINATORS_TIMES = ["shardplane_step_dispatch_seconds",
@@ -200,8 +198,9 @@ def test_a_failed_deployment_is_an_alarm_until_it_is_deleted(broken):
     prometheus = broken.prometheus
     alarm = {"ShardplaneDeploymentFailed"}
     prometheus.until(lambda: prometheus.firing() >= alarm)
-    assert nonzero(prometheus.by("state", "shardplane_deployments")) == (
-        deployment_states(broken.cluster)) == {"failed": 1}
+    assert deployment_states(broken.cluster) == {"failed": 1}
+    assert nonzero(prometheus.by("state", "shardplane_deployments")) == {
+        "failed": 1}
     broken.cluster.delete(broken.m.name)
     prometheus.until(lambda: not prometheus.firing() & alarm)
 
