@@ -244,7 +244,7 @@ def test_a_killed_worker(broken):
     prometheus.until(lambda: prometheus.by(
         "reason", "shardplane_worker_lost_total") == {"lost": 1})
     prometheus.until(lambda: prometheus.firing() >= {"ShardplaneWorkerLost"})
-    prometheus.scraped()
+    prometheus.scraped(down=1)
     assert nonzero(prometheus.by("state", "shardplane_workers")) == (
         states(broken.cluster)) == {"ready": 1, "lost": 1}
     assert prometheus.by("pod", 'up{component="worker"}') == {
