@@ -202,18 +202,16 @@ void Coordinator::AskForProgress(const RunningOperation& operation) {
 
 void Coordinator::EndOperation(const OperationId& id,
                                const absl::Status& status) {
-  OperationRecord record;
-  {
-    absl::MutexLock lock(&mu_);
-    const auto running = running_.find(id);
-    if (running != running_.end()) {
-      operations_.Progress(id, running->second.board->Sum(), Now());
-      running_.erase(running);
-    }
-    operations_.End(id, status, Now());
-    record = *operations_.Find(id);
-    UpdateOperationMetrics();
+  // Told before it shows as over to those who wait.
+  absl::MutexLock lock(&mu_);
+  const auto running = running_.find(id);
+  if (running != running_.end()) {
+    operations_.Progress(id, running->second.board->Sum(), Now());
+    running_.erase(running);
   }
+  operations_.End(id, status, Now());
+  const OperationRecord record = *operations_.Find(id);
+  UpdateOperationMetrics();
   bulletin_.Show(record);
   if (record.state == OperationState::kCancelled) {
     bulletin_.Tell(EventSeverity::kWarning, "OPERATION_CANCELLED",

@@ -228,7 +228,7 @@ TEST_F(CoordinatorOperationsTest, StepsAreListedAndTimed) {
   EXPECT_EQ(trace->ranks[1].received_unix, 7);
   EXPECT_EQ(trace->ranks[1].update_nanos, 5);
   ASSERT_THAT(trace->ranks[1].run.spans, testing::SizeIs(1));
-  EXPECT_EQ(trace->ranks[1].run.spans[0].what.name, "segment 0");
+  EXPECT_EQ(trace->ranks[1].run.spans[0].what.name, "alias[tp]");
   EXPECT_THAT(coordinator_->GetStepTimeline(id_, {3}),
               HasReason("STEP_NOT_FOUND"));
   Worker(0).FailNext(Method::kGetTimeline, absl::NotFoundError("not kept"));

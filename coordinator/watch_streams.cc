@@ -15,6 +15,8 @@ namespace {
 namespace pb = ::shardplane::v1;
 
 constexpr size_t kTogether = 100;  // changes in one message, at most
+// As much goes into one message; readers take 4 MiB by default.
+constexpr size_t kMessageBytes = size_t{1} << 20;
 // How often streams are looked at while nothing changes.
 constexpr absl::Duration kLook = absl::Milliseconds(250);
 
@@ -58,11 +60,19 @@ void WatchStream::Fill() {
         WithMetadata(status_, "oldest", VersionText(options_.coordinator, to));
     return;
   }
-  after_ = to;
-  for (const Change& change : changes) {
-    *message_.add_events() = ToProto(options_.coordinator, change);
+  bool all = changes.size() < kTogether;
+  size_t bytes = 0;
+  for (size_t i = 0; i < changes.size(); ++i) {
+    if (bytes > kMessageBytes) {
+      to = changes[i - 1].version;
+      all = false;
+      break;
+    }
+    pb::WatchEvent& event = *message_.add_events();
+    event = ToProto(options_.coordinator, changes[i]);
+    bytes += event.ByteSizeLong();
   }
-  const bool all = changes.size() < kTogether;
+  after_ = to;
   const bool quiet = absl::Now() - since_ >= options_.bookmark;
   if (all && (!caught_up_ || (changes.empty() && quiet))) {
     caught_up_ = true;
