@@ -146,6 +146,7 @@ class Daemon {
   std::string collective_host_;
   std::string device_;
   std::atomic<bool> refused_ = false;
+  std::atomic<bool> draining_ = false;
   Metrics metrics_{{.component = "worker"}};
   std::unique_ptr<Executor> executor_;
   std::unique_ptr<GangWorker> worker_;
@@ -196,6 +197,11 @@ absl::Status Daemon::StartHttp() {
   HttpServer::Options options{.listen = absl::GetFlag(FLAGS_http_listen),
                               .metrics = &metrics_};
   options.ready.push_back({"registered", [this] { return CheckRegistered(); }});
+  options.ready.push_back({"serving", [this] {
+                             return draining_ ? absl::UnavailableError(
+                                                    "the worker drains")
+                                              : absl::OkStatus();
+                           }});
   SP_ASSIGN_OR_RETURN(http_, HttpServer::Start(std::move(options)));
   return absl::OkStatus();
 }
@@ -281,6 +287,7 @@ void Daemon::Announce(const absl::Notification& ending) {
 
 void Daemon::Drain() {
   log_.Info("draining");
+  draining_ = true;
   membership_->Drain();
   absl::Notification drained;
   std::thread deadline([&] {
