@@ -1,4 +1,5 @@
-"""A cluster that takes steps, and a Prometheus that looks on."""
+"""Images, made once; a cluster that takes steps, and a Prometheus that looks
+on."""
 
 import types
 
@@ -9,6 +10,8 @@ from torch.distributed.tensor.parallel import RowwiseParallel
 
 import shardplane as sp
 
+from tests.deploy import image
+from tests.deploy import pods
 from tests.deploy.prometheus_server import Prometheus
 
 RANKS = 2
@@ -36,3 +39,14 @@ def watched(tmp_path_factory):
             yield types.SimpleNamespace(cluster=cluster, m=m, x=x,
                                         prometheus=prometheus)
             m.close()
+
+
+@pytest.fixture(scope="session")
+def collected(tmp_path_factory):
+    """What the build stage of the images leaves."""
+    return image.collect(tmp_path_factory.mktemp("build") / "out")
+
+
+@pytest.fixture(scope="session")
+def images(collected, tmp_path_factory):
+    return pods.images(collected, tmp_path_factory.mktemp("images"))
