@@ -71,6 +71,9 @@ absl::StatusOr<Coordinator::Lease> Coordinator::RegisterWorker(
 
 absl::StatusOr<Coordinator::Lease> Coordinator::RenewLease(
     const WorkerId& id, Incarnation incarnation, LeaseRequest request) {
+  const std::optional<Admitted> last = request == LeaseRequest::kRetire
+                                           ? AwaitLastCall(id, incarnation)
+                                           : std::nullopt;
   std::vector<Departure> departures;
   bool drains = false;
   {
@@ -90,6 +93,27 @@ absl::StatusOr<Coordinator::Lease> Coordinator::RenewLease(
                    "it was told to stop");
   }
   return Lease{options_.incarnation, options_.lease};
+}
+
+std::optional<Coordinator::Admitted> Coordinator::AwaitLastCall(
+    const WorkerId& id, Incarnation incarnation) const {
+  DeploymentId deployment_id;
+  {
+    absl::MutexLock lock(&mu_);
+    const WorkerRecord* worker = registry_.Find(id);
+    if (worker == nullptr || worker->incarnation != incarnation ||
+        !worker->seat.has_value()) {
+      return std::nullopt;
+    }
+    deployment_id = worker->seat->deployment;
+  }
+  absl::StatusOr<DeploymentPtr> deployment = Find(deployment_id);
+  if (!deployment.ok()) return std::nullopt;
+  absl::StatusOr<ActionQueue::Turn> turn =
+      (*deployment)
+          ->queue.Wait(ActionQueue::Kind::kAlone, Now() + options_.lease / 4);
+  if (!turn.ok()) return std::nullopt;
+  return Admitted{*std::move(deployment), *std::move(turn)};
 }
 
 std::vector<WorkerRecord> Coordinator::ListWorkers() const {

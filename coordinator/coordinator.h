@@ -328,6 +328,11 @@ class Coordinator {
       const DeploymentId& id, GangEpoch epoch, const CallContext& context,
       ActionQueue::Kind kind = ActionQueue::Kind::kAlone) const;
 
+  // Of the worker's deployment: a worker retires when its own part of a step is
+  // done, and the other ranks must be let finish theirs. Until they have, but
+  // no longer than the worker waits; then nothing else begins.
+  std::optional<Admitted> AwaitLastCall(const WorkerId& id,
+                                        Incarnation incarnation) const;
   void HandleDepartures(const std::vector<Departure>& departures);
   // Tells the state machine of a failed call, that of `step` if there is one,
   // and does what it says. Returns the failure's status, for the caller.
