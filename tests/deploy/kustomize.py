@@ -24,14 +24,19 @@ def kubectls():
     return {"debian": old, **({"machine": machines} if machines else {})}
 
 
-@functools.cache
-def build(overlay, kubectl="debian"):
-    """The objects, in kustomize's order. Callers do not change them."""
+def render(kubectl, folder):
+    """The objects, in kustomize's order."""
     done = subprocess.run(
-        [kubectls()[kubectl], "kustomize", OVERLAYS / overlay], check=False,
+        [kubectls()[kubectl], "kustomize", folder], check=False,
         capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return [item for item in yaml.safe_load_all(done.stdout) if item]
+
+
+@functools.cache
+def build(overlay, kubectl="debian"):
+    """The objects of an overlay, which callers do not change."""
+    return render(kubectl, OVERLAYS / overlay)
 
 
 def name_of(item):

@@ -67,7 +67,7 @@ def shared_memory(spec, container):
 
 
 class Pod:
-    """One container. Ends with its process; close() kills what is left."""
+    """One container, and its process; close() kills what is left."""
 
     def __init__(self, name, labels, spec, image, root, network, folder,
                  address=None):
@@ -78,7 +78,7 @@ class Pod:
         self.namespace, self.address = network.add_pod(address)
         self._root, self._folder = root, folder
         self.log = folder / f"{name}.log"
-        self.process = self.pid = None
+        self.process = self.pid = self.guard = None
 
     def command(self):
         """The image's entry point and the manifest's arguments."""
@@ -137,6 +137,11 @@ class Pod:
             told = file.read()
         assert told, self.log.read_text()
         self.pid = json.loads(told)["child-pid"]
+        # --die-with-parent does not survive the change of user. This kills when
+        # its input ends, as it does when we end, however that may be.
+        self.guard = subprocess.Popen(
+            ["sh", "-c", f"read -r _; kill -KILL {self.pid}"],
+            stdin=subprocess.PIPE, start_new_session=True)
 
     def stop(self):
         """As the kubelet: the signal, the grace period. The exit code; fails
@@ -146,6 +151,10 @@ class Pod:
         return self.process.wait(self.spec["terminationGracePeriodSeconds"])
 
     def close(self):
+        if self.guard is not None:
+            self.guard.kill()  # a number may be another's by now
+            self.guard.wait()
+            self.guard.stdin.close()
         if self.process is not None and self.process.poll() is None:
-            self.process.kill()
+            os.kill(self.pid, signal.SIGKILL)
             self.process.wait()

@@ -3,6 +3,7 @@ of Services in /etc/hosts, addresses, an image each."""
 
 import concurrent.futures
 import contextlib
+import copy
 
 from tests.deploy import client_pod
 from tests.deploy import cluster
@@ -15,11 +16,13 @@ DNS = "10.96.0.10"
 
 
 class Pods:
-    """Use as a context; `images`: component -> what image.make returned."""
+    """Use as a context; `images`: component -> what image.make returned.
+    `changed`: values of flags that differ from the manifest's."""
 
     def __init__(self, overlay, images, folder):
         self.cluster = cluster.load(overlay)
         self.network = pod_network.Network()
+        self.changed = {}
         self._images, self._folder = images, folder
         self._closing = contextlib.ExitStack()
         self._closing.callback(self.network.close)
@@ -38,14 +41,23 @@ class Pods:
         if name in self.pods:
             assert self.pods[name].process.poll() is not None
             self.network.remove_pod(self.pods[name].namespace)
-        pod = Pod(name, self.cluster.labels(component),
-                  self.cluster.pod(component), image.Image(component),
-                  self._images[component], self.network, self._folder,
+        pod = Pod(name, self.cluster.labels(component), self._spec(component),
+                  image.Image(component), self._images[component],
+                  self.network, self._folder,
                   self._service if component == "coordinator" else None)
         self._closing.callback(pod.close)
         self.pods[name] = pod
         pod.start(self._etc(name))
         return pod
+
+    def _spec(self, component):
+        spec = copy.deepcopy(self.cluster.pod(component))
+        flags = self.cluster.flags(component)
+        flags.update({name: value for name, value in self.changed.items()
+                      if name in flags})
+        spec["containers"][0]["args"] = [
+            f"--{name}={value}" for name, value in flags.items()]
+        return spec
 
     def start_all(self, workers=None):
         """All at once, as after `kubectl apply` (`workers`: scaled down to so

@@ -10,7 +10,8 @@ import pytest
 from tests.deploy import probes
 from tests.deploy.pods import Pods, wait_ready
 
-# A step takes the workers seconds, and hardly any to send.
+# A step takes the workers a third of a second for each of REPEATS, and hardly
+# any to send.
 DEPLOY = """
 import torch
 from torch import nn
@@ -21,7 +22,7 @@ class Again(nn.Module):
         super().__init__()
         self.linear = nn.Linear(2048, 2048)
     def forward(self, x):
-        for _ in range(8):
+        for _ in range(REPEATS):
             x = torch.tanh(self.linear(x))
         return x.sum()
 x = torch.rand(768, 2048)
@@ -37,6 +38,7 @@ def states():
             for w in cluster.workers()}
 from shardplane.v1 import coordinator_pb2 as pb
 """
+SHORT, ENDLESS = "REPEATS = 10", "REPEATS = 150"
 LONG_STEP = """
 reply = bool(torch.isfinite(m.step(x, optimizer=sp.SGD(lr=1e-3))))
 """
@@ -83,12 +85,27 @@ def stop_watching(pod):
 def test_a_pod_that_is_told_to_end_finishes_its_step(pods, component):
     pods.start_all(workers=2)
     client = pods.client()
-    client.run(DEPLOY + LONG_STEP)
+    client.run(SHORT + DEPLOY + LONG_STEP)
     begin_long_step(client, pods)
     code, said = stop_watching(pods.of(component)[0])
     assert code == 0, pods.of(component)[0].log.read_text()
     assert client.finish() is True
     assert 503 in said, said
+
+
+def test_what_takes_longer_than_the_drain_is_ended(pods):
+    """The step would take minutes; a grace period of the manifests has room
+    for the time to drain and little more, which the processes must keep."""
+    pods.changed = {"drain_ms": 1000, "drain_timeout": "1s"}
+    pods.start_all(workers=2)
+    client = pods.client()
+    client.run(ENDLESS + DEPLOY)
+    begin_long_step(client, pods)
+    for pod in (*pods.of("coordinator"), *pods.of("worker")):
+        pod.spec["terminationGracePeriodSeconds"] = 30
+        assert pod.stop() == 0, pod.log.read_text()
+    with pytest.raises(AssertionError, match="UnavailableError"):
+        client.finish()
 
 
 def ready(client):
@@ -103,7 +120,7 @@ def test_what_a_worker_leaves_and_who_takes_its_place(pods):
     names, with other addresses."""
     pods.start_all(workers=2)
     client = pods.client()
-    client.run(DEPLOY)
+    client.run(SHORT + DEPLOY)
     first, second = pods.of("worker")
     assert first.stop() == 0
     assert client.run("reply = states()")[first.name][1] == "STATE_RETIRED"
@@ -125,7 +142,7 @@ def test_what_a_worker_leaves_and_who_takes_its_place(pods):
 def test_workers_outlive_their_coordinator(pods):
     pods.start_all(workers=2)
     client = pods.client()
-    client.run(DEPLOY)
+    client.run(SHORT + DEPLOY)
     workers = pods.of("worker")
     (coordinator,) = pods.of("coordinator")
     assert coordinator.stop() == 0
@@ -136,6 +153,15 @@ def test_workers_outlive_their_coordinator(pods):
     probes.until(lambda: set(ready(client)) == {w.name for w in workers})
     assert client.run("m = deploy()\nreply = tuple(m(x).shape)") == []
     assert [w.process.poll() for w in workers] == [None, None]
+
+
+def test_no_process_outlives_the_test(pods):
+    """Not even one that ends without a word: its pipes are closed then."""
+    worker = pods.start("worker", "shardplane-worker-0")
+    probes.wait(worker, "startupProbe")
+    worker.guard.stdin.close()
+    assert worker.process.wait(30) != 0
+    assert not os.path.exists(f"/proc/{worker.pid}")
 
 
 def test_a_worker_without_a_coordinator_lives_and_is_not_ready(pods):

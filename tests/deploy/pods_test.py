@@ -117,7 +117,7 @@ def test_the_restrictions_hold(running, images, tmp_path, command, refused):
     probe = pod_module.Pod("probe", one.labels, one.spec, one.image,
                            images["worker"], running.network, tmp_path)
     probe.start([], command)
-    assert probe.process.wait(10) != 0
+    assert probe.process.wait(30) != 0
     assert refused in probe.log.read_text()
 
 
