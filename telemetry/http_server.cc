@@ -1,5 +1,6 @@
 #include "telemetry/http_server.h"
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <chrono>
@@ -22,31 +23,50 @@
 #include "absl/strings/strip.h"
 #include "absl/types/span.h"
 #include "civetweb.h"
+#include "telemetry/gzip.h"
 #include "telemetry/metrics.h"
 
 namespace shardplane {
 namespace {
 
-constexpr absl::string_view kPlainText = "text/plain; charset=utf-8";
-constexpr absl::string_view kExposition =
-    "text/plain; version=0.0.4; charset=utf-8";
-
-struct Response {
-  int code = 200;
-  std::string body;
-  absl::string_view content_type = kPlainText;
-};
+constexpr const char* kExposition = "text/plain; version=0.0.4; charset=utf-8";
+// Below it a packet holds all; above, compressing takes less than sending.
+constexpr size_t kGzipFromBytes = 1400;
+constexpr int kGzipLevel = 1;
 
 struct Request {
   absl::string_view path;
   bool verbose = false;
 };
 
-Response NotFound(absl::string_view path) {
+HttpResponse NotFound(absl::string_view path) {
   return {404, absl::StrCat("no such path; there are /metrics, /livez and "
                             "/readyz; got: ",
                             path, "\n")};
 }
+
+// A route, and how many calls of it are under way.
+struct CountedRoute {
+  explicit CountedRoute(HttpRoute route_in) : route(std::move(route_in)) {}
+
+  bool Fits(absl::string_view path) const {
+    return absl::EndsWith(route.prefix, "/")
+               ? absl::StartsWith(path, route.prefix)
+               : path == route.prefix;
+  }
+  HttpResponse Answer(const HttpRequest& request) {
+    const bool taken = calls.fetch_add(1) >= route.max_calls;
+    HttpResponse response =
+        taken ? HttpResponse{503, "too many such requests at a time\n"}
+              : route.handle(request);
+    calls.fetch_sub(1);
+    if (taken) response.headers.push_back({"Retry-After", "2"});
+    return response;
+  }
+
+  const HttpRoute route;
+  std::atomic<int> calls = 0;
+};
 
 // One line of a verbose answer, as Kubernetes' own servers write it.
 std::string CheckLine(const HealthCheck& check, const absl::Status& status) {
@@ -56,9 +76,9 @@ std::string CheckLine(const HealthCheck& check, const absl::Status& status) {
 
 // Runs `checks`, all of them: an operator wants to see every failing one.
 // Lines of passing ones are shown only on request; failing ones always.
-Response RunChecks(absl::Span<const HealthCheck> checks,
-                   const Request& request) {
-  Response response;
+HttpResponse RunChecks(absl::Span<const HealthCheck> checks,
+                       const Request& request) {
+  HttpResponse response;
   for (const HealthCheck& check : checks) {
     const absl::Status status = check.check();
     if (!status.ok()) response.code = 503;
@@ -72,8 +92,8 @@ Response RunChecks(absl::Span<const HealthCheck> checks,
 }
 
 // `rest` is what follows "/livez": "", "/" or "/NAME".
-Response Health(const std::vector<HealthCheck>& checks, absl::string_view rest,
-                const Request& request) {
+HttpResponse Health(const std::vector<HealthCheck>& checks,
+                    absl::string_view rest, const Request& request) {
   absl::ConsumePrefix(&rest, "/");
   if (rest.empty()) return RunChecks(checks, request);
   for (const HealthCheck& check : checks) {
@@ -133,15 +153,49 @@ bool HasVerbose(const char* query) {
   return false;
 }
 
+// Those that no route can take.
+bool IsOwnPath(absl::string_view path) {
+  return path == "/metrics" || absl::StartsWith(path, "/livez") ||
+         absl::StartsWith(path, "/readyz");
+}
+
+absl::string_view Header(const mg_connection* connection, const char* name) {
+  const char* value = mg_get_header(connection, name);
+  return value == nullptr ? "" : value;
+}
+
+void Compress(const mg_connection* connection, HttpResponse& response) {
+  if (response.body.size() < kGzipFromBytes) return;
+  response.headers.push_back({"Vary", "Accept-Encoding"});
+  if (!AcceptsGzip(Header(connection, "Accept-Encoding"))) return;
+  std::string packed = Gzip(response.body, kGzipLevel);
+  if (packed.empty()) return;
+  response.body = std::move(packed);
+  response.headers.push_back({"Content-Encoding", "gzip"});
+}
+
+bool HasHeader(const HttpResponse& response, absl::string_view name) {
+  return std::any_of(response.headers.begin(), response.headers.end(),
+                     [name](const auto& header) {
+                       return absl::EqualsIgnoreCase(header.first, name);
+                     });
+}
+
 void Send(mg_connection* connection, absl::string_view method,
-          const Response& response) {
-  const std::string head = absl::StrCat(
+          const HttpResponse& response) {
+  std::string head = absl::StrCat(
       "HTTP/1.1 ", response.code, " ",
       mg_get_response_code_text(connection, response.code),
       "\r\nContent-Type: ", response.content_type,
       "\r\nContent-Length: ", response.body.size(),
-      "\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff"
-      "\r\nConnection: close\r\n\r\n");
+      "\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n");
+  if (!HasHeader(response, "Cache-Control")) {
+    absl::StrAppend(&head, "Cache-Control: no-store\r\n");
+  }
+  for (const auto& [name, value] : response.headers) {
+    absl::StrAppend(&head, name, ": ", value, "\r\n");
+  }
+  absl::StrAppend(&head, "\r\n");
   mg_write(connection, head.data(), head.size());
   if (method != "HEAD") {
     mg_write(connection, response.body.data(), response.body.size());
@@ -152,13 +206,14 @@ void Send(mg_connection* connection, absl::string_view method,
 int DropMessage(const mg_connection*, const char*) { return 1; }
 
 absl::StatusOr<mg_context*> StartCivetweb(const std::string& listen,
+                                          int threads,
                                           int (*handle)(mg_connection*),
                                           void* user_data) {
-  // Two threads, so that a slow scrape does not fail a probe.
+  const std::string num_threads = absl::StrCat(threads);
   const std::array<const char*, 9> settings = {"listening_ports",
                                                listen.c_str(),
                                                "num_threads",
-                                               "2",
+                                               num_threads.c_str(),
                                                "request_timeout_ms",
                                                "5000",
                                                "enable_directory_listing",
@@ -208,7 +263,27 @@ struct HttpServer::State {
     waker.join();
   }
 
-  Response Answer(const Request& request) const {
+  // Null: none.
+  CountedRoute* RouteOf(absl::string_view path) const {
+    CountedRoute* found = nullptr;
+    for (const auto& route : routes) {
+      if (route->Fits(path) &&
+          (found == nullptr ||
+           found->route.prefix.size() < route->route.prefix.size())) {
+        found = route.get();
+      }
+    }
+    return found;
+  }
+
+  // Two for probes and scrapes, so that a slow scrape does not fail a probe.
+  int Threads() const {
+    int threads = 2;
+    for (const auto& route : routes) threads += route->route.max_calls;
+    return threads;
+  }
+
+  HttpResponse Answer(const Request& request) const {
     absl::string_view rest = request.path;
     if (rest == "/metrics" && options.metrics != nullptr) {
       return {200, options.metrics->Text(), kExposition};
@@ -222,13 +297,27 @@ struct HttpServer::State {
     return NotFound(request.path);
   }
 
+  HttpResponse AnswerGet(const mg_connection* connection,
+                         const mg_request_info& info) const {
+    CountedRoute* const route = RouteOf(info.local_uri);
+    const char* query = info.query_string;
+    if (route == nullptr || IsOwnPath(info.local_uri)) {
+      return Answer({info.local_uri, HasVerbose(query)});
+    }
+    HttpResponse response =
+        route->Answer({info.local_uri, query == nullptr ? "" : query,
+                       Header(connection, "If-None-Match")});
+    Compress(connection, response);
+    return response;
+  }
+
   static int Handle(mg_connection* connection) {
     const mg_request_info& info = *mg_get_request_info(connection);
     const absl::string_view method = info.request_method;
-    Response response;
+    HttpResponse response;
     if (method == "GET" || method == "HEAD") {
       response = static_cast<const State*>(info.user_data)
-                     ->Answer({info.local_uri, HasVerbose(info.query_string)});
+                     ->AnswerGet(connection, info);
     } else {
       response = {405, absl::StrCat("GET and HEAD only; got: ", method, "\n")};
     }
@@ -237,6 +326,7 @@ struct HttpServer::State {
   }
 
   Options options;
+  std::vector<std::unique_ptr<CountedRoute>> routes;
   std::string address;
   std::string host;  // without the brackets of IPv6
   int port = 0;
@@ -259,11 +349,14 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(Options options) {
     }
   }
   auto state = std::make_unique<State>();
+  for (HttpRoute& route : options.routes) {
+    state->routes.push_back(std::make_unique<CountedRoute>(std::move(route)));
+  }
   state->options = std::move(options);
   static const unsigned initialized = mg_init_library(0);
   static_cast<void>(initialized);
-  absl::StatusOr<mg_context*> context =
-      StartCivetweb(state->options.listen, &State::Handle, state.get());
+  absl::StatusOr<mg_context*> context = StartCivetweb(
+      state->options.listen, state->Threads(), &State::Handle, state.get());
   if (!context.ok()) return context.status();
   state->context = *context;
   mg_server_port port = {};

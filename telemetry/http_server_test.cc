@@ -8,6 +8,7 @@
 #include <atomic>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -17,6 +18,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
+#include "absl/synchronization/blocking_counter.h"
+#include "absl/synchronization/notification.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "telemetry/metrics.h"
@@ -32,7 +35,7 @@ using ::testing::StartsWith;
 
 // The whole answer, head and body, to one request on a connection of its own.
 std::string Exchange(const HttpServer& server, absl::string_view method,
-                     absl::string_view target) {
+                     absl::string_view target, absl::string_view headers = "") {
   const std::pair<std::string, std::string> host_port =
       absl::StrSplit(server.address(), ':');
   int port = 0;
@@ -44,8 +47,8 @@ std::string Exchange(const HttpServer& server, absl::string_view method,
   const int fd = socket(AF_INET, SOCK_STREAM, 0);
   EXPECT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)),
             0);
-  const std::string request =
-      absl::StrCat(method, " ", target, " HTTP/1.1\r\nHost: test\r\n\r\n");
+  const std::string request = absl::StrCat(
+      method, " ", target, " HTTP/1.1\r\nHost: test\r\n", headers, "\r\n");
   EXPECT_EQ(write(fd, request.data(), request.size()),
             static_cast<ssize_t>(request.size()));
   std::string answer;
@@ -141,6 +144,94 @@ TEST_F(HttpServerTest, HeadHasNoBody) {
 TEST_F(HttpServerTest, OtherMethodsAreRefused) {
   EXPECT_THAT(Exchange(*server_, "DELETE", "/metrics"),
               AllOf(StartsWith("HTTP/1.1 405 "), HasSubstr("got: DELETE\n")));
+}
+
+// ---------------------------------------------------------------- routes
+
+// Answers with what it was asked.
+HttpResponse Echo(const HttpRequest& request) {
+  return {200,
+          absl::StrCat(request.path, "|", request.query, "|",
+                       request.if_none_match),
+          "text/x-echo",
+          {{"X-Own", "yes"}}};
+}
+
+std::unique_ptr<HttpServer> StartWith(std::vector<HttpRoute> routes) {
+  auto server = HttpServer::Start({.routes = std::move(routes)});
+  EXPECT_TRUE(server.ok()) << server.status();
+  return *std::move(server);
+}
+
+TEST(HttpRouteTest, GetsPathQueryAndETag) {
+  const auto server = StartWith({{"/v1/", Echo}});
+  EXPECT_THAT(
+      Exchange(*server, "GET", "/v1/a?b=%20c", "If-None-Match: \"x\"\r\n"),
+      AllOf(StartsWith("HTTP/1.1 200 OK\r\nContent-Type: text/x-echo\r\n"),
+            HasSubstr("X-Own: yes\r\n"),
+            HasSubstr("Cache-Control: no-store\r\n"),
+            HasSubstr("X-Content-Type-Options: nosniff\r\n"),
+            EndsWith("\r\n\r\n/v1/a|b=%20c|\"x\"")));
+}
+
+TEST(HttpRouteTest, TheLongestPrefixAnswers) {
+  const auto say = [](std::string text) {
+    return [text](const HttpRequest&) { return HttpResponse{200, text}; };
+  };
+  const auto server = StartWith(
+      {{"/v1/", say("api")}, {"/v1/watch", say("watch")}, {"/", say("page")}});
+  const std::pair<const char*, const char*> cases[] = {
+      {"/", "page"},      {"/x", "page"},          {"/v1", "page"},
+      {"/v1/a", "api"},   {"/v1/watch", "watch"},  {"/v1/watch/a", "api"},
+      {"/livez", "ok\n"}, {"/readyz/ping", "ok\n"}};
+  for (const auto& [path, text] : cases) {
+    EXPECT_THAT(Exchange(*server, "GET", path),
+                EndsWith(absl::StrCat("\r\n\r\n", text)))
+        << path;
+  }
+}
+
+TEST(HttpRouteTest, CompressesWhatIsLargeForWhoTakesIt) {
+  const auto server =
+      StartWith({{"/large",
+                  [](const HttpRequest&) {
+                    return HttpResponse{200, std::string(100'000, 'a')};
+                  }},
+                 {"/small", Echo}});
+  const char* accept = "Accept-Encoding: gzip\r\n";
+  const std::string packed = Exchange(*server, "GET", "/large", accept);
+  EXPECT_THAT(packed, HasSubstr("Content-Encoding: gzip\r\n"));
+  EXPECT_LT(packed.size(), 2000);
+  const std::string plain = Exchange(*server, "GET", "/large");
+  EXPECT_THAT(plain, AllOf(Not(HasSubstr("Content-Encoding")),
+                           HasSubstr("Vary: Accept-Encoding\r\n")));
+  EXPECT_GT(plain.size(), 100'000);
+  EXPECT_THAT(Exchange(*server, "GET", "/small", accept),
+              Not(HasSubstr("Content-Encoding")));
+}
+
+TEST(HttpRouteTest, CallsThatWaitLeaveRoomForProbes) {
+  absl::Notification go;
+  absl::BlockingCounter waiting(3);
+  const auto server = StartWith({{"/wait",
+                                  [&](const HttpRequest&) {
+                                    waiting.DecrementCount();
+                                    go.WaitForNotification();
+                                    return HttpResponse{200, "done"};
+                                  },
+                                  /*max_calls=*/3}});
+  std::vector<std::thread> clients;
+  for (int i = 0; i < 3; ++i) {
+    clients.emplace_back([&] {
+      EXPECT_THAT(Exchange(*server, "GET", "/wait"), EndsWith("done"));
+    });
+  }
+  waiting.Wait();
+  EXPECT_THAT(Exchange(*server, "GET", "/wait"),
+              AllOf(StartsWith("HTTP/1.1 503 "), HasSubstr("Retry-After: 2")));
+  EXPECT_THAT(Exchange(*server, "GET", "/livez"), StartsWith("HTTP/1.1 200 "));
+  go.Notify();
+  for (std::thread& client : clients) client.join();
 }
 
 TEST(HttpServerStartTest, WithoutMetricsThePathIsNotFound) {
