@@ -159,6 +159,12 @@ const std::string& CoordinatorServer::address() const {
   return state_->address;
 }
 
+std::shared_ptr<grpc::Channel> CoordinatorServer::InProcessChannel() {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(-1);  // nothing is sent anywhere
+  return state_->server->InProcessChannel(arguments);
+}
+
 Coordinator& CoordinatorServer::coordinator() { return state_->coordinator; }
 
 absl::Status CoordinatorServer::Serving() const {

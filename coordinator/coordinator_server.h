@@ -13,6 +13,7 @@
 #include "absl/time/time.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/watch_streams.h"
+#include "grpcpp/channel.h"
 #include "telemetry/log.h"
 #include "telemetry/metrics.h"
 
@@ -50,6 +51,9 @@ class CoordinatorServer {
   void Drain(absl::Duration grace);
 
   const std::string& address() const;  // host:port, as bound
+  // To its own services, for calls from within the process; of no use when the
+  // server has gone.
+  std::shared_ptr<grpc::Channel> InProcessChannel();
   Coordinator& coordinator();
   absl::Status Serving() const;  // Unavailable once it drains
 

@@ -21,6 +21,8 @@
 #include "common/link_costs.h"
 #include "coordinator/coordinator_server.h"
 #include "coordinator/grpc_worker_client.h"
+#include "coordinator/http_api.h"
+#include "coordinator/status_page.h"
 #include "proto/message_process.h"
 #include "telemetry/http_server.h"
 #include "telemetry/log.h"
@@ -32,7 +34,10 @@ ABSL_FLAG(std::string, advertise, "",
           "HOST:PORT at which workers reach the gRPC services; by default the "
           "address that is bound, or what each worker was started with");
 ABSL_FLAG(std::string, http_listen, "127.0.0.1:0",
-          "HOST:PORT of /metrics, /livez and /readyz");
+          "HOST:PORT of /metrics, /livez and /readyz, and of the status page");
+ABSL_FLAG(bool, status_page, true,
+          "serve the status page and its JSON API, which show whoever reaches "
+          "the HTTP port what there is");
 ABSL_FLAG(std::string, ready_file, "",
           "written, as JSON with the addresses, once the process serves");
 ABSL_FLAG(int64_t, lease_ms, 10'000,
@@ -84,6 +89,19 @@ CoordinatorServer::Options ServerOptions(const LinkCosts& costs,
   options.coordinator.clock = &absl::Now;
   options.coordinator.random_id = &RandomId;
   options.coordinator.random_uid = &RandomUid;
+  return options;
+}
+
+HttpServer::Options HttpOptions(CoordinatorServer* server, Metrics* metrics,
+                                HttpApi* api) {
+  HttpServer::Options options{
+      .listen = absl::GetFlag(FLAGS_http_listen),
+      .metrics = metrics,
+      .ready = {{"serving", [server] { return server->Serving(); }}}};
+  if (absl::GetFlag(FLAGS_status_page)) {
+    options.routes = api->Routes();
+    options.routes.push_back(StatusPageRoute());
+  }
   return options;
 }
 
@@ -146,10 +164,9 @@ int Main() {
     return Fail(log, "gRPC", server.status());
   }
   CoordinatorServer* const serving = server->get();
-  const absl::StatusOr<std::unique_ptr<HttpServer>> http = HttpServer::Start(
-      {.listen = absl::GetFlag(FLAGS_http_listen),
-       .metrics = &metrics,
-       .ready = {{"serving", [serving] { return serving->Serving(); }}}});
+  HttpApi api({.channel = serving->InProcessChannel()});
+  const absl::StatusOr<std::unique_ptr<HttpServer>> http =
+      HttpServer::Start(HttpOptions(serving, &metrics, &api));
   if (!http.ok()) {
     return Fail(log, "HTTP", http.status());
   }
@@ -166,6 +183,7 @@ int Main() {
   int signal = 0;
   sigwait(&signals, &signal);
   log.Info("draining");
+  api.EndWaits();
   serving->Drain(absl::Milliseconds(absl::GetFlag(FLAGS_drain_ms)));
   return 0;
 }
