@@ -187,8 +187,11 @@ void Send(mg_connection* connection, absl::string_view method,
       "HTTP/1.1 ", response.code, " ",
       mg_get_response_code_text(connection, response.code),
       "\r\nContent-Type: ", response.content_type,
-      "\r\nContent-Length: ", response.body.size(),
       "\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n");
+  // Of a 304 it would be the length of what is not sent.
+  if (response.code != 304) {
+    absl::StrAppend(&head, "Content-Length: ", response.body.size(), "\r\n");
+  }
   if (!HasHeader(response, "Cache-Control")) {
     absl::StrAppend(&head, "Cache-Control: no-store\r\n");
   }

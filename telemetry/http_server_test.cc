@@ -210,6 +210,14 @@ TEST(HttpRouteTest, CompressesWhatIsLargeForWhoTakesIt) {
               Not(HasSubstr("Content-Encoding")));
 }
 
+TEST(HttpRouteTest, NotModifiedHasNoLength) {
+  const auto server = StartWith(
+      {{"/", [](const HttpRequest&) { return HttpResponse{.code = 304}; }}});
+  EXPECT_THAT(Exchange(*server, "GET", "/"),
+              AllOf(StartsWith("HTTP/1.1 304 Not Modified\r\n"),
+                    Not(HasSubstr("Content-Length")), EndsWith("\r\n\r\n")));
+}
+
 TEST(HttpRouteTest, CallsThatWaitLeaveRoomForProbes) {
   absl::Notification go;
   absl::BlockingCounter waiting(3);
