@@ -143,7 +143,7 @@ def _up(workers, device, collectives, scrape_targets):
     with LocalCluster(workers=workers, device=device,
                       collectives=collectives) as cluster:
         print(f"coordinator  {cluster.address}  "
-              f"(metrics http://{cluster.coordinator.http_address}/metrics)")
+              f"(status page http://{cluster.coordinator.http_address}/)")
         for process in cluster.processes[1:]:
             print(f"{process.name}     {process.address}  "
                   f"(metrics http://{process.http_address}/metrics)")
