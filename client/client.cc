@@ -6,8 +6,8 @@
 #include "absl/random/random.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "client/client_call.h"
 #include "client/error_info.h"
-#include "client/request_id.h"
 #include "google/protobuf/util/json_util.h"
 #include "grpcpp/client_context.h"
 #include "grpcpp/create_channel.h"
@@ -38,14 +38,6 @@ grpc::ChannelArguments ChannelArguments() {
 double RandomFraction() {
   thread_local absl::BitGen random;
   return absl::Uniform<double>(random, 0.0, 1.0);
-}
-
-template <typename Request>
-Request WithRequestId(Request request) {
-  if (request.request_id().empty()) {
-    request.set_request_id(NewRequestId());
-  }
-  return request;
 }
 
 // What the coordinator has sent is not a tensor: nothing of it is the
@@ -128,31 +120,10 @@ absl::Status Client::Retried(
   }
 }
 
-template <typename Request, typename Response>
-absl::StatusOr<Response> Client::Call(
-    grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&,
-                                 Response*),
-    const Request& request, absl::Duration timeout) {
-  Response response;
-  absl::Status status = Retried(timeout, [&](grpc::ClientContext* context) {
-    return FromGrpcStatus((stub_.get()->*method)(context, request, &response));
-  });
-  if (!status.ok()) {
-    return status;
-  }
-  return response;
-}
-
 absl::StatusOr<pb::Deployment> Client::CreateDeployment(
     pb::CreateDeploymentRequest request) {
   return Call(&Stub::CreateDeployment, WithRequestId(std::move(request)),
               options_.call_timeout);
-}
-
-absl::StatusOr<pb::Deployment> Client::GetDeployment(const std::string& name) {
-  pb::GetDeploymentRequest request;
-  request.set_name(name);
-  return Call(&Stub::GetDeployment, request, options_.call_timeout);
 }
 
 absl::Status Client::DeleteDeployment(pb::DeleteDeploymentRequest request) {
@@ -173,12 +144,6 @@ absl::StatusOr<pb::Program> Client::CreateProgram(
               options_.call_timeout);
 }
 
-absl::StatusOr<pb::Program> Client::GetProgram(const std::string& name) {
-  pb::GetProgramRequest request;
-  request.set_name(name);
-  return Call(&Stub::GetProgram, request, options_.call_timeout);
-}
-
 absl::StatusOr<pb::ForwardResponse> Client::Forward(
     pb::ForwardRequest request) {
   return Call(&Stub::Forward, WithRequestId(std::move(request)),
@@ -188,12 +153,6 @@ absl::StatusOr<pb::ForwardResponse> Client::Forward(
 absl::StatusOr<pb::StepResult> Client::Step(pb::StepRequest request) {
   return Call(&Stub::Step, WithRequestId(std::move(request)),
               options_.step_timeout);
-}
-
-absl::StatusOr<pb::StepResult> Client::GetStep(const std::string& name) {
-  pb::GetStepRequest request;
-  request.set_name(name);
-  return Call(&Stub::GetStep, request, options_.call_timeout);
 }
 
 std::unique_ptr<TrainStream> Client::Train(const TrainStreamOptions& options) {

@@ -22,6 +22,9 @@ google::rpc::ErrorInfo ErrorInfoOf(const absl::Status& status);
 // unless `field` is empty.
 absl::Status ClientError(absl::StatusCode code, absl::string_view reason,
                          absl::string_view field, absl::string_view message);
+// The same with all its details; the domain is set here.
+absl::Status ClientError(absl::StatusCode code, google::rpc::ErrorInfo info,
+                         absl::string_view message);
 
 }  // namespace shardplane
 
