@@ -19,7 +19,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = sorted(ROOT / p for p in (
     "README.md", "ARCHITECTURE.md", "docs/README.md", "docs/cpp_client.md",
     "docs/descriptions.md", "docs/kubernetes.md", "docs/metrics.md",
-    "docs/old_api.md", "docs/runbooks.md", "docs/styles.md",
+    "docs/old_api.md", "docs/runbooks.md", "docs/shardctl.md",
+    "docs/styles.md",
     "deploy/README.md"))
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.json"))
 
