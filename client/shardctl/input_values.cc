@@ -34,8 +34,24 @@ void AppendBfloat16(double value, std::string* bytes) {
   bytes->append(reinterpret_cast<const char*>(&half), sizeof(half));
 }
 
+// The same. (clang 14 has no such type on this target.)
+uint16_t HalfOf(double value) {
+  constexpr double kTooLarge = 65520;  // halfway from the largest to the next
+  const uint16_t sign = std::signbit(value) ? 0x8000 : 0;
+  const double size = std::abs(value);
+  if (std::isnan(value)) return 0x7E00;
+  if (size >= kTooLarge) return sign | 0x7C00;
+  if (size < 0x1p-14) {
+    return static_cast<uint16_t>(sign + std::nearbyint(size * 0x1p24));
+  }
+  const int exponent = std::ilogb(size);
+  // From 1024 to 2048: what is rounded up carries into the exponent.
+  const double digits = std::nearbyint(std::ldexp(size, 10 - exponent));
+  return static_cast<uint16_t>(sign + ((exponent + 14) << 10) + digits);
+}
+
 void AppendFloat16(double value, std::string* bytes) {
-  const _Float16 half = static_cast<_Float16>(value);
+  const uint16_t half = HalfOf(value);
   bytes->append(reinterpret_cast<const char*>(&half), sizeof(half));
 }
 

@@ -55,8 +55,14 @@ TEST(InputValuesTest, ShortFloatsAreRounded) {
   const auto bf16 = TensorOf(TypeOf(v1::DTYPE_BFLOAT16, {3}),
                              Json("[1.00390625, 1.01171875, -2]"));
   EXPECT_THAT(ValuesOf<uint16_t>(*bf16), ElementsAre(0x3F80, 0x3F82, 0xC000));
-  const auto f16 = TensorOf(TypeOf(v1::DTYPE_FLOAT16, {2}), Json("[1, -0.5]"));
-  EXPECT_THAT(ValuesOf<uint16_t>(*f16), ElementsAre(0x3C00, 0xB800));
+  // Ties go to even: 1 + 2^-11 down, 1 + 3 * 2^-11 up, 2047.5 * 2^-10 to 2.
+  const auto f16 = TensorOf(
+      TypeOf(v1::DTYPE_FLOAT16, {9}),
+      Json("[1, -0.5, 1.00048828125, 1.00146484375, 1.99951171875, 65519, "
+           "65520, 5.9604644775390625e-8, 6.103515625e-5]"));
+  EXPECT_THAT(ValuesOf<uint16_t>(*f16),
+              ElementsAre(0x3C00, 0xB800, 0x3C00, 0x3C02, 0x4000, 0x7BFF,
+                          0x7C00, 0x0001, 0x0400));
   const auto truth = TensorOf(TypeOf(v1::DTYPE_BOOL, {2}), Json("[true, 0]"));
   EXPECT_THAT(ValuesOf<uint8_t>(*truth), ElementsAre(1, 0));
 }
