@@ -34,6 +34,13 @@ Coordinator::Coordinator(Options options)
   UpdateOperationMetrics();
   if (options_.metrics != nullptr) {
     options_.metrics->Set(Gauge::kCoordinatorIsLeader, {}, 1);
+    // Rates know nothing of a series' first value: they are there from now on.
+    for (const char* reason : {"lost", "fenced", "retired"}) {
+      AddMetric(Counter::kWorkerLost, {reason}, 0);
+    }
+    for (const char* result : {"ok", "failed"}) {
+      AddMetric(Counter::kSteps, {"train", result}, 0);
+    }
   }
 }
 

@@ -289,6 +289,7 @@ struct HttpServer::State {
   HttpResponse Answer(const Request& request) const {
     absl::string_view rest = request.path;
     if (rest == "/metrics" && options.metrics != nullptr) {
+      if (options.before_metrics) options.before_metrics();
       return {200, options.metrics->Text(), kExposition};
     }
     if (absl::ConsumePrefix(&rest, "/livez")) {

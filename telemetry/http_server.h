@@ -70,6 +70,8 @@ class HttpServer {
     std::string listen = "127.0.0.1:0";
     // Outlives the server; null: /metrics is 404.
     const Metrics* metrics = nullptr;
+    // Called before each answer of /metrics, for what is only measured then.
+    std::function<void()> before_metrics;
     std::vector<HealthCheck> live;   // beside the built-in "ping"
     std::vector<HealthCheck> ready;  // beside the built-in "ping"
     // The longest prefix that fits answers.

@@ -6,8 +6,10 @@
 #define SHARDPLANE_WORKER_CUDA_SUPPORT_H_
 
 #include <chrono>
+#include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -38,6 +40,9 @@ struct CudaSupport {
   absl::StatusOr<std::unique_ptr<ProcessGroup>> (*make_group)(
       const c10::intrusive_ptr<c10d::Store>& store,
       const CudaGroupOptions& options);
+  // Bytes that are taken and that there are, of GPU `index`; zeros if it cannot
+  // be asked.
+  std::pair<int64_t, int64_t> (*memory)(int index);
 };
 
 // nullptr in a binary for CPUs.

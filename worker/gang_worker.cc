@@ -51,7 +51,13 @@ double SecondsSince(Clock::time_point start) {
 
 GangWorker::GangWorker(uint64_t incarnation, Executor* executor,
                        Metrics* metrics)
-    : executor_(executor), metrics_(metrics), fence_(incarnation) {}
+    : executor_(executor), metrics_(metrics), fence_(incarnation) {
+  if (metrics_ == nullptr) return;
+  // Rates know nothing of a series' first value: they are there from now on.
+  for (const char* result : {"ok", "failed"}) {
+    metrics_->Add(Counter::kSteps, {"train", result}, 0);
+  }
+}
 
 absl::Status GangWorker::Check(const GangCall& call) const {
   absl::MutexLock lock(&mutex_);

@@ -33,6 +33,7 @@
 #include "telemetry/metrics.h"
 #include "telemetry/rpc_log.h"
 #include "telemetry/rpc_metrics.h"
+#include "worker/device_memory.h"
 #include "worker/gang_worker.h"
 #include "worker/membership.h"
 #include "worker/nccl_environment.h"
@@ -133,6 +134,7 @@ class Daemon {
   absl::Status FindHosts();
   absl::Status StartServer();
   absl::Status StartHttp();
+  void MeasureMemory();
   void StartMembership();
   void TellOfGroup(const GangSpec& gang, const GroupTransport& group);
   absl::Status CheckRegistered() const;
@@ -195,7 +197,8 @@ absl::Status Daemon::CheckRegistered() const {
 
 absl::Status Daemon::StartHttp() {
   HttpServer::Options options{.listen = absl::GetFlag(FLAGS_http_listen),
-                              .metrics = &metrics_};
+                              .metrics = &metrics_,
+                              .before_metrics = [this] { MeasureMemory(); }};
   options.ready.push_back({"registered", [this] { return CheckRegistered(); }});
   options.ready.push_back({"serving", [this] {
                              return draining_ ? absl::UnavailableError(
@@ -204,6 +207,13 @@ absl::Status Daemon::StartHttp() {
                            }});
   SP_ASSIGN_OR_RETURN(http_, HttpServer::Start(std::move(options)));
   return absl::OkStatus();
+}
+
+void Daemon::MeasureMemory() {
+  const DeviceMemory memory = MeasureDeviceMemory(device_);
+  metrics_.Set(Gauge::kDeviceMemoryUsed, {}, static_cast<double>(memory.used));
+  metrics_.Set(Gauge::kDeviceMemoryTotal, {},
+               static_cast<double>(memory.total));
 }
 
 absl::Status Daemon::FindHosts() {
