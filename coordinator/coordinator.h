@@ -386,6 +386,8 @@ class Coordinator {
   void EndOperation(const OperationId& id, const absl::Status& status);
   void PollOperations();
   void AskForProgress(const RunningOperation& operation);
+  // The same, and waits for the answers.
+  void AwaitProgress(const OperationId& id);
   // Shows a deployment, and tells of the phase that it has entered.
   void Publish(const DeploymentPtr& deployment);
   void PublishWorker(const WorkerId& id);

@@ -377,6 +377,7 @@ absl::Status Coordinator::Materialize(const DeploymentPtr& deployment,
     options_.metrics->Observe(Histogram::kMaterializeDuration, {},
                               Now() - start);
   }
+  AwaitProgress(operation);
   absl::Status done;
   {
     absl::MutexLock lock(&deployment->mu);

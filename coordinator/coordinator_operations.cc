@@ -200,6 +200,30 @@ void Coordinator::AskForProgress(const RunningOperation& operation) {
       });
 }
 
+void Coordinator::AwaitProgress(const OperationId& id) {
+  RunningOperation operation;
+  {
+    absl::MutexLock lock(&mu_);
+    operation = running_.at(id);
+  }
+  ProgressBoard& board = *operation.board;
+  operation.deployment->gang->TryAll(
+      {.timeout = kProgressTimeout},
+      [&board](int rank, WorkerClient& client, const GangRef& gang,
+               const CallOptions& options, WorkerClient::Done done) {
+        client.GetProgress(
+            gang, options,
+            [&board, rank,
+             done](const absl::StatusOr<MaterializeProgress>& made) {
+              if (made.ok()) {
+                absl::MutexLock lock(&board.mu);
+                board.ranks[rank] = *made;
+              }
+              done(made.status());
+            });
+      });
+}
+
 void Coordinator::EndOperation(const OperationId& id,
                                const absl::Status& status) {
   // Told before it shows as over to those who wait.

@@ -221,7 +221,7 @@ void FakeWorker::Serve(Method method, const GangRef& gang,
   {
     absl::MutexLock lock(&mu_);
     last_request_id_ = gang.request_id;
-    last_traceparent_ = options.traceparent;
+    if (!options.traceparent.empty()) last_traceparent_ = options.traceparent;
     status = Now(method);
     if (status.ok() && behaviours_[method].hold) {
       threads_.emplace_back([this, method, options, finish, aborts = aborts_] {

@@ -55,7 +55,7 @@ class FakeWorker : public WorkerClient {
   void SetGradientNorm(double norm);  // else 2.5
   void SetProgress(MaterializeProgress progress);
   void SetRecording(StepRecording recording);  // of every step
-  std::string last_traceparent() const;        // of a unary call
+  std::string last_traceparent() const;        // of a unary call that had one
   // It takes steps of any number from now on.
   void Forgive();
   // It does not obey Abort any more.

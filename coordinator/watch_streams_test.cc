@@ -6,7 +6,7 @@
 #include <thread>
 #include <vector>
 
-#include "absl/container/btree_set.h"
+#include "absl/container/btree_map.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/errors.h"
@@ -224,28 +224,37 @@ TEST_F(WatchTest, AReaderThatTakesNothingIsClosedAndGoesOn) {
   const auto reading = Watch({"operations"});
   EXPECT_EQ(Text(reading->Next()), "BOOKMARK");
   const std::string large(20'000, 'x');
-  uint64_t revision = 0;
+  constexpr int64_t kOperations = 300;
+  absl::btree_map<std::string, int64_t> last;  // revision, by name
+  const auto show = [&](int64_t revision) {
+    const OperationId id{absl::StrCat("o", revision % kOperations)};
+    last[ResourceName(id)] = revision;
+    coordinator().bulletin().Show(
+        OperationRecord{.id = id,
+                        .progress = {.phase = large, .bytes_done = revision},
+                        .revision = static_cast<uint64_t>(revision)});
+  };
+  int64_t revision = 1;
   for (const absl::Time end = absl::Now() + absl::Seconds(3);
        absl::Now() < end;) {
-    coordinator().bulletin().Show(
-        OperationRecord{.id = {absl::StrCat("o", revision % 300)},
-                        .progress = {.phase = large},
-                        .revision = revision + 1});
-    ++revision;
+    show(revision++);
   }
-  while (reading->Next().has_value()) {
+  absl::btree_map<std::string, int64_t> seen;
+  for (auto event = reading->Next(); event; event = reading->Next()) {
+    seen[event->operation().name()] = event->operation().bytes_done();
   }
   const absl::Status status = reading->Finish();
   ASSERT_THAT(status, AllOf(StatusIs(absl::StatusCode::kAborted, testing::_),
                             HasReason("WATCH_TOO_SLOW")));
-  std::string version = GetErrorInfo(status)->metadata.at("resume_version");
-  coordinator().bulletin().Show(OperationRecord{.id = {"last"}});
-  const auto again = Watch({"operations"}, version);
-  absl::btree_set<std::string> seen;
-  while (seen.count("operations/last") == 0) {
+  show(revision);
+  const auto again = Watch({"operations"},
+                           GetErrorInfo(status)->metadata.at("resume_version"));
+  seen.erase("");  // bookmarks
+  while (seen != last) {
     const auto event = again->Next();
     ASSERT_TRUE(event.has_value()) << again->Finish();
-    seen.insert(event->operation().name());
+    ASSERT_NE(Text(event), "BOOKMARK") << "all has been sent";
+    seen[event->operation().name()] = event->operation().bytes_done();
   }
 }
 

@@ -40,8 +40,8 @@ struct CudaSupport {
   absl::StatusOr<std::unique_ptr<ProcessGroup>> (*make_group)(
       const c10::intrusive_ptr<c10d::Store>& store,
       const CudaGroupOptions& options);
-  // Bytes that are taken and that there are, of GPU `index`; zeros if it cannot
-  // be asked.
+  // Bytes that tensors of this process take of GPU `index`, and that it has;
+  // zeros if it cannot be asked.
   std::pair<int64_t, int64_t> (*memory)(int index);
 };
 

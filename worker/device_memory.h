@@ -8,7 +8,7 @@
 namespace shardplane {
 
 struct DeviceMemory {
-  int64_t used = 0;   // of a CPU: by tensors; of a GPU: by all processes
+  int64_t used = 0;   // by tensors of this process
   int64_t total = 0;  // of a CPU: what the process may take; 0: not known
 };
 

@@ -11,9 +11,8 @@
 #include "ATen/cuda/CUDAContext.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
-#include "c10/cuda/CUDAException.h"
+#include "c10/cuda/CUDACachingAllocator.h"
 #include "c10/cuda/CUDAFunctions.h"
-#include "c10/cuda/CUDAGuard.h"
 #include "common/errors.h"
 #include "torch/csrc/distributed/c10d/NCCLUtils.hpp"
 #include "torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp"
@@ -127,11 +126,11 @@ void Synchronize(const c10::intrusive_ptr<c10d::Work>& work) {
 
 std::pair<int64_t, int64_t> Memory(int index) {
   try {
-    const c10::cuda::CUDAGuard guard(static_cast<c10::DeviceIndex>(index));
-    size_t free = 0;
-    size_t total = 0;
-    C10_CUDA_CHECK(cudaMemGetInfo(&free, &total));
-    return {static_cast<int64_t>(total - free), static_cast<int64_t>(total)};
+    const auto device = static_cast<c10::DeviceIndex>(index);
+    const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(device);
+    return {stats.allocated_bytes[0].current,
+            static_cast<int64_t>(
+                at::cuda::getDeviceProperties(device)->totalGlobalMem)};
   } catch (const c10::Error&) {
     return {0, 0};  // a metric that is not known
   }

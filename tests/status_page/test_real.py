@@ -11,7 +11,8 @@ import shardplane as sp
 
 @pytest.fixture(scope="module")
 def cluster():
-    with sp.LocalCluster(workers=3) as running:
+    with sp.LocalCluster(workers=3, coordinator_args=(
+            "--lease_ms=2000",)) as running:
         yield running
 
 
