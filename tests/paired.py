@@ -20,7 +20,7 @@ from shardplane.v1 import coordinator_pb2 as pb
 # stands for a process or its start.
 _OWN = {"uid", "create_time", "update_time", "etag", "epoch",
         "duration_seconds", "timing", "state_time", "incarnation", "address",
-        "http_address",
+        "http_address", "operation",
         "peak_run_bytes"}  # a transport may stage what it sends
 _LARGE = {"module", "report"}  # and nothing of these in it
 

@@ -115,7 +115,8 @@ class Timeline:
             events += [_event(number, _STEP, part, begin - first, seconds)
                        for part, begin, seconds in rank.phases]
             events += [_meta("thread_name", number, lane, name)
-                       for lane, name in enumerate(_LANES)]
+                       for lane, name in enumerate(_LANES)
+                       if name != _STEP or rank.phases]
             events += [_event(number, _LANE_OF[span.kind], span.name,
                               offset + span.begin, span.seconds,
                               module=span.module, bytes=span.bytes,

@@ -242,7 +242,8 @@ def broken(tmp_path):
 def test_a_killed_worker(broken):
     prometheus = broken.prometheus
     prometheus.until(lambda: prometheus.by(
-        "reason", "shardplane_worker_lost_total") == {"lost": 1})
+        "reason", "shardplane_worker_lost_total") == {
+            "lost": 1, "fenced": 0, "retired": 0})
     prometheus.until(lambda: prometheus.firing() >= {"ShardplaneWorkerLost"})
     prometheus.scraped(down=1)
     assert nonzero(prometheus.by("state", "shardplane_workers")) == (
