@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from shardplane import streams
-from shardplane.errors import unimplemented
+from shardplane.errors import UnimplementedError, unimplemented
 from shardplane.v1 import types_pb2 as pb
 
 _DTYPES = {
@@ -39,9 +39,23 @@ def converted(tensor, type_):
     return tensor.detach().to(_TORCH_DTYPES[type_.dtype])
 
 
+def _extent(size, where):
+    """Of an export; one that only a run could tell is refused."""
+    if isinstance(size, int):
+        return size
+    from torch.fx.experimental import symbolic_shapes
+    try:
+        return int(size)
+    except symbolic_shapes.GuardOnDataDependentSymNode:
+        raise UnimplementedError(
+            f"{where}: expected a shape that is fixed when the program is "
+            f"compiled, got: {size}, which depends on values",
+            {"reason": "DATA_DEPENDENT_SHAPE"}) from None
+
+
 def type_of(tensor, where):
     return pb.TensorType(dtype=dtype_to_proto(tensor.dtype, where),
-                         shape=[int(size) for size in tensor.shape])
+                         shape=[_extent(size, where) for size in tensor.shape])
 
 
 # As numpy has them: such a tensor's bytes are had, or made a tensor, without
