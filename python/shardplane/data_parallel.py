@@ -1,5 +1,7 @@
 """data_parallel as Python writes it -> DataParallel, one a mesh dim."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Mapping
 
@@ -25,7 +27,8 @@ class FullyShard:
 
     shard_dims: object = None
 
-    def to_proto(self, mesh_dim, tree):
+    def to_proto(self, mesh_dim: str, tree: Any) -> pb.DataParallel:
+        """The message, for the module whose tree this is."""
         return pb.DataParallel(
             mesh_dim=mesh_dim, kind=pb.DataParallel.KIND_FULLY_SHARD,
             shard_dims=self._dims(mesh_dim, tree))

@@ -3,6 +3,8 @@
 docs/descriptions.md tells how to write one.
 """
 
+from __future__ import annotations
+
 import json
 import os
 from collections.abc import Mapping
@@ -21,7 +23,7 @@ class Description:
     itself. `proto` is the Module message that it says.
     """
 
-    def __init__(self, source):
+    def __init__(self, source: str | os.PathLike | Mapping | pb.Module) -> None:
         if isinstance(source, pb.Module):
             self.proto = pb.Module()
             self.proto.CopyFrom(source)
@@ -33,13 +35,14 @@ class Description:
             self.proto = (_of_proto_form(source) if "modules" in source
                           else expand(source))
 
-    def train(self, mode=True):
+    def train(self, mode: bool = True) -> Description:
         """The mode of all modules, for the calls that follow."""
         for module in self.proto.modules:
             module.training = mode
         return self
 
-    def eval(self):
+    def eval(self) -> Description:
+        """train(False)."""
         return self.train(False)
 
     def __repr__(self):

@@ -1,5 +1,7 @@
 """Errors: one class per canonical code, with google.rpc details decoded."""
 
+from __future__ import annotations
+
 import enum
 
 import grpc
@@ -39,7 +41,8 @@ class ShardplaneError(Exception):
 
     code = Code.UNKNOWN
 
-    def __init__(self, message, details=None, code=None):
+    def __init__(self, message: str, details: dict | None = None,
+                 code: Code | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.details = {"reason": "", "metadata": {}, **(details or {})}
@@ -47,7 +50,8 @@ class ShardplaneError(Exception):
             self.code = code
 
     @property
-    def reason(self):
+    def reason(self) -> str:
+        """Of ErrorInfo: a stable word in capitals."""
         return self.details["reason"]
 
     def __str__(self):
@@ -55,6 +59,8 @@ class ShardplaneError(Exception):
 
 
 class InvalidArgumentError(ShardplaneError, ValueError):
+    """Malformed or contradictory: a module, plan, mesh or tensor."""
+
     code = Code.INVALID_ARGUMENT
 
 
@@ -63,50 +69,74 @@ class PlanTypeError(InvalidArgumentError, TypeError):
 
 
 class UnimplementedError(ShardplaneError, NotImplementedError):
+    """An operator, style or option that this release lacks."""
+
     code = Code.UNIMPLEMENTED
 
 
 class NotFoundError(ShardplaneError):
+    """No such resource or name."""
+
     code = Code.NOT_FOUND
 
 
 class AlreadyExistsError(ShardplaneError):
+    """The name is taken."""
+
     code = Code.ALREADY_EXISTS
 
 
 class FailedPreconditionError(ShardplaneError):
+    """A right request in the wrong state."""
+
     code = Code.FAILED_PRECONDITION
 
 
 class AbortedError(ShardplaneError):
+    """A stale epoch or etag, or a step number out of turn."""
+
     code = Code.ABORTED
 
 
 class UnavailableError(ShardplaneError):
+    """Workers or the coordinator cannot be reached now."""
+
     code = Code.UNAVAILABLE
 
 
 class DeadlineExceededError(ShardplaneError, TimeoutError):
+    """It took too long."""
+
     code = Code.DEADLINE_EXCEEDED
 
 
 class ResourceExhaustedError(ShardplaneError):
+    """A message too large, or a queue that is full."""
+
     code = Code.RESOURCE_EXHAUSTED
 
 
 class PermissionDeniedError(ShardplaneError):
+    """The wrong role."""
+
     code = Code.PERMISSION_DENIED
 
 
 class UnauthenticatedError(ShardplaneError):
+    """No credentials, or bad ones."""
+
     code = Code.UNAUTHENTICATED
 
 
 class DataLossError(ShardplaneError):
+    """Bytes that fail their checksum."""
+
     code = Code.DATA_LOSS
 
 
 class InternalError(ShardplaneError):
+    """A fault of Shardplane's own."""
+
     code = Code.INTERNAL
 
 

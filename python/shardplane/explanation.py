@@ -1,5 +1,7 @@
 """Why one module, parameter or buffer lies as it does."""
 
+from __future__ import annotations
+
 import html
 
 from shardplane.shown_proto import ShownProto
@@ -21,35 +23,43 @@ class Explanation(ShownProto):
     the message. Notebooks show HTML."""
 
     @property
-    def fqn(self):
+    def fqn(self) -> str:
+        """Of what is explained; "" is the root."""
         return self.proto.fqn
 
     @property
-    def kind(self):
+    def kind(self) -> str:
+        """"module", "parameter" or "buffer"."""
         return _word(pb.Explanation.Kind, self.proto.kind)
 
     @property
-    def module_type(self):
+    def module_type(self) -> str:
+        """Of the module, or of the one that owns it."""
         return self.proto.module_type
 
     @property
-    def matches(self):
+    def matches(self) -> list[pb.Explanation.Match]:
+        """Entries of the plan that matched, in its order."""
         return list(self.proto.matches)
 
     @property
-    def tensors(self):
+    def tensors(self) -> list[pb.Explanation.Tensor]:
+        """Parameters and buffers, with their parts by rank."""
         return list(self.proto.tensors)
 
     @property
-    def bytes(self):
+    def bytes(self) -> list[int]:
+        """By rank, children's included."""
         return [line.bytes for line in self.proto.bytes]
 
     @property
-    def collectives(self):
+    def collectives(self) -> list[pb.Explanation.Collective]:
+        """What it makes travel, and why."""
         return list(self.proto.collectives)
 
     @property
-    def notes(self):
+    def notes(self) -> list[pb.Diagnostic]:
+        """Warnings and notes about it."""
         return list(self.proto.diagnostics)
 
     def _title(self):

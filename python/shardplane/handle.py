@@ -1,11 +1,18 @@
 """The handle of a deployment: a module that runs elsewhere."""
 
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
 from shardplane.errors import (FailedPreconditionError, NotFoundError, invalid,
                                unimplemented)
-from shardplane.explanation import explainer
+from shardplane.explanation import Explanation, explainer
+from shardplane.hints import Loss, Optimizer, OptimizerOf, Tensor
 from shardplane.optimizers import to_proto_optimizer
 from shardplane.report import Report, counts_by_phase
-from shardplane.rpc import request_id
+from shardplane.rpc import Rpc, request_id
 from shardplane.step_timing import StepTiming
 from shardplane.step_wire import step_parts
 from shardplane.timeline import Timeline
@@ -20,7 +27,8 @@ _STEP_SECONDS = 600
 class DeployedModule:
     """Made by `parallelize_module`; one thread at a time may use it."""
 
-    def __init__(self, rpc, deployment, tree, programs, loss):
+    def __init__(self, rpc: Rpc, deployment: pb.Deployment, tree: Any,
+                 programs: Any, loss: Loss | None) -> None:
         self._rpc = rpc
         self._deployment = deployment
         self._tree = tree
@@ -46,33 +54,37 @@ class DeployedModule:
     # ---------------------------------------------------------- what it is
 
     @property
-    def name(self):
+    def name(self) -> str:
+        """deployments/{d}"""
         return self._deployment.name
 
     @property
-    def report(self):
+    def report(self) -> Report:
+        """The Report of the plan."""
         return self._report
 
     @property
-    def last_step(self):
+    def last_step(self) -> int:
         """The number of the last step that took effect."""
         return self._step
 
     @property
-    def num_ranks(self):
+    def num_ranks(self) -> int:
+        """How many workers it has."""
         return len(self._deployment.workers)
 
     def __repr__(self):
         return f"<DeployedModule {self.name} on {self.num_ranks} workers>"
 
-    def comm_counts(self):
+    def comm_counts(self) -> dict[str, dict[str, int]]:
         """Phase -> kind of collective -> how often it ran (absent: 0)."""
         return counts_by_phase([*self._materialized, *self._ran])
 
-    def comm_bytes(self):
+    def comm_bytes(self) -> dict[str, dict[str, int]]:
+        """Phase -> kind of collective -> its bytes."""
         return counts_by_phase([*self._materialized, *self._ran], "bytes")
 
-    def program_report(self):
+    def program_report(self) -> Report:
         """The Report of the program that the last call ran: what was predicted
         of it."""
         if self._last is None:
@@ -82,30 +94,30 @@ class DeployedModule:
         return Report(program.report, self._report.explain)
 
     @property
-    def peak_run_bytes(self):
+    def peak_run_bytes(self) -> list[int]:
         """By rank, what tensors took at most in the last call beyond what was
         there before it: what the report predicts under that name. 0 where the
         device does not say."""
         return list(self._peaks)
 
     @property
-    def gradient_norm(self):
+    def gradient_norm(self) -> float | None:
         """The global 2-norm of all gradients, before clipping, of the last
         step or update; None where that had no clip_norm. A replicated or tied
         parameter counts once."""
         return self._gradient_norm
 
-    def last_timing(self):
+    def last_timing(self) -> StepTiming | None:
         """Where the time of the last numbered step went: a StepTiming, None
         before the first."""
         return self._timing
 
-    def last_timeline(self):
+    def last_timeline(self) -> Timeline | None:
         """What each rank did when, of the last `step` or `forward_backward`
         with `timeline=True`: a Timeline. None before the first."""
         return self._timeline
 
-    def timeline(self, step=None):
+    def timeline(self, step: int | None = None) -> Timeline:
         """Where one of the last 64 training steps spent its time, on the
         coordinator and on each rank: a Timeline. `step`: its number; None is
         the last one. Every step is timed, whether it was asked for or not."""
@@ -116,7 +128,7 @@ class DeployedModule:
 
     # ------------------------------------------------------------- calling
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Forward: the global outputs, in the module's own structure.
 
         Where the module changes its buffers (a batch norm in training mode),
@@ -128,7 +140,7 @@ class DeployedModule:
         self._peaks = answer.peak_run_bytes
         return call.program.exported.rebuild(self._outputs(call, answer))
 
-    def output_shards(self):
+    def output_shards(self) -> list[list[Tensor]]:
         """Of the last call: for each rank the list of its local outputs."""
         if self._last is None:
             raise _no_call("output_shards")
@@ -136,8 +148,10 @@ class DeployedModule:
         return [[self._download(pb.TensorRef(output=i), rank)
                  for i in outputs] for rank in self._ranks()]
 
-    def step(self, *inputs, kwargs=None, targets=(), loss=None,
-             optimizer=None, clip_norm=None, timeline=False):
+    def step(self, *inputs: Tensor, kwargs: dict | None = None,
+             targets: Tensor | Sequence[Tensor] = (), loss: Loss | None = None,
+             optimizer: Optimizer | None = None, clip_norm: float | None = None,
+             timeline: bool = False) -> Tensor:
         """Forward, backward and update as one numbered step; the loss.
 
         With `clip_norm` the update sees all gradients scaled, so that their
@@ -151,14 +165,17 @@ class DeployedModule:
                            clip_norm=clip_norm, timeline=timeline,
                            optimizer=to_proto_optimizer(optimizer))
 
-    def forward_backward(self, *inputs, kwargs=None, targets=(), loss=None,
-                         accumulate=False, timeline=False):
+    def forward_backward(self, *inputs: Tensor, kwargs: dict | None = None,
+                         targets: Tensor | Sequence[Tensor] = (),
+                         loss: Loss | None = None, accumulate: bool = False,
+                         timeline: bool = False) -> Tensor:
         """Gradients alone: they replace those there, or add to them;
         `timeline` as in step."""
         return self._train("forward_backward", inputs, kwargs, targets, loss,
                            accumulate=accumulate, timeline=timeline)
 
-    def update(self, optimizer, clip_norm=None):
+    def update(self, optimizer: Optimizer,
+               clip_norm: float | None = None) -> None:
         """Applies the gradients that are there; `clip_norm` as in step."""
         if not self._has_gradients:
             raise _no_call("update")
@@ -166,8 +183,10 @@ class DeployedModule:
             optimizer=to_proto_optimizer(optimizer), clip_norm=clip_norm))
         self._note(answer)
 
-    def train(self, batches, *, loss=None, optimizer=None, clip_norm=None,
-              has_targets=None):
+    def train(self, batches: Iterable, *, loss: Loss | None = None,
+              optimizer: Optimizer | OptimizerOf | None = None,
+              clip_norm: float | None = None,
+              has_targets: bool | None = None) -> Iterator[Tensor]:
         """Steps over `batches`, any iterable: an iterator of their losses, in
         order. Each is what `step` does, under a number of its own, but it is
         sent before the ones before it are over; so they cost little beside
@@ -199,19 +218,20 @@ class DeployedModule:
             else has_targets)
         return Training(steps, batches, self._rpc.patience()).losses()
 
-    def reset_optimizer(self):
+    def reset_optimizer(self) -> None:
+        """Forgets the optimizer's state, as one numbered step."""
         self._act(reset_optimizer=pb.StepRequest.ResetOptimizer())
 
     # -------------------------------------------------------------- tensors
 
-    def gradients(self):
+    def gradients(self) -> dict[str, Tensor]:
         """FQN -> global gradient of the last backward; a tied weight under
         all its names. What the loss does not depend on is left out."""
         return self._by_name(
             lambda fqn: pb.TensorRef(gradient=fqn),
             self._tree.trainable(), optional=True)
 
-    def input_gradients(self):
+    def input_gradients(self) -> list[Tensor | None]:
         """One for each input tensor with requires_grad, in order; None where
         the loss does not depend on it."""
         if self._last is None:
@@ -219,13 +239,14 @@ class DeployedModule:
         return [self._download_gradient(pb.TensorRef(input_gradient=i))
                 for i in self._last.requires_grad]
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Tensor]:
         """FQN -> global value, under the names of the module's own."""
         return self._by_name(
             lambda fqn: pb.TensorRef(parameter=fqn),
             self._tree.state_types())
 
-    def load_state_dict(self, state_dict, strict=True):
+    def load_state_dict(self, state_dict: Mapping[str, Tensor],
+                        strict: bool = True) -> None:
         """New values, as one numbered step: all of them or none."""
         own = self._tree.state_types()
         missing = [name for name in own if name not in state_dict]
@@ -245,27 +266,29 @@ class DeployedModule:
                 fqn=fqn, upload=self._upload_state(name, tensor, own[name])))
         self._act(load_state=pb.StepRequest.LoadState(entries=entries))
 
-    def shards(self, fqn):
+    def shards(self, fqn: str) -> list[Tensor]:
         """A parameter or buffer as it lies: one local tensor a rank."""
         ref = pb.TensorRef(parameter=self._tree.canonical(fqn) or fqn)
         return [self._download(ref, rank) for rank in self._ranks()]
 
     # ------------------------------------------------------------ life cycle
 
-    def save(self, path):
+    def save(self, path: str | os.PathLike) -> None:
+        """Not in this release: UNIMPLEMENTED."""
         del path
         raise unimplemented("save")
 
-    def explain(self, fqn):
+    def explain(self, fqn: str) -> Explanation:
         """Why a module, parameter or buffer lies as it does, and each
         collective that it causes: an Explanation."""
         return self._report.explain(fqn)
 
-    def reshard(self, mesh=None, plan=None):
+    def reshard(self, mesh: Any = None, plan: Any = None) -> None:
+        """Not in this release: UNIMPLEMENTED."""
         del mesh, plan
         raise unimplemented("reshard")
 
-    def close(self):
+    def close(self) -> None:
         """Ends the deployment; its workers are free again."""
         if not self._closed:
             self._closed = True

@@ -1,5 +1,7 @@
 """A coordinator and workers on this machine, as processes of their own."""
 
+from __future__ import annotations
+
 import argparse
 import atexit
 import json
@@ -8,9 +10,11 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Sequence
 
 from shardplane.connection import Calls, Connection
-from shardplane.processes import Launcher, ReadyWatch
+from shardplane.processes import Launcher, Process, ReadyWatch
+from shardplane.rpc import Rpc
 
 _START_SECONDS = 60
 _STOP_SECONDS = 10
@@ -44,8 +48,10 @@ class LocalCluster(Calls):
     `worker_args`: further flags of the daemons.
     """
 
-    def __init__(self, workers=4, *, device="cpu", collectives="auto",
-                 coordinator_args=(), worker_args=()):
+    def __init__(self, workers: int = 4, *, device: str = "cpu",
+                 collectives: str = "auto",
+                 coordinator_args: Sequence[str] = (),
+                 worker_args: Sequence[str] = ()) -> None:
         self._device = device
         self._worker_args = tuple(worker_args)
         if collectives != "auto":  # which is the worker's default
@@ -71,7 +77,7 @@ class LocalCluster(Calls):
             self.close()
             raise
 
-    def add_workers(self, count):
+    def add_workers(self, count: int) -> list[Process]:
         """Starts further workers; returns once they have registered."""
         started = []
         for _ in range(count):
@@ -92,19 +98,21 @@ class LocalCluster(Calls):
         return started
 
     @property
-    def address(self):
+    def address(self) -> str:
+        """HOST:PORT of the coordinator."""
         return self.coordinator.address
 
     @property
-    def rpc(self):
+    def rpc(self) -> Rpc:
+        """What calls go through."""
         return self._connection.rpc
 
-    def process(self, worker):
+    def process(self, worker: str) -> Process:
         """The process of `workers/{id}` or of a bare id."""
         name = worker.rpartition("/")[2]
         return next(p for p in self.processes if p.name == name)
 
-    def scrape_targets(self):
+    def scrape_targets(self) -> list[dict]:
         """The processes as Prometheus' file_sd takes them: where their metrics
         are, and the labels that rules and dashboards tell them apart by."""
         return [{"targets": [process.http_address],
@@ -112,7 +120,7 @@ class LocalCluster(Calls):
                             "component": process.name.partition("-")[0]}}
                 for process in self.processes]
 
-    def close(self):
+    def close(self) -> None:
         """Ends the processes that it started: workers first, then the
         coordinator, each with time to drain."""
         atexit.unregister(self.close)

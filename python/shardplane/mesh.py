@@ -1,8 +1,11 @@
 """Device meshes as Python writes them -> DeviceMesh."""
 
+from __future__ import annotations
+
 import contextlib
 import contextvars
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from shardplane.errors import PlanTypeError, invalid
 from shardplane.v1 import types_pb2 as pb
@@ -11,7 +14,7 @@ _active = contextvars.ContextVar("shardplane_device_mesh", default=None)
 
 
 @contextlib.contextmanager
-def device_mesh(mesh):
+def device_mesh(mesh: Any) -> Iterator[Any]:
     """The mesh of every parallelize_module within that names none."""
     to_proto_mesh(mesh)
     token = _active.set(mesh)

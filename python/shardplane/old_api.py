@@ -5,10 +5,14 @@ dim of the same mesh (docs/meshes.md), so there is nothing to make known: these
 say so, and do what was meant.
 """
 
+from __future__ import annotations
+
 import contextlib
 import contextvars
 import warnings
 import weakref
+from collections.abc import Iterator
+from typing import Any
 
 from shardplane.data_parallel import MESH_DIM
 from shardplane.v1 import types_pb2 as pb
@@ -19,7 +23,7 @@ _loss_parallel = contextvars.ContextVar("shardplane_loss_parallel",
                                         default=False)
 
 
-def enable_2d_with_fsdp(enabled=True):
+def enable_2d_with_fsdp(enabled: bool = True) -> bool:
     """From now on a mesh with a dim `dp` has its parameters fully sharded
     along it, where parallelize_module is not told a `data_parallel`.
 
@@ -36,7 +40,7 @@ def enable_2d_with_fsdp(enabled=True):
     return True
 
 
-def pre_dp_module_transform(module):
+def pre_dp_module_transform(module: Any) -> Any:
     """Returns `module` as it is. Where it is parallelized after this, a mesh
     dim `dp` takes a part of the batch, and its parameters are whole there."""
     deployed = hasattr(module, "comm_counts")
@@ -75,7 +79,7 @@ def implied_data_parallel(module, mesh):
 
 
 @contextlib.contextmanager
-def loss_parallel():
+def loss_parallel() -> Iterator[None]:
     """PyTorch's context, for plans: a parallelize_module within it has a
     LossParallel on the module as a whole, whose output are the logits. Around
     a step it changes nothing: a loss of cut logits is always taken on the

@@ -37,7 +37,8 @@ class _Optimizer:
     def __post_init__(self):
         object.__setattr__(self, "groups", self._checked_groups())
 
-    def to_proto(self):
+    def to_proto(self) -> pb.Optimizer:
+        """The message: its values, then its groups'."""
         message = pb.Optimizer(**{self.kind: self._options()})
         for patterns, keywords in self.groups:
             values = dataclasses.replace(self, groups=None, **dict(keywords))

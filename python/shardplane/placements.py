@@ -8,12 +8,16 @@ from shardplane.v1 import types_pb2 as pb
 
 @dataclasses.dataclass(frozen=True)
 class Replicate:
+    """Whole on every rank."""
+
     def __str__(self):
         return "R"
 
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
+    """Cut along a tensor dim, as torch.chunk cuts."""
+
     dim: int
 
     def __str__(self):
@@ -22,6 +26,8 @@ class Shard:
 
 @dataclasses.dataclass(frozen=True)
 class Partial:
+    """A sum (or maximum, minimum) that is still to be made."""
+
     reduce_op: str = "sum"
 
     def __str__(self):

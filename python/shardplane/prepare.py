@@ -7,6 +7,7 @@ how the input or output lies. docs/old_api.md has the table.
 """
 
 import functools
+from typing import Any
 
 from shardplane.errors import PlanTypeError, invalid
 from shardplane.mesh import text, to_proto_mesh
@@ -31,7 +32,7 @@ def _word(name, layout, about):
     side = INPUT if name.startswith("make_input") else OUTPUT
     dims = callable(layout)
 
-    def word(*args, dim=0, **kwargs):
+    def word(*args: Any, dim: int = 0, **kwargs: Any) -> functools.partial:
         if dims and not args and not kwargs:
             return functools.partial(word, dim=dim)
         raise _called(word, side, layout(dim) if dims else layout)

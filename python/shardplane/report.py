@@ -1,9 +1,18 @@
 """What planning found out, as fields, a table, JSON and HTML."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 from shardplane import placements
 from shardplane.shown_proto import ShownProto
 from shardplane.tables import Row, Table, fold, human_bytes, page, ranges
 from shardplane.v1 import types_pb2 as pb
+
+if TYPE_CHECKING:
+    from shardplane.explanation import Explanation
+    from shardplane.hints import Optimizer
 
 PHASES = ("materialize", "forward", "backward", "optimizer")
 # More rows than this are closed where HTML is shown.
@@ -40,45 +49,52 @@ class Report(ShownProto):
     everything; `to_json()` JSON, `proto` the message. Notebooks show HTML.
     """
 
-    def __init__(self, proto, explain=None):
+    def __init__(self, proto: pb.Report,
+                 explain: Callable[[str], Explanation] | None = None) -> None:
         super().__init__(proto)
         self._explain = explain
 
     @property
-    def assignments(self):
+    def assignments(self) -> list[pb.Assignment]:
+        """One style on one module each."""
         return list(self.proto.assignments)
 
     def _messages(self, severity):
         return [d for d in self.proto.diagnostics if d.severity == severity]
 
     @property
-    def warnings(self):
+    def warnings(self) -> list[pb.Diagnostic]:
+        """What PyTorch would have let pass."""
         return self._messages(pb.SEVERITY_WARNING)
 
     @property
-    def notes(self):
+    def notes(self) -> list[pb.Diagnostic]:
+        """What is good to know and no fault."""
         return self._messages(pb.SEVERITY_NOTE)
 
     @property
-    def placements(self):
+    def placements(self) -> dict[str, str]:
+        """FQN -> "[S(0)]" of each parameter and buffer."""
         return {p.name: p.text or placements.spec_text(p.spec)
                 for p in self.proto.parameters}
 
     @property
-    def collectives(self):
+    def collectives(self) -> dict[str, dict[str, int]]:
+        """Phase -> kind -> how often it runs."""
         return counts_by_phase(self.proto.collectives)
 
     @property
-    def collective_bytes(self):
+    def collective_bytes(self) -> dict[str, dict[str, int]]:
+        """Phase -> kind -> bytes."""
         return counts_by_phase(self.proto.collectives, "bytes")
 
     @property
-    def module_collectives(self):
+    def module_collectives(self) -> list[pb.ModuleCollective]:
         """What each module causes itself: fqn, phase, kind, mesh_dim, count,
         bytes and why."""
         return list(self.proto.module_collectives)
 
-    def layers(self):
+    def layers(self) -> dict[str, dict[str, tuple[int, int]]]:
         """FQN -> phase -> (count, bytes) of each module that communicates or
         whose children do, these included."""
         totals = {}
@@ -91,10 +107,12 @@ class Report(ShownProto):
         return totals
 
     @property
-    def memory(self):
+    def memory(self) -> list[pb.RankMemory]:
+        """By rank, what is held and the peak of a run."""
         return list(self.proto.memory)
 
-    def optimizer_bytes(self, optimizer=None):
+    def optimizer_bytes(
+            self, optimizer: Optimizer | str | None = None) -> dict | list:
         """Optimizer -> bytes of state by rank; of one by its name ("Adam",
         "Adam, amsgrad", "SGD, momentum"), or of one of ours, the list."""
         by_name = {}
@@ -107,20 +125,21 @@ class Report(ShownProto):
                        _optimizer_name(optimizer)]
 
     @property
-    def flops(self):
+    def flops(self) -> list[pb.RankFlops]:
         """By rank: forward and backward; multiply-adds count two."""
         return list(self.proto.flops)
 
     @property
-    def flops_per_rank(self):
+    def flops_per_rank(self) -> int:
         """Of the rank that has most."""
         return self.proto.flops_per_rank
 
     @property
-    def program_text(self):
+    def program_text(self) -> str:
+        """The compiled program as text."""
         return self.proto.program_text
 
-    def explain(self, fqn):
+    def explain(self, fqn: str) -> Explanation:
         """Why a module, parameter or buffer lies as it does: an Explanation.
         Of a report that came from a deployment or a dry run."""
         if self._explain is None:
@@ -159,7 +178,7 @@ class Report(ShownProto):
             [(row.name(), *row.cells[:2], row.sums[0],
               human_bytes(row.sums[1]), row.cells[2]) for row in rows])
 
-    def layer_table(self, folded=True):
+    def layer_table(self, folded: bool = True) -> Table:
         """A Table of what each module communicates with all its children."""
         rows = []
         for fqn, phases in sorted(self.layers().items(), key=_by_name):
@@ -210,7 +229,7 @@ class Report(ShownProto):
                 self._module_table(folded), self._memory_table(folded),
                 self._optimizer_table(), self._flops_table(folded)]
 
-    def table(self, everything=True):
+    def table(self, everything: bool = True) -> str:
         """As text; with `everything` each layer and rank has its own row."""
         parts = ["\n".join(lines) for table in self._tables(not everything)
                  if (lines := table.lines())]

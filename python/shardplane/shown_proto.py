@@ -1,5 +1,7 @@
 """A message that is shown to people and kept by programs."""
 
+from __future__ import annotations
+
 import json
 
 from google.protobuf import json_format
@@ -11,9 +13,11 @@ class ShownProto:
     def __init__(self, proto):
         self.proto = proto
 
-    def to_dict(self):
+    def to_dict(self) -> dict:
+        """As JSON's types."""
         return json_format.MessageToDict(self.proto,
                                          preserving_proto_field_name=True)
 
-    def to_json(self, indent=2):
+    def to_json(self, indent: int | None = 2) -> str:
+        """As JSON."""
         return json.dumps(self.to_dict(), indent=indent)

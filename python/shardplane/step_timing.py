@@ -1,6 +1,10 @@
 """Where the time of a step went."""
 
+from __future__ import annotations
+
 import dataclasses
+
+from shardplane.v1 import coordinator_pb2 as pb
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,7 +18,7 @@ class StepTiming:
     commit_call_seconds: float  # the update on all ranks, RPC included
 
     @classmethod
-    def from_proto(cls, result):
+    def from_proto(cls, result: pb.StepResult) -> StepTiming:
         """Of a StepResult."""
         return cls(seconds=result.duration_seconds,
                    run_seconds=result.timing.run_seconds,

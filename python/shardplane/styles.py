@@ -4,7 +4,12 @@ A style is a value. The attributes are PyTorch's, so that plan.py reads both
 kinds alike. docs/styles.md tells what each does.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
 from shardplane.errors import invalid
+from shardplane.hints import Layout, Layouts
 from shardplane.placements import Partial, Replicate, Shard
 from shardplane.prepare import INPUT, OUTPUT, layout
 
@@ -43,9 +48,11 @@ class ColwiseParallel(ParallelStyle):
     """PyTorch's, and `block_sizes`: of what is packed into the weight, such
     as [queries, keys, values]; each is cut by itself."""
 
-    def __init__(self, _prepare_input=None, _prepare_output=None, *,
-                 input_layouts=None, output_layouts=None,
-                 use_local_output=True, mesh_dim=None, block_sizes=None):
+    def __init__(self, _prepare_input: Callable | None = None,
+                 _prepare_output: Callable | None = None, *,
+                 input_layouts: Layout = None, output_layouts: Layout = None,
+                 use_local_output: bool = True, mesh_dim: str | None = None,
+                 block_sizes: Sequence[int] | None = None) -> None:
         self.block_sizes = _block_sizes(block_sizes)
         self.input_layouts = layout(self, INPUT, _prepare_input,
                                     input_layouts, Replicate(), None)
@@ -58,9 +65,11 @@ class ColwiseParallel(ParallelStyle):
 class RowwiseParallel(ParallelStyle):
     """PyTorch's, and `block_sizes` as ColwiseParallel has them, of inputs."""
 
-    def __init__(self, _prepare_input=None, _prepare_output=None, *,
-                 input_layouts=None, output_layouts=None,
-                 use_local_output=True, mesh_dim=None, block_sizes=None):
+    def __init__(self, _prepare_input: Callable | None = None,
+                 _prepare_output: Callable | None = None, *,
+                 input_layouts: Layout = None, output_layouts: Layout = None,
+                 use_local_output: bool = True, mesh_dim: str | None = None,
+                 block_sizes: Sequence[int] | None = None) -> None:
         self.block_sizes = _block_sizes(block_sizes)
         self.input_layouts = layout(self, INPUT, _prepare_input,
                                     input_layouts, Shard(-1), None)
@@ -91,8 +100,8 @@ def _check_pairs(style, name, given, desired):
 class SequenceParallel(ParallelStyle):
     """The first input cut along `sequence_dim`; parameters replicated."""
 
-    def __init__(self, *, sequence_dim=1, use_local_output=False,
-                 mesh_dim=None):
+    def __init__(self, *, sequence_dim: int = 1, use_local_output: bool = False,
+                 mesh_dim: str | None = None) -> None:
         self.sequence_sharding = (Shard(sequence_dim),)
         self.use_local_output = use_local_output
         self.mesh_dim = mesh_dim
@@ -107,10 +116,15 @@ def _positional(style, given, named, default):
 
 
 class PrepareModuleInput(ParallelStyle):
-    def __init__(self, *positional, input_layouts=None,
-                 desired_input_layouts=None, input_kwarg_layouts=None,
-                 desired_input_kwarg_layouts=None, use_local_output=False,
-                 mesh_dim=None):
+    """PyTorch's: how inputs come (`input_layouts`) and how the module gets
+    them (`desired_input_layouts`), by position or, of keywords, by name."""
+
+    def __init__(self, *positional: Layouts, input_layouts: Layouts = None,
+                 desired_input_layouts: Layouts = None,
+                 input_kwarg_layouts: dict[str, Layout] | None = None,
+                 desired_input_kwarg_layouts: dict[str, Layout] | None = None,
+                 use_local_output: bool = False,
+                 mesh_dim: str | None = None) -> None:
         if positional:
             input_layouts, desired_input_layouts = _positional(
                 self, positional, (input_layouts, desired_input_layouts),
@@ -129,9 +143,12 @@ class PrepareModuleInput(ParallelStyle):
 
 
 class PrepareModuleOutput(ParallelStyle):
-    def __init__(self, *positional, output_layouts=None,
-                 desired_output_layouts=None, use_local_output=True,
-                 mesh_dim=None):
+    """PyTorch's: how outputs come and how they are handed on."""
+
+    def __init__(self, *positional: Layouts, output_layouts: Layouts = None,
+                 desired_output_layouts: Layouts = None,
+                 use_local_output: bool = True,
+                 mesh_dim: str | None = None) -> None:
         if positional:
             output_layouts, desired_output_layouts = _positional(
                 self, positional, (output_layouts, desired_output_layouts),
@@ -148,11 +165,15 @@ class PrepareModuleOutput(ParallelStyle):
 
 
 class PrepareModuleInputOutput(ParallelStyle):
-    def __init__(self, *, input_layouts=None, desired_input_layouts=None,
-                 input_kwarg_layouts=None, desired_input_kwarg_layouts=None,
-                 use_local_input=False, output_layouts,
-                 desired_output_layouts, use_local_output=True,
-                 mesh_dim=None):
+    """PyTorch's: both of PrepareModuleInput and PrepareModuleOutput."""
+
+    def __init__(self, *, input_layouts: Layouts = None,
+                 desired_input_layouts: Layouts = None,
+                 input_kwarg_layouts: dict[str, Layout] | None = None,
+                 desired_input_kwarg_layouts: dict[str, Layout] | None = None,
+                 use_local_input: bool = False, output_layouts: Layouts,
+                 desired_output_layouts: Layouts, use_local_output: bool = True,
+                 mesh_dim: str | None = None) -> None:
         self.prepare_module_input = PrepareModuleInput(
             input_layouts=input_layouts,
             desired_input_layouts=desired_input_layouts,
@@ -172,7 +193,8 @@ class InputReshard(ParallelStyle):
     then, and gathered again. None leaves them alone. Those that are cut, or
     differ by rank, stay as they are."""
 
-    def __init__(self, input_reshard_dim=0, *, mesh_dim=None):
+    def __init__(self, input_reshard_dim: int | None = 0, *,
+                 mesh_dim: str | None = None) -> None:
         self.input_reshard_dim = input_reshard_dim
         self.mesh_dim = mesh_dim
 
@@ -187,8 +209,10 @@ class PairwiseParallel(ParallelStyle):
     the last one's output. Both whole by default.
     """
 
-    def __init__(self, _prepare_input=None, _prepare_output=None, *,
-                 input_layouts=None, output_layouts=None, mesh_dim=None):
+    def __init__(self, _prepare_input: Callable | None = None,
+                 _prepare_output: Callable | None = None, *,
+                 input_layouts: Layout = None, output_layouts: Layout = None,
+                 mesh_dim: str | None = None) -> None:
         self.input_layouts = layout(self, INPUT, _prepare_input,
                                     input_layouts, Replicate(), None)
         self.output_layouts = layout(self, OUTPUT, _prepare_output,
@@ -200,7 +224,8 @@ class PairwiseSequenceParallel(ParallelStyle):
     """PairwiseParallel whose input and output are cut along `sequence_dim`.
     That is 0, as in PyTorch; SequenceParallel's is 1."""
 
-    def __init__(self, *, sequence_dim=0, mesh_dim=None):
+    def __init__(self, *, sequence_dim: int = 0,
+                 mesh_dim: str | None = None) -> None:
         self.sequence_dim = sequence_dim
         self.mesh_dim = mesh_dim
 
@@ -209,6 +234,7 @@ class LossParallel(ParallelStyle):
     """The module's output goes to a loss, and stays cut along the dim of its
     classes: the cross-entropy runs on the parts, and no logits travel."""
 
-    def __init__(self, class_dim=-1, *, mesh_dim=None):
+    def __init__(self, class_dim: int = -1, *,
+                 mesh_dim: str | None = None) -> None:
         self.class_dim = class_dim
         self.mesh_dim = mesh_dim

@@ -1,7 +1,11 @@
 """What each rank did when, in one step."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
+import os
+from collections.abc import Iterable, Sequence
 
 from shardplane.v1 import coordinator_pb2 as pb
 
@@ -78,13 +82,15 @@ class Timeline:
     "ranks", seconds since 1970. `print` shows where the time went, `save`
     writes what https://ui.perfetto.dev and chrome://tracing open."""
 
-    def __init__(self, ranks, coordinator=(), traceparent=""):
+    def __init__(self, ranks: list[RankTimeline],
+                 coordinator: Iterable[tuple[str, float, float]] = (),
+                 traceparent: str = "") -> None:
         self.ranks = ranks
         self.coordinator = tuple(coordinator)
         self.traceparent = traceparent  # of the call that the step came with
 
     @classmethod
-    def from_step(cls, step):
+    def from_step(cls, step: pb.StepTimeline) -> Timeline:
         """Of a StepTimeline message."""
         queued = _parts(step.received_unix_nanos, (
             ("queue", step.queue_nanos), ("dispatch", step.dispatch_nanos),
@@ -94,7 +100,7 @@ class Timeline:
                    step.traceparent)
 
     @classmethod
-    def from_proto(cls, timelines):
+    def from_proto(cls, timelines: Sequence) -> Timeline | None:
         """None where there are none."""
         if not timelines:
             return None
@@ -102,7 +108,7 @@ class Timeline:
                                  spans=_spans_of(timeline))
                     for timeline in timelines])
 
-    def chrome_trace(self):
+    def chrome_trace(self) -> dict:
         """As a dict of the Trace Event Format: a process a rank, in it a lane
         for operators, one for collectives, and one for those that run beside
         others' work."""
@@ -137,7 +143,8 @@ class Timeline:
                     _event(process, _STEP, part, begin - first, seconds)
                     for part, begin, seconds in self.coordinator]
 
-    def save(self, path):
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes chrome_trace() as JSON."""
         with open(path, "w", encoding="utf-8") as file:
             json.dump(self.chrome_trace(), file)
 

@@ -1,8 +1,13 @@
 """What there is at a coordinator, and then what changes."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+
 import grpc
 
 from shardplane.errors import from_rpc
+from shardplane.rpc import Rpc
 from shardplane.v1 import coordinator_pb2 as pb
 
 
@@ -22,7 +27,8 @@ class Watch:
     deleted since. Watch anew then, and compare with what you know.
     """
 
-    def __init__(self, rpc, collections=(), name="", resume_version=""):
+    def __init__(self, rpc: Rpc, collections: Iterable[str] = (),
+                 name: str = "", resume_version: str = "") -> None:
         self._rpc = rpc
         self._request = pb.WatchRequest(
             collections=collections, name=name, resume_version=resume_version)
@@ -32,14 +38,14 @@ class Watch:
         self._closed = False
 
     @property
-    def version(self):
+    def version(self) -> str:
         """To resume from: of the last event that was given out."""
         return self._request.resume_version
 
-    def __iter__(self):
+    def __iter__(self) -> Watch:
         return self
 
-    def __next__(self):
+    def __next__(self) -> pb.WatchEvent:
         while not self._closed:
             event = next(self._events, None)
             if event is not None:
@@ -69,7 +75,8 @@ class Watch:
             raise failure from None
         self._patience.wait(failure)
 
-    def close(self):
+    def close(self) -> None:
+        """Ends the iterator, also from another thread."""
         self._closed = True
         call = self._call
         if call is not None:
