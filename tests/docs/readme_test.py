@@ -16,19 +16,21 @@ from shardplane.v1 import coordinator_pb2_grpc
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+GRPC = (ROOT / "docs" / "grpc.md").read_text(encoding="utf-8")
 PAGES = sorted([ROOT / "README.md", ROOT / "ARCHITECTURE.md",
                 ROOT / "deploy" / "README.md",
                 *(ROOT / "docs").glob("**/*.md")])
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.json"))
 
 
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", README,
+def blocks(language, page=README):
+    return re.findall(rf"^```{language}\n(.*?)^```", page,
                       re.MULTILINE | re.DOTALL)
 
 
 def requests():
-    found = {f"README-{n}": text for n, text in enumerate(blocks("json"))}
+    found = {f"grpc-{n}": text
+             for n, text in enumerate(blocks("json", GRPC))}
     found.update({p.name: p.read_text(encoding="utf-8") for p in EXAMPLES})
     return found
 
@@ -69,12 +71,17 @@ def test_json_is_answered_with_a_plan(stub, text):
 
 
 def test_there_is_json_to_read():
-    assert len(blocks("json")) == 1 and EXAMPLES
+    assert len(blocks("json", GRPC)) == 1 and EXAMPLES
+
+
+def test_the_readme_is_one_screen():
+    lines = README.splitlines()
+    assert len(lines) <= 66 and max(map(len, lines)) <= 135
 
 
 def test_command_line_of_grpcurl_names_a_method():
     service, method = re.search(
-        r"grpcurl .* shardplane\.v1\.(\w+)/(\w+)", README).groups()
+        r"grpcurl .* shardplane\.v1\.(\w+)/(\w+)", GRPC).groups()
     services = coordinator_pb2.DESCRIPTOR.services_by_name
     assert method in services[service].methods_by_name
 
@@ -126,4 +133,4 @@ def test_every_new_word_is_explained():
     for word in ("Assignment", "Vary", "Program", "Gang", "Epoch",
                  "Deployment"):
         assert f"\n**{word}.** " in text
-    assert json.loads(blocks("json")[0])["validate_only"]
+    assert json.loads(blocks("json", GRPC)[0])["validate_only"]
