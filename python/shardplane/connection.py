@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import grpc
 
@@ -21,6 +21,18 @@ if TYPE_CHECKING:
 class Calls:
     """What can be asked of the coordinator that `rpc` reaches. Messages are
     those of proto/shardplane/v1/coordinator.proto."""
+
+    rpc: Rpc
+
+    @overload
+    def parallelize_module(
+            self, module: Any, mesh: Any = None, plan: Any = None, *,
+            validate_only: Literal[True], **options: Any) -> Report: ...
+
+    @overload
+    def parallelize_module(
+            self, module: Any, mesh: Any = None, plan: Any = None,
+            **options: Any) -> DeployedModule: ...
 
     def parallelize_module(self, module: Any, mesh: Any = None,
                            plan: Any = None,
@@ -132,10 +144,10 @@ class Connection(Calls):
         """Ends the connection; deployments go on."""
         self.rpc.close()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 from shardplane.errors import (FailedPreconditionError, NotFoundError, invalid,
                                unimplemented)
@@ -295,10 +295,10 @@ class DeployedModule:
             self._rpc.call("DeleteDeployment", pb.DeleteDeploymentRequest(
                 name=self.name, request_id=request_id(), allow_missing=True))
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     # --------------------------------------------------------------- within

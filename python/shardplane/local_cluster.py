@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
+from typing import Self
 
 from shardplane.connection import Calls, Connection
 from shardplane.processes import Launcher, Process, ReadyWatch
@@ -139,10 +140,10 @@ class LocalCluster(Calls):
             self._launcher = None
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 

@@ -17,7 +17,7 @@ from shardplane.prepare import INPUT, OUTPUT, layout
 class ParallelStyle:
     """What a plan does to one module. `mesh_dim`: default, the plan's."""
 
-    mesh_dim = None
+    mesh_dim: str | None = None
 
     def __repr__(self):
         values = ", ".join(f"{name}={value!r}"

@@ -12,6 +12,8 @@ from shardplane.handle import DeployedModule
 from shardplane.step_timing import StepTiming
 from shardplane.timeline import Timeline
 
+# What `with`, `for` and a call make of it.
+PROTOCOLS = ("__call__", "__enter__", "__exit__", "__iter__", "__next__")
 HANDED_OUT = (DeployedModule, StepTiming, Timeline)
 
 
@@ -35,7 +37,7 @@ def members(name, item):
             call = (value.fget if isinstance(value, property) else
                     getattr(value, "__func__", value))
             if inspect.isfunction(call) and (
-                    not own.startswith("_") or own == "__call__" or (
+                    not own.startswith("_") or own in PROTOCOLS or (
                         own == "__init__" and cls is item and
                         call.__module__.startswith("shardplane"))):
                 yield f"{name}.{own}", call, value
@@ -60,7 +62,7 @@ def test_it_has_a_docstring(name):
 
 @pytest.mark.parametrize("name", CALLS)
 def test_a_call_has_a_docstring(name):
-    if not name.endswith("__init__"):  # the class's says it
+    if not name.endswith("__"):  # the class's says it
         assert CALLS[name].__doc__, name
 
 

@@ -1,6 +1,7 @@
 """The wheel is built from the checkout without a network, and works away from
 it."""
 
+import ast
 import email
 import json
 import os
@@ -64,6 +65,16 @@ def test_it_holds_the_package_its_demos_stubs_and_types(wheel):
         for ending in ("_pb2.py", "_pb2.pyi", "_pb2_grpc.py"):
             assert f"shardplane/v1/{name}{ending}" in names
     assert not [name for name in names if name.startswith("google/")]
+
+
+def test_its_types_can_be_read(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        stubs = {name: ast.parse(archive.read(name))
+                 for name in archive.namelist() if name.endswith(".pyi")}
+    assert len(stubs) == 2
+    classes = {node.name for stub in stubs.values()
+               for node in ast.walk(stub) if isinstance(node, ast.ClassDef)}
+    assert {"Deployment", "Explanation", "None_"} <= classes
 
 
 def test_its_metadata_say_what_it_needs(wheel):

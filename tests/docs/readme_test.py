@@ -128,6 +128,14 @@ def test_the_index_has_every_page():
         assert page.name == "README.md" or f"]({page.name})" in index
 
 
+def test_every_page_with_a_snippet_has_a_test_that_names_it():
+    tests = "".join(path.read_text("utf-8")
+                    for path in (ROOT / "tests").glob("**/*_test.py"))
+    for page in (ROOT / "docs").glob("*.md"):
+        if re.search(r"^```\w", page.read_text("utf-8"), re.MULTILINE):
+            assert page.name in tests, page
+
+
 def test_every_new_word_is_explained():
     text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
     for word in ("Assignment", "Vary", "Program", "Gang", "Epoch",
