@@ -149,7 +149,7 @@ def test_up_prints_where_it_listens(tmp_path):
     lines = [up.stdout.readline() for _ in range(3)]
     assert [(target["targets"], target["labels"]["pod"])
             for target in json.loads(targets.read_text())] == [
-        (re.findall(r"http://(\S+)/metrics", line), name)
+        (re.findall(r"http://([\d.:]+)/", line), name)
         for line, name in zip(lines, ("coordinator", "worker-0"))]
     address = re.search(r"127\.0\.0\.1:\d+", lines[0]).group()
     with sp.connect(address) as connection:
