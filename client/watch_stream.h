@@ -67,9 +67,9 @@ class WatchStream {
   v1::ShardingCoordinator::Stub* const stub_;
   const WatchStreamOptions options_;
   v1::WatchRequest request_;
-  bool resumes_;                       // from a version
-  std::deque<v1::WatchEvent> events_;  // read and not given
-  std::optional<Backoff> backoff_;     // while nothing comes
+  bool resumes_ = !request_.resume_version().empty();  // from a version
+  std::deque<v1::WatchEvent> events_;                  // read and not given
+  std::optional<Backoff> backoff_;                     // while nothing comes
   std::unique_ptr<grpc::ClientReader<v1::WatchResponse>> reader_;
 
   absl::Mutex mu_;
