@@ -105,8 +105,10 @@ Signature SignatureOf(const Request& s) {
   return signature;
 }
 CompileOptions OptionsOf(const Request& s) {
-  return {
-      .strict = s.strict, .link_costs = s.link_costs, .recompute = s.recompute};
+  return {.strict = s.strict,
+          .unit_bytes = s.unit_bytes,
+          .link_costs = s.link_costs,
+          .recompute = s.recompute};
 }
 
 }  // namespace

@@ -41,6 +41,7 @@ struct Request {
   bool strict = false;
   std::vector<std::string> recompute = {};
   LinkCosts link_costs = kDefaultLinkCosts;
+  int64_t unit_bytes = kDefaultUnitBytes;
 };
 // One input x, the sum as loss.
 absl::StatusOr<CompiledProgram> Compile(const Request& request);

@@ -200,19 +200,23 @@ TEST(Packing, BlocksMustBeAllOfTheDim) {
                                           "got: 32+8 = 40")));
 }
 
-// Parameters are stored in parts of what the plan leaves of them.
+// Parameters are stored in parts of what the plan leaves of them: all gathered
+// before the forward pass, or each layer by itself, through a bucket.
 TEST(Packing, FullyShardedWithin) {
   Request request = FusedAttention(8, 2, 2);
   request.mesh = {{"dp", 2}, {"tp", 4}};
   request.data_parallel = {{"dp", DataParallelKind::kFullyShard}};
-  ResolvedPlan plan;
-  const auto compiled = CompileAndPack(request, &plan);
-  ASSERT_THAT(compiled, IsOk());
+  for (const int64_t unit_bytes : {kDefaultUnitBytes, int64_t{0}}) {
+    request.unit_bytes = unit_bytes;
+    ResolvedPlan plan;
+    const auto compiled = CompileAndPack(request, &plan);
+    ASSERT_THAT(compiled, IsOk());
 
-  EXPECT_EQ(ToString(plan.parameter_specs[0]),
-            "[S(0)#2, S(0: 32, 2*4/2, 2*4/2)#1]");
-  EXPECT_EQ(ToString(plan.wanted_specs[0]), "[R, S(0: 32, 2*4/2, 2*4/2)]");
-  EXPECT_THAT(Validate(compiled->program), IsOk());
+    EXPECT_EQ(ToString(plan.parameter_specs[0]),
+              "[S(0)#2, S(0: 32, 2*4/2, 2*4/2)#1]");
+    EXPECT_EQ(ToString(plan.wanted_specs[0]), "[R, S(0: 32, 2*4/2, 2*4/2)]");
+    EXPECT_THAT(Validate(compiled->program), IsOk());
+  }
 }
 
 }  // namespace

@@ -124,6 +124,10 @@ std::vector<ValueId> ProgramBuilder::Origins() const {
   for (const Instruction& instruction : program_.instructions) {
     if (const auto* move = std::get_if<Redistribute>(&instruction)) {
       origins[move->output] = move->input;
+    } else if (const auto* bucket = std::get_if<Bucket>(&instruction)) {
+      for (size_t i = 0; i < bucket->inputs.size(); ++i) {
+        origins[bucket->outputs[i]] = bucket->inputs[i];
+      }
     }
   }
   for (const auto& [asked, sum] : sums_) origins[sum] = asked.first;
