@@ -206,6 +206,9 @@ TEST(Packing, FullyShardedWithin) {
   Request request = FusedAttention(8, 2, 2);
   request.mesh = {{"dp", 2}, {"tp", 4}};
   request.data_parallel = {{"dp", DataParallelKind::kFullyShard}};
+  std::vector<Parameter> parameters = request.module.parameters();
+  parameters.push_back(Param("qkv.bias", {48}));
+  request.module = *GraphModule::Create(request.module.modules(), parameters);
   for (const int64_t unit_bytes : {kDefaultUnitBytes, int64_t{0}}) {
     request.unit_bytes = unit_bytes;
     ResolvedPlan plan;
