@@ -210,10 +210,19 @@ def test_patterns_without_a_match(watched):
                              in watched.prometheus.firing())
 
 
+# What a machine that others use too does to a cluster for a moment: before it is
+# an alarm it must last for minutes.
+TIMINGS = {"ShardplaneCollectiveWaitHigh", "ShardplaneMaterializeSlow",
+           "ShardplaneRpcSlow", "ShardplaneStepOverheadHigh",
+           "ShardplaneStepsSlow", "ShardplaneStraggler"}
+
+
 def test_a_cluster_that_is_well_raises_no_alarm(watched):
     watched.prometheus.scraped()
-    raised = watched.prometheus.firing(("pending", "firing"))
-    assert raised <= {"ShardplaneUnmatchedPatterns"}
+    firing = watched.prometheus.firing(("firing",))
+    raised = firing | watched.prometheus.firing(("pending",))
+    assert firing <= {"ShardplaneUnmatchedPatterns"}
+    assert raised <= TIMINGS | {"ShardplaneUnmatchedPatterns"}
 
 
 def test_all_rules_are_evaluated_without_errors(watched):
