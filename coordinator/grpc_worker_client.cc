@@ -4,6 +4,8 @@
 
 #include "absl/synchronization/mutex.h"
 #include "common/errors.h"
+#include "coordinator/grpc_step_stream.h"
+#include "coordinator/local_step_stream.h"
 #include "coordinator/step_stream.h"
 #include "coordinator/worker_messages.h"
 #include "grpcpp/grpcpp.h"
@@ -155,7 +157,8 @@ class GrpcTensorFlow : public TensorFlow {
 
 class GrpcWorkerClient : public WorkerClient {
  public:
-  explicit GrpcWorkerClient(const std::string& address) {
+  GrpcWorkerClient(const std::string& address, bool local_steps)
+      : local_steps_(local_steps) {
     grpc::ChannelArguments arguments;
     arguments.SetMaxReceiveMessageSize(-1);
     // A restarted worker must not inherit the back-off of the dead one.
@@ -303,13 +306,20 @@ class GrpcWorkerClient : public WorkerClient {
     std::shared_ptr<StepStream> old;
     absl::MutexLock lock(&mu_);
     if (steps_ == nullptr || steps_epoch_ != gang.epoch || steps_->ended()) {
-      old = std::exchange(steps_, StepStream::Open(channel_, open_streams_));
+      old = std::exchange(steps_, OpenSteps(gang.incarnation));
       steps_epoch_ = gang.epoch;
     }
     if (old != nullptr) {
       old->Close();
     }
     return steps_;
+  }
+
+  std::shared_ptr<StepStream> OpenSteps(Incarnation worker) {
+    std::shared_ptr<StepStream> local;
+    if (local_steps_) local = OpenLocalStepStream(worker, open_streams_);
+    return local != nullptr ? local
+                            : OpenGrpcStepStream(channel_, open_streams_);
   }
 
   // The stream of that gang or of an older one.
@@ -326,6 +336,7 @@ class GrpcWorkerClient : public WorkerClient {
     }
   }
 
+  const bool local_steps_;
   std::shared_ptr<grpc::Channel> channel_;  // shared with its calls
   std::unique_ptr<pb::Worker::Stub> stub_;
 
@@ -334,15 +345,16 @@ class GrpcWorkerClient : public WorkerClient {
       std::make_shared<StreamCount>();
 
   absl::Mutex mu_;
-  // Shared with gRPC, which holds it until it is over.
+  // Shared with what carries it, until it is over.
   std::shared_ptr<StepStream> steps_ ABSL_GUARDED_BY(mu_);
   GangEpoch steps_epoch_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace
 
-std::shared_ptr<WorkerClient> ConnectToWorker(const std::string& address) {
-  return std::make_shared<GrpcWorkerClient>(address);
+std::shared_ptr<WorkerClient> ConnectToWorker(const std::string& address,
+                                              bool local_steps) {
+  return std::make_shared<GrpcWorkerClient>(address, local_steps);
 }
 
 }  // namespace shardplane

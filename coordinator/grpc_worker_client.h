@@ -9,8 +9,11 @@
 
 namespace shardplane {
 
-// Connects when it is first used. `address` is host:port.
-std::shared_ptr<WorkerClient> ConnectToWorker(const std::string& address);
+// Connects when it is first used. `address` is host:port. `local_steps`: Step
+// goes to a worker of this machine over a local socket, where there is one
+// (coordinator/local_step_stream.h).
+std::shared_ptr<WorkerClient> ConnectToWorker(const std::string& address,
+                                              bool local_steps = true);
 
 }  // namespace shardplane
 

@@ -42,6 +42,9 @@ ABSL_FLAG(std::string, ready_file, "",
           "written, as JSON with the addresses, once the process serves");
 ABSL_FLAG(int64_t, lease_ms, 10'000,
           "how long a worker may be silent, in milliseconds");
+ABSL_FLAG(bool, local_steps, true,
+          "send steps to workers of this machine over local sockets instead of "
+          "gRPC, where they can be reached so (docs/performance.md)");
 ABSL_FLAG(std::string, link_costs, "shm",
           "what collectives are taken to cost where a deployment does not say: "
           "shm, gloo, nccl, or measured as latency_us=NUMBER,us_per_mib=NUMBER "
@@ -85,7 +88,9 @@ CoordinatorServer::Options ServerOptions(const LinkCosts& costs,
   options.coordinator.first_epoch =
       GangEpoch{static_cast<uint64_t>(start_ms) * 1000};
   options.coordinator.link_costs = costs;
-  options.coordinator.connect = &ConnectToWorker;
+  options.coordinator.connect = [](const std::string& address) {
+    return ConnectToWorker(address, absl::GetFlag(FLAGS_local_steps));
+  };
   options.coordinator.clock = &absl::Now;
   options.coordinator.random_id = &RandomId;
   options.coordinator.random_uid = &RandomUid;

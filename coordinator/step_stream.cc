@@ -8,24 +8,9 @@
 #include "absl/time/clock.h"
 #include "common/errors.h"
 #include "coordinator/step_wire.h"
-#include "grpcpp/generic/generic_stub.h"
-#include "grpcpp/impl/codegen/proto_utils.h"
-#include "proto/grpc_status.h"
 
 namespace shardplane {
 namespace {
-
-// A slice of bytes that belong to `step`.
-grpc::Slice SharedSlice(std::shared_ptr<const TrainStep> step) {
-  const std::string& bytes = step->Encoded(&EncodeStep).bytes;
-  auto* const owner = new std::shared_ptr<const TrainStep>(std::move(step));
-  return grpc::Slice(
-      const_cast<char*>(bytes.data()), bytes.size(),
-      [](void* held) {
-        delete static_cast<std::shared_ptr<const TrainStep>*>(held);
-      },
-      owner);
-}
 
 // How steps fail that were under way when the stream ended by itself. What is
 // no word of the worker's own is a connection that broke.
@@ -47,49 +32,11 @@ absl::Status BrokenStream(const absl::Status& status) {
 
 }  // namespace
 
-void StepOutbox::Add(grpc::Slice head, grpc::Slice shared) {
-  steps_.push_back({std::move(head), std::move(shared)});
-}
-
-bool StepOutbox::Take(size_t unanswered, grpc::ByteBuffer* message) {
-  if (writing_ || (unanswered >= kEnoughToDo && steps_.size() < kTogether)) {
-    return false;
-  }
-  std::vector<grpc::Slice> slices;
-  size_t size = 0;
-  while (!steps_.empty() &&
-         (size == 0 || size + steps_.front().size() <= kMaxMessageBytes)) {
-    size += steps_.front().size();
-    slices.push_back(std::move(steps_.front().head));
-    slices.push_back(std::move(steps_.front().shared));
-    steps_.pop_front();
-  }
-  writing_ = !slices.empty();
-  if (writing_) {
-    *message = grpc::ByteBuffer(slices.data(), slices.size());
-  }
-  return writing_;
-}
-
 void StreamCount::AwaitNone() {
   absl::MutexLock lock(&mu_);
   const auto none = [this]()
                         ABSL_NO_THREAD_SAFETY_ANALYSIS { return count_ == 0; };
   mu_.Await(absl::Condition(&none));
-}
-
-std::shared_ptr<StepStream> StepStream::Open(
-    const std::shared_ptr<grpc::Channel>& channel,
-    std::shared_ptr<StreamCount> count) {
-  const std::shared_ptr<StepStream> stream(new StepStream(std::move(count)));
-  stream->self_ = stream;
-  grpc::TemplatedGenericStub<grpc::ByteBuffer, v1::StepsResponse> stub(channel);
-  stub.PrepareBidiStreamingCall(
-      &stream->context_, "/shardplane.v1.Worker/Steps", {}, stream.get());
-  stream->AddHold();
-  stream->StartRead(&stream->response_);
-  stream->StartCall();
-  return stream;
 }
 
 StepStream::~StepStream() = default;
@@ -98,8 +45,10 @@ void StepStream::Add(const GangRef& gang,
                      const std::shared_ptr<const TrainStep>& step,
                      uint64_t expected_hash, const CallOptions& options,
                      WorkerClient::Answer<StepOutcome> done) {
-  grpc::Slice head(
-      EncodeStepHead(gang, expected_hash, step->Encoded(&EncodeStep)));
+  const TrainStep::Encoding& encoding = step->Encoded(&EncodeStep);
+  OutgoingStep out{.head = EncodeStepHead(gang, expected_hash, encoding),
+                   .step = step};
+  out.bytes = out.head.size() + encoding.bytes;
   auto pending = std::make_unique<Pending>();
   pending->number = step->run().step;
   pending->timeout = options.timeout;
@@ -107,7 +56,6 @@ void StepStream::Add(const GangRef& gang,
   pending->registration.Set(options.cancellation, [this] {
     End(absl::CancelledError("the step was cancelled"));
   });
-  bool write = false;
   absl::Status refused;
   {
     absl::MutexLock lock(&mu_);
@@ -117,60 +65,53 @@ void StepStream::Add(const GangRef& gang,
       refused = absl::UnavailableError("the stream of steps has ended");
     } else {
       pending_.push_back(std::move(pending));
-      outbox_.Add(std::move(head), SharedSlice(step));
+      outbox_.Add(std::move(out));
       if (pending_.size() == 1) {
         oldest_since_ = absl::Now();
         WatchOldest();
       }
-      write = TakeMessage();
     }
-  }
-  if (write) {
-    StartWrite(&message_);
   }
   if (!refused.ok()) {
     pending->registration.Reset();
     pending->done(refused);
+    return;
   }
+  WriteOn();
 }
-
-void StepStream::Close() { End(absl::CancelledError("the gang was left")); }
 
 bool StepStream::ended() const {
   absl::MutexLock lock(&mu_);
   return ended_ || !reason_.ok();
 }
 
-void StepStream::OnWriteDone(bool ok) {
-  bool write = false;
+void StepStream::WriteOn() {
+  for (;;) {
+    std::vector<OutgoingStep> message;
+    {
+      absl::MutexLock lock(&mu_);
+      if (ended_) return;
+      // Of those under way, what waits here has not been sent.
+      message = outbox_.Take(pending_.size() - outbox_.size());
+    }
+    if (message.empty() || !Write(std::move(message))) return;
+    absl::MutexLock lock(&mu_);
+    outbox_.Sent();
+  }
+}
+
+void StepStream::Written(bool ok) {
   {
     absl::MutexLock lock(&mu_);
     outbox_.Sent();
-    write = ok && TakeMessage();
   }
-  if (write) {
-    StartWrite(&message_);
-  } else {
-    ReleaseIfOver();
-  }
+  if (ok) WriteOn();
+  ReleaseIfOver();
 }
 
-bool StepStream::TakeMessage() {
-  // Of those under way, what waits here has not been sent.
-  return !ended_ && outbox_.Take(pending_.size() - outbox_.size(), &message_);
-}
-
-void StepStream::OnReadDone(bool ok) {
-  if (!ok) {
-    {
-      absl::MutexLock lock(&mu_);
-      ended_ = true;
-    }
-    ReleaseIfOver();
-    return;
-  }
+void StepStream::Answered(const v1::StepsResponse& response) {
   bool expected = true;
-  for (const v1::StepsResponse::Step& step : response_.steps()) {
+  for (const v1::StepsResponse::Step& step : response.steps()) {
     expected = expected && Answer(step);
   }
   if (!expected) {
@@ -178,15 +119,15 @@ void StepStream::OnReadDone(bool ok) {
         absl::InternalError("expected the answer to the oldest step, got: "
                             "another"));
   }
-  bool write = false;
+  WriteOn();
+}
+
+void StepStream::ReadEnded() {
   {
     absl::MutexLock lock(&mu_);
-    write = TakeMessage();
+    ended_ = true;
   }
-  if (write) {
-    StartWrite(&message_);
-  }
-  StartRead(&response_);  // fails where the call was cancelled
+  ReleaseIfOver();
 }
 
 bool StepStream::Answer(const v1::StepsResponse::Step& response) {
@@ -210,16 +151,15 @@ bool StepStream::Answer(const v1::StepsResponse::Step& response) {
 void StepStream::ReleaseIfOver() {
   {
     absl::MutexLock lock(&mu_);
-    if (!held_ || !ended_ || outbox_.writing()) {
+    if (released_ || !ended_ || outbox_.writing()) {
       return;
     }
-    held_ = false;
+    released_ = true;
   }
-  RemoveHold();
+  NothingToWrite();
 }
 
-void StepStream::OnDone(const grpc::Status& status) {
-  const std::shared_ptr<StepStream> self = std::move(self_);
+void StepStream::Over(const absl::Status& status) {
   std::deque<std::unique_ptr<Pending>> pending;
   absl::Status first;
   {
@@ -229,7 +169,7 @@ void StepStream::OnDone(const grpc::Status& status) {
     alarm_.reset();
   }
   const absl::Status rest =
-      first.ok() ? BrokenStream(FromGrpcStatus(status))
+      first.ok() ? BrokenStream(status)
                  : absl::CancelledError("a step before it was given up");
   for (const std::unique_ptr<Pending>& step : pending) {
     step->registration.Reset();
@@ -244,7 +184,7 @@ void StepStream::End(absl::Status reason) {
       reason_ = std::move(reason);
     }
   }
-  context_.TryCancel();
+  Cancel();
 }
 
 void StepStream::WatchOldest() {

@@ -7,52 +7,18 @@
 #include <deque>
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "coordinator/step_outbox.h"
 #include "coordinator/worker_client.h"
 #include "grpcpp/alarm.h"
-#include "grpcpp/channel.h"
-#include "grpcpp/client_context.h"
-#include "grpcpp/support/byte_buffer.h"
-#include "grpcpp/support/client_callback.h"
-#include "grpcpp/support/slice.h"
 #include "shardplane/v1/worker.pb.h"
 
 namespace shardplane {
-
-// Steps that wait to be written. A message costs much more than a step in it:
-// so a worker that has enough to do gets further ones together. One thread at a
-// time.
-class StepOutbox {
- public:
-  // A worker takes messages of up to 4 MiB; the largest step has a little over
-  // 3 of them.
-  static constexpr size_t kMaxMessageBytes = size_t{7} << 19;
-  static constexpr size_t kEnoughToDo = 8;  // steps
-  static constexpr size_t kTogether = 8;
-
-  // Two parts of one element of StepsRequest.steps.
-  void Add(grpc::Slice head, grpc::Slice shared);
-  // The next message, of all that waits and fits in, where the worker has so
-  // many steps that it has not answered; false: there is nothing, or one is on
-  // its way, or it can wait.
-  bool Take(size_t unanswered, grpc::ByteBuffer* message);
-  size_t size() const { return steps_.size(); }
-  void Sent() { writing_ = false; }  // what was taken
-  bool writing() const { return writing_; }
-
- private:
-  struct Step {
-    grpc::Slice head;
-    grpc::Slice shared;
-    size_t size() const { return head.size() + shared.size(); }
-  };
-  std::deque<Step> steps_;
-  bool writing_ = false;
-};
 
 // Counts streams that are there. Thread-safe.
 class StreamCount {
@@ -83,33 +49,48 @@ class StreamCount {
   int count_ ABSL_GUARDED_BY(mu_) = 0;
 };
 
-// One call of Worker.Steps. Steps that come while a message is on its way are
-// collected in the next one. Answers come in the order of the steps; when the
-// stream ends, however it does, all that is under way ends with it.
+// The steps of one gang on their way to one worker, and its answers, whatever
+// carries them: the subclasses know. Steps that come while a message is on its
+// way are collected in the next one. Answers come in the order of the steps;
+// when the stream ends, however it does, all that is under way ends with it.
 // Thread-safe.
-class StepStream final
-    : public grpc::ClientBidiReactor<grpc::ByteBuffer, v1::StepsResponse>,
-      public std::enable_shared_from_this<StepStream> {
+class StepStream : public std::enable_shared_from_this<StepStream> {
  public:
-  // Shared with gRPC until the call is over.
-  static std::shared_ptr<StepStream> Open(
-      const std::shared_ptr<grpc::Channel>& channel,
-      std::shared_ptr<StreamCount> count);
-  ~StepStream() override;
+  virtual ~StepStream();
+  StepStream(const StepStream&) = delete;
+  StepStream& operator=(const StepStream&) = delete;
 
   // As WorkerClient::Step.
   void Add(const GangRef& gang, const std::shared_ptr<const TrainStep>& step,
            uint64_t expected_hash, const CallOptions& options,
            WorkerClient::Answer<StepOutcome> done);
   // No further steps. What is under way ends as Cancelled.
-  void Close();
+  void Close() { End(absl::CancelledError("the gang was left")); }
   // Steps that are added from now on fail.
   bool ended() const;
 
-  // gRPC's calls.
-  void OnWriteDone(bool ok) override;
-  void OnReadDone(bool ok) override;
-  void OnDone(const grpc::Status& status) override;
+ protected:
+  // `max_bytes`: see StepOutbox.
+  StepStream(std::shared_ptr<StreamCount> count, size_t max_bytes)
+      : token_(std::move(count)), outbox_(max_bytes) {}
+
+  // What carries it.
+  // Writes one message, and no second one before it is written. False: that is
+  // later, and Written will be called.
+  virtual bool Write(std::vector<OutgoingStep> message) = 0;
+  // The connection ends soon, as ReadEnded and Over say.
+  virtual void Cancel() = 0;
+  // Nothing is written any more: called once, after ReadEnded.
+  virtual void NothingToWrite() = 0;
+
+  // What the connection says; no two of the answers at once.
+  void Written(bool ok) ABSL_LOCKS_EXCLUDED(mu_);
+  void Answered(const v1::StepsResponse& response) ABSL_LOCKS_EXCLUDED(mu_);
+  void ReadEnded() ABSL_LOCKS_EXCLUDED(mu_);
+  // The last word: how it has ended.
+  void Over(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mu_);
+  // From our side, for that reason.
+  void End(absl::Status reason) ABSL_LOCKS_EXCLUDED(mu_);
 
  private:
   struct Pending {
@@ -118,29 +99,21 @@ class StepStream final
     WorkerClient::Answer<StepOutcome> done;
     Cancellation::Registration registration;
   };
-  explicit StepStream(std::shared_ptr<StreamCount> count)
-      : token_(std::move(count)) {}
-  // gRPC may end the call once nobody outside starts anything any more.
+  // Writes what there is to be written now.
+  void WriteOn() ABSL_LOCKS_EXCLUDED(mu_);
   void ReleaseIfOver() ABSL_LOCKS_EXCLUDED(mu_);
-  void End(absl::Status reason) ABSL_LOCKS_EXCLUDED(mu_);
   // The oldest step has become another one.
   void WatchOldest() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void OnAlarm() ABSL_LOCKS_EXCLUDED(mu_);
-  // Fills the next message; false: there is none to be written now.
-  bool TakeMessage() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool Answer(const v1::StepsResponse::Step& response) ABSL_LOCKS_EXCLUDED(mu_);
 
   const StreamCount::Token token_;  // first: goes last
-  grpc::ClientContext context_;
-  std::shared_ptr<StepStream> self_;  // until OnDone
-  v1::StepsResponse response_;        // the reader's
-  grpc::ByteBuffer message_;          // the writer's
 
   mutable absl::Mutex mu_;
   std::deque<std::unique_ptr<Pending>> pending_ ABSL_GUARDED_BY(mu_);
   StepOutbox outbox_ ABSL_GUARDED_BY(mu_);
   bool ended_ ABSL_GUARDED_BY(mu_) = false;
-  bool held_ ABSL_GUARDED_BY(mu_) = true;
+  bool released_ ABSL_GUARDED_BY(mu_) = false;
   absl::Status reason_ ABSL_GUARDED_BY(mu_);  // why we ended it
   absl::Time oldest_since_ ABSL_GUARDED_BY(mu_);
   absl::Time alarm_at_ ABSL_GUARDED_BY(mu_) = absl::InfiniteFuture();

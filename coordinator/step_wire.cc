@@ -1,7 +1,9 @@
 #include "coordinator/step_wire.h"
 
+#include <utility>
 #include <variant>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "common/errors.h"
 #include "coordinator/worker_messages.h"
@@ -25,43 +27,69 @@ size_t FieldSize(int field, size_t size) {
          CodedOutputStream::VarintSize64(size) + size;
 }
 
-void WriteStart(int field, size_t size, CodedOutputStream* out) {
-  out->WriteTag(TagOf(field));
-  out->WriteVarint64(size);
+void AppendStart(int field, size_t size, std::string* out) {
+  StringOutputStream stream(out);
+  CodedOutputStream coded(&stream);
+  coded.WriteTag(TagOf(field));
+  coded.WriteVarint64(size);
 }
 
-void WriteField(int field, absl::string_view bytes, CodedOutputStream* out) {
-  WriteStart(field, bytes.size(), out);
-  out->WriteRaw(bytes.data(), static_cast<int>(bytes.size()));
+void AppendField(int field, absl::string_view bytes, std::string* out) {
+  AppendStart(field, bytes.size(), out);
+  absl::StrAppend(out, bytes);
 }
 
-// As RunRequest.inputs; the only copy of its bytes that is made here.
+// Collects pieces: text that is written here, and tensors where they lie.
+class PieceWriter {
+ public:
+  explicit PieceWriter(TrainStep::Encoding* encoding) : encoding_(*encoding) {}
+
+  std::string* text() { return &text_; }
+  // Small ones go along with the text.
+  void AddTensor(absl::string_view bytes) {
+    constexpr size_t kLarge = 4096;
+    if (bytes.size() < kLarge) {
+      absl::StrAppend(&text_, bytes);
+      return;
+    }
+    Flush();
+    AddPiece(bytes);
+  }
+  void Flush() {
+    if (text_.empty()) return;
+    AddPiece(encoding_.written.emplace_back(std::exchange(text_, "")));
+  }
+  size_t bytes() const { return encoding_.bytes + text_.size(); }
+
+ private:
+  void AddPiece(absl::string_view piece) {
+    encoding_.pieces.push_back(piece);
+    encoding_.bytes += piece.size();
+  }
+  TrainStep::Encoding& encoding_;
+  std::string text_;
+};
+
+// As RunRequest.inputs.
 struct InputWriter {
-  CodedOutputStream* out;
+  PieceWriter* out;
   void operator()(const UploadedTensor& tensor) const {
-    WriteField(pb::RunRequest::kInputsFieldNumber,
-               ToProto(tensor).SerializeAsString(), out);
+    AppendField(pb::RunRequest::kInputsFieldNumber,
+                ToProto(tensor).SerializeAsString(), out->text());
   }
   void operator()(const HostTensor& tensor) const {
     const std::string type = ToProto(tensor.type).SerializeAsString();
-    WriteStart(
+    AppendStart(
         pb::RunRequest::kInputsFieldNumber,
         FieldSize(pb::Tensor::kTypeFieldNumber, type.size()) +
             FieldSize(pb::Tensor::kInlineFieldNumber, tensor.bytes.size()),
-        out);
-    WriteField(pb::Tensor::kTypeFieldNumber, type, out);
-    WriteField(pb::Tensor::kInlineFieldNumber, tensor.bytes, out);
+        out->text());
+    AppendField(pb::Tensor::kTypeFieldNumber, type, out->text());
+    AppendStart(pb::Tensor::kInlineFieldNumber, tensor.bytes.size(),
+                out->text());
+    out->AddTensor(tensor.bytes);
   }
 };
-
-size_t InlineBytes(const RunCall& run) {
-  size_t bytes = 0;
-  for (const TensorSource& input : run.inputs) {
-    const auto* tensor = std::get_if<HostTensor>(&input);
-    bytes += tensor == nullptr ? 0 : tensor->bytes.size();
-  }
-  return bytes;
-}
 
 // The scalars of the run, without what is one rank's.
 std::string RunWithoutInputs(const RunCall& run) {
@@ -83,22 +111,18 @@ std::string RunWithoutInputs(const RunCall& run) {
 
 TrainStep::Encoding EncodeStep(const TrainStep& step) {
   TrainStep::Encoding encoding;
-  // All but the tensors' bytes is small.
-  encoding.bytes.reserve(InlineBytes(step.run()) + 4096);
-  {
-    StringOutputStream stream(&encoding.bytes);
-    CodedOutputStream out(&stream);
-    out.WriteString(RunWithoutInputs(step.run()));
-    for (const TensorSource& input : step.run().inputs) {
-      std::visit(InputWriter{&out}, input);
-    }
-    encoding.run_bytes = static_cast<size_t>(out.ByteCount());
-    pb::CommitRequest commit = ToProto(GangRef{}, step.commit());
-    commit.clear_gang();
-    commit.clear_step();
-    WriteField(pb::StepsRequest::Step::kCommitFieldNumber,
-               commit.SerializeAsString(), &out);
+  PieceWriter out(&encoding);
+  out.text()->append(RunWithoutInputs(step.run()));
+  for (const TensorSource& input : step.run().inputs) {
+    std::visit(InputWriter{&out}, input);
   }
+  encoding.run_bytes = out.bytes();
+  pb::CommitRequest commit = ToProto(GangRef{}, step.commit());
+  commit.clear_gang();
+  commit.clear_step();
+  AppendField(pb::StepsRequest::Step::kCommitFieldNumber,
+              commit.SerializeAsString(), out.text());
+  out.Flush();
   return encoding;
 }
 
@@ -109,19 +133,14 @@ std::string EncodeStepHead(const GangRef& gang, uint64_t expected_hash,
   own.set_expected_hash(expected_hash);
   const std::string own_bytes = own.SerializeAsString();
   const size_t run_size = own_bytes.size() + encoding.run_bytes;
-  const size_t commit_size = encoding.bytes.size() - encoding.run_bytes;
+  const size_t commit_size = encoding.bytes - encoding.run_bytes;
   std::string head;
-  {
-    StringOutputStream stream(&head);
-    CodedOutputStream out(&stream);
-    WriteStart(pb::StepsRequest::kStepsFieldNumber,
-               FieldSize(pb::StepsRequest::Step::kRunFieldNumber, run_size) +
-                   commit_size,
-               &out);
-    WriteStart(pb::StepsRequest::Step::kRunFieldNumber, run_size, &out);
-    out.WriteString(own_bytes);
-  }
-  return head;
+  AppendStart(pb::StepsRequest::kStepsFieldNumber,
+              FieldSize(pb::StepsRequest::Step::kRunFieldNumber, run_size) +
+                  commit_size,
+              &head);
+  AppendStart(pb::StepsRequest::Step::kRunFieldNumber, run_size, &head);
+  return head + own_bytes;
 }
 
 absl::StatusOr<StepOutcome> OutcomeFromProto(

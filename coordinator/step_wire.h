@@ -17,7 +17,7 @@ namespace shardplane {
 TrainStep::Encoding EncodeStep(const TrainStep& step);
 
 // Its beginning, one rank's: as an element of StepsRequest.steps, up to and
-// with the fields of `run` that are its own. Before Encoding.bytes this is a
+// with the fields of `run` that are its own. Before Encoding.pieces this is a
 // StepsRequest of one step; such requests one after the other are one of all
 // their steps.
 std::string EncodeStepHead(const GangRef& gang, uint64_t expected_hash,

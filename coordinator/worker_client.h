@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -15,6 +16,7 @@
 #include "absl/base/call_once.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "common/device_mesh.h"
 #include "common/graph_module.h"
@@ -25,6 +27,7 @@
 #include "common/timeline.h"
 #include "coordinator/cancellation.h"
 #include "coordinator/ids.h"
+#include "ipc/shared_bytes.h"
 #include "proto/convert/types.h"
 
 namespace shardplane {
@@ -111,21 +114,38 @@ class TrainStep {
 
   const RunCall& run() const { return run_; }  // expected_hash is not read
   const CommitCall& commit() const { return commit_; }
-  // What `encode` makes of it, made once for all ranks.
+  // What all ranks are sent alike: `pieces`, in a row. Large tensors among them
+  // lie in the step itself, the rest in `written`.
   struct Encoding {
-    std::string bytes;
+    std::deque<std::string> written;
+    std::vector<absl::string_view> pieces;
+    size_t bytes = 0;
     size_t run_bytes = 0;  // of them; see EncodeStep
   };
+  // What `encode` makes of it, made once for all ranks.
   const Encoding& Encoded(Encoding (*encode)(const TrainStep& step)) const {
-    absl::call_once(once_, [&] { encoding_ = encode(*this); });
+    absl::call_once(encoded_, [&] { encoding_ = encode(*this); });
     return encoding_;
+  }
+  // The same for ranks on this machine to read where it lies, made once; null:
+  // the system has no memory for it.
+  const std::shared_ptr<const SharedBytes>& Shared(
+      Encoding (*encode)(const TrainStep& step)) const {
+    absl::call_once(shared_once_, [&] {
+      auto shared = SharedBytes::Create(Encoded(encode).pieces);
+      if (!shared.ok()) return;
+      shared_ = std::make_shared<const SharedBytes>(*std::move(shared));
+    });
+    return shared_;
   }
 
  private:
   const RunCall run_;
   const CommitCall commit_;
-  mutable absl::once_flag once_;
+  mutable absl::once_flag encoded_;
   mutable Encoding encoding_;
+  mutable absl::once_flag shared_once_;
+  mutable std::shared_ptr<const SharedBytes> shared_;  // by messages
 };
 struct StepOutcome {
   RunOutcome run;

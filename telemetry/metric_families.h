@@ -42,6 +42,11 @@ inline constexpr std::array kCounterRows = {
                     "collectives.",
                     {"transport"},
                     MetricOwner::kWorker},
+    MetricFamilyRow{"shardplane_step_streams_total",
+                    "Streams of training steps that this worker has been sent, "
+                    "by what carries them.",
+                    {"transport"},
+                    MetricOwner::kWorker},
     MetricFamilyRow{"shardplane_materialize_bytes_total",
                     "Bytes moved to place parameters on the ranks.",
                     {"op"},

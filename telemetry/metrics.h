@@ -19,6 +19,7 @@ enum class Counter {
   kCollectives,            // {collective, phase}
   kCollectiveBytes,        // {collective}
   kProcessGroups,          // {transport}
+  kStepStreams,            // {transport}
   kMaterializeBytes,       // {op}
   kPlanUnmatchedPatterns,  // {}
   kWorkerLost,             // {reason}

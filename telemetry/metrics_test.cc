@@ -34,6 +34,7 @@ void FillAll(Metrics& metrics) {
   metrics.Add(Counter::kCollectives, {"all_reduce", "forward"}, 2);
   metrics.Add(Counter::kCollectiveBytes, {"all_reduce"}, 4096);
   metrics.Add(Counter::kProcessGroups, {"shm"});
+  metrics.Add(Counter::kStepStreams, {"local"});
   metrics.Add(Counter::kMaterializeBytes, {"scatter"}, 320);
   metrics.Add(Counter::kPlanUnmatchedPatterns);
   metrics.Add(Counter::kWorkerLost, {"lease_expired"});

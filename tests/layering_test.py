@@ -16,13 +16,14 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 MAY_INCLUDE = {
     "common": {"common"},
     "telemetry": {"telemetry", "common"},
+    "ipc": {"ipc", "common"},
     "proto": {"proto", "common"},
-    "coordinator": {"coordinator", "telemetry", "proto", "common"},
-    "worker": {"worker", "telemetry", "proto", "common"},
+    "coordinator": {"coordinator", "telemetry", "proto", "ipc", "common"},
+    "worker": {"worker", "telemetry", "proto", "ipc", "common"},
     "client": {"client", "proto"},
-    "tests": {"tests", "client", "coordinator", "worker", "telemetry",
+    "tests": {"tests", "client", "coordinator", "worker", "telemetry", "ipc",
               "proto", "common"},
-    "bench": {"bench", "client", "coordinator", "worker", "telemetry",
+    "bench": {"bench", "client", "coordinator", "worker", "telemetry", "ipc",
               "proto", "common"},
 }
 # Tests may also use the matchers.

@@ -1,4 +1,4 @@
-"""What carried a worker's collectives, by its own word."""
+"""What carried a worker's collectives and its steps, by its own word."""
 
 import contextlib
 import re
@@ -7,28 +7,43 @@ import urllib.request
 import shardplane as sp
 from tests.paired import PairedCluster
 
-_GROUPS = re.compile(
-    r'^shardplane_process_groups_total{transport="(\w+)"} (\d+)', re.MULTILINE)
+# The command line of a coordinator that sends steps through gRPC.
+NO_LOCAL_STEPS = ("--nolocal_steps",)
+
+
+def _counted(process, family):
+    """transport -> a worker's count."""
+    with urllib.request.urlopen(
+            f"http://{process.http_address}/metrics", timeout=30) as page:
+        found = re.findall(rf'^{family}{{transport="(\w+)"}} (\d+)',
+                           page.read().decode(), re.MULTILINE)
+    return {name: int(count) for name, count in found}
 
 
 def groups(process):
     """transport -> how many groups this worker has joined over it."""
-    with urllib.request.urlopen(
-            f"http://{process.http_address}/metrics", timeout=30) as page:
-        return {name: int(count)
-                for name, count in _GROUPS.findall(page.read().decode())}
+    return _counted(process, "shardplane_process_groups_total")
 
 
-def _transports(cluster):
-    return {name for worker in cluster.processes[1:] for name in groups(worker)}
+def step_streams(process):
+    """transport -> how many streams of steps this worker was sent over it."""
+    return _counted(process, "shardplane_step_streams_total")
+
+
+def _transports(cluster, counts):
+    return {name for worker in cluster.processes[1:] for name in counts(worker)}
 
 
 @contextlib.contextmanager
 def both_transports():
-    """Four workers over shared memory and four over Gloo, asked as one."""
+    """Four workers over shared memory and local sockets, and four over Gloo and
+    gRPC, asked as one."""
     with sp.LocalCluster(workers=4, collectives="shm") as first, \
-            sp.LocalCluster(workers=4, collectives="gloo") as second, \
+            sp.LocalCluster(workers=4, collectives="gloo",
+                            coordinator_args=NO_LOCAL_STEPS) as second, \
             PairedCluster(first, second) as both:
         yield both
-        assert _transports(first) <= {"shm"}
-        assert _transports(second) <= {"gloo"}
+        assert _transports(first, groups) <= {"shm"}
+        assert _transports(first, step_streams) <= {"local"}
+        assert _transports(second, groups) <= {"gloo"}
+        assert _transports(second, step_streams) <= {"grpc"}

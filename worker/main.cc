@@ -35,6 +35,7 @@
 #include "telemetry/rpc_metrics.h"
 #include "worker/device_memory.h"
 #include "worker/gang_worker.h"
+#include "worker/local_steps.h"
 #include "worker/membership.h"
 #include "worker/nccl_environment.h"
 #include "worker/ready_file.h"
@@ -133,6 +134,7 @@ class Daemon {
   // The hosts that others reach us by, from the flags.
   absl::Status FindHosts();
   absl::Status StartServer();
+  void StartLocalSteps();
   absl::Status StartHttp();
   void MeasureMemory();
   void StartMembership();
@@ -154,6 +156,7 @@ class Daemon {
   std::unique_ptr<GangWorker> worker_;
   std::unique_ptr<WorkerService> service_;
   std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<LocalSteps> local_steps_;
   std::string address_;
   std::atomic<const Membership*> registered_ = nullptr;
   std::unique_ptr<HttpServer> http_;
@@ -162,8 +165,8 @@ class Daemon {
 };
 
 absl::Status Daemon::StartServer() {
-  service_ =
-      std::make_unique<WorkerService>(worker_.get(), StoreMaker(coordinator_));
+  service_ = std::make_unique<WorkerService>(
+      worker_.get(), StoreMaker(coordinator_), &metrics_);
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
@@ -186,7 +189,22 @@ absl::Status Daemon::StartServer() {
   server_->GetHealthCheckService()->SetServingStatus("shardplane.v1.Worker",
                                                      true);
   address_ = JoinHostPort(host_, port);
+  StartLocalSteps();
   return absl::OkStatus();
+}
+
+void Daemon::StartLocalSteps() {
+  auto local =
+      LocalSteps::Start(incarnation_, worker_.get(),
+                        [this](const std::shared_ptr<StepsStream>& stream) {
+                          service_->Keep(stream, "local");
+                        });
+  if (local.ok()) {
+    local_steps_ = *std::move(local);
+  } else {
+    log_.Info(
+        absl::StrCat("steps come through gRPC alone: ", Text(local.status())));
+  }
 }
 
 absl::Status Daemon::CheckRegistered() const {
@@ -329,6 +347,7 @@ int Daemon::Wait(const sigset_t& signals) {
     }
   }
   service_->EndStreams();  // else the server would wait for them
+  if (local_steps_ != nullptr) local_steps_->AwaitEnd(absl::Milliseconds(500));
   server_->Shutdown(std::chrono::system_clock::now() +
                     std::chrono::milliseconds(500));
   http_.reset();  // its checks look at the membership

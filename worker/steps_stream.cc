@@ -19,13 +19,6 @@ bool AnswersLeave(uint64_t first, uint64_t last, int under_way,
          since_last >= kSoon;
 }
 
-std::shared_ptr<StepsStream> StepsStream::Start(GangWorker* worker) {
-  const std::shared_ptr<StepsStream> stream(new StepsStream(worker));
-  stream->self_ = stream;
-  stream->Advance();
-  return stream;
-}
-
 void StepsStream::End(const absl::Status& status) {
   {
     absl::MutexLock lock(&mutex_);
@@ -56,7 +49,7 @@ bool StepsStream::Take(pb::StepsRequest::Step step) {
   return true;
 }
 
-void StepsStream::OnReadDone(bool ok) {
+void StepsStream::ReadDone(bool ok) {
   if (ok) {
     for (pb::StepsRequest::Step& step : *request_.mutable_steps()) {
       if (!Take(std::move(step))) break;
@@ -82,7 +75,7 @@ void StepsStream::Answer(pb::StepsResponse::Step answer) {
   Advance();
 }
 
-void StepsStream::OnWriteDone(bool ok) {
+void StepsStream::WriteDone(bool ok) {
   {
     absl::MutexLock lock(&mutex_);
     writing_ = false;
@@ -127,37 +120,53 @@ StepsStream::Action StepsStream::Next() {
 }
 
 void StepsStream::Advance() {
-  // gRPC may be done with the stream before this returns.
+  // The carrier may be done with the stream before this returns.
   const std::shared_ptr<StepsStream> alive = shared_from_this();
   {
     absl::MutexLock lock(&mutex_);
     if (advancing_) return;
     advancing_ = true;
   }
-  while (true) {
-    switch (Next()) {
-      case Action::kNothing:
-        return;
-      case Action::kRead:
-        StartRead(&request_);
-        break;
-      case Action::kWrite:
-        StartWrite(&response_);
-        break;
-      case Action::kFinish: {
-        absl::Status status;
-        {
-          absl::MutexLock lock(&mutex_);
-          status = status_;
-        }
-        Finish(ToGrpcStatus(status));
-        break;
+  for (Action action = Next(); action != Action::kNothing; action = Next()) {
+    Do(action);
+  }
+}
+
+void StepsStream::Do(Action action) {
+  switch (action) {
+    case Action::kNothing:
+      return;
+    case Action::kRead:
+      Read(&request_);
+      return;
+    case Action::kWrite:
+      Write(&response_);
+      return;
+    case Action::kFinish: {
+      absl::Status status;
+      {
+        absl::MutexLock lock(&mutex_);
+        status = status_;
       }
+      Finish(status);
+      return;
     }
   }
 }
 
-void StepsStream::OnDone() {
+std::shared_ptr<GrpcStepsStream> GrpcStepsStream::Start(GangWorker* worker) {
+  const std::shared_ptr<GrpcStepsStream> stream(new GrpcStepsStream(worker));
+  stream->self_ = stream;
+  stream->Begin();
+  return stream;
+}
+
+void GrpcStepsStream::Finish(const absl::Status& status) {
+  grpc::ServerBidiReactor<v1::StepsRequest, v1::StepsResponse>::Finish(
+      ToGrpcStatus(status));
+}
+
+void GrpcStepsStream::OnDone() {
   const std::shared_ptr<StepsStream> last = std::move(self_);
 }
 

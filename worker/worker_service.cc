@@ -137,7 +137,15 @@ grpc::Status WorkerService::Run(ServerContext*, const pb::RunRequest* request,
 
 grpc::ServerBidiReactor<pb::StepsRequest, pb::StepsResponse>*
 WorkerService::Steps(grpc::CallbackServerContext*) {
-  const std::shared_ptr<StepsStream> stream = StepsStream::Start(worker_);
+  const std::shared_ptr<GrpcStepsStream> stream =
+      GrpcStepsStream::Start(worker_);
+  Keep(stream, "grpc");
+  return stream.get();  // which owns itself
+}
+
+void WorkerService::Keep(const std::shared_ptr<StepsStream>& stream,
+                         const std::string& transport) {
+  if (metrics_ != nullptr) metrics_->Add(Counter::kStepStreams, {transport});
   bool ending = false;
   {
     absl::MutexLock lock(&mutex_);
@@ -148,7 +156,6 @@ WorkerService::Steps(grpc::CallbackServerContext*) {
     ending = ending_;
   }
   if (ending) stream->End(Draining());
-  return stream.get();  // which owns itself
 }
 
 void WorkerService::EndStreams() {

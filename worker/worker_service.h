@@ -12,6 +12,7 @@
 #include "absl/synchronization/mutex.h"
 #include "grpcpp/grpcpp.h"
 #include "shardplane/v1/worker.grpc.pb.h"
+#include "telemetry/metrics.h"
 #include "worker/gang_worker.h"
 #include "worker/steps_stream.h"
 
@@ -28,9 +29,12 @@ using MakeGangStore = std::function<std::shared_ptr<GangStore>(
 class WorkerService final
     : public v1::Worker::WithCallbackMethod_Steps<v1::Worker::Service> {
  public:
-  // Borrows `worker`, which outlives the server.
-  WorkerService(GangWorker* worker, MakeGangStore make_store)
-      : worker_(worker), make_store_(std::move(make_store)) {}
+  // Borrows `worker`, and `metrics` (may be null), which outlive the server.
+  WorkerService(GangWorker* worker, MakeGangStore make_store,
+                Metrics* metrics = nullptr)
+      : worker_(worker),
+        make_store_(std::move(make_store)),
+        metrics_(metrics) {}
 
   grpc::Status JoinGang(grpc::ServerContext* context,
                         const v1::JoinGangRequest* request,
@@ -67,6 +71,11 @@ class WorkerService final
                            const v1::GetTimelineRequest* request,
                            v1::GetTimelineResponse* response) override;
 
+  // A stream of steps, over `transport`: counts it, and ends it with the
+  // others.
+  void Keep(const std::shared_ptr<StepsStream>& stream,
+            const std::string& transport);
+
   // For a process that ends: steps that were read are run and answered, then
   // their streams end (Unavailable, reason WORKER_DRAINING), and every later
   // one at once.
@@ -85,10 +94,11 @@ class WorkerService final
 
   GangWorker* const worker_;
   const MakeGangStore make_store_;
+  Metrics* const metrics_;
 
   absl::Mutex mutex_;
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;
-  // gRPC's, beside those that it is done with.
+  // Their carriers', beside those that they are done with.
   std::vector<std::weak_ptr<StepsStream>> streams_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -63,6 +63,11 @@ COLLECTIVES = Row("Collectives of a rank", (
           ("sum by (pod, instance, transport) (increase("
            f"shardplane_process_groups_total{{{WORKER}}}[5m]))",
            NAME + " {{transport}}")),
+    graph("Streams of steps, by transport", "local is a socket of the "
+          "coordinator's machine, the other gRPC.", "none",
+          ("sum by (pod, instance, transport) (increase("
+           f"shardplane_step_streams_total{{{WORKER}}}[5m]))",
+           NAME + " {{transport}}")),
 ))
 
 MEMORY = Row("Memory and CPU", (

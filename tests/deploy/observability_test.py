@@ -93,8 +93,9 @@ def test_a_step_shows_in_the_metrics(cluster):
             f"grpc_server_call_{name}",
             "grpc_method=shardplane.v1.ShardingCoordinator/Step") == 3
     # To a worker all steps of a deployment go over one stream.
+    assert worker("shardplane_step_streams_total", "transport=local") == 1
     assert worker("grpc_server_call_started_total",
-                  "grpc_method=shardplane.v1.Worker/Steps") == 1
+                  "grpc_method=shardplane.v1.Worker/Steps") == 0
     # One all-reduce forward, after the rowwise layer; none backward.
     assert worker("shardplane_collectives_total", "collective=all_reduce",
                   "phase=forward") == 3

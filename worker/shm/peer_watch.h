@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "worker/shm/file_descriptor.h"
+#include "ipc/file_descriptor.h"
 
 namespace shardplane {
 

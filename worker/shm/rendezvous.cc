@@ -13,8 +13,8 @@
 #include "absl/strings/strip.h"
 #include "absl/types/span.h"
 #include "common/errors.h"
-#include "worker/shm/file_descriptor.h"
-#include "worker/shm/handover.h"
+#include "ipc/file_descriptor.h"
+#include "ipc/local_socket.h"
 
 namespace shardplane {
 namespace {
@@ -60,7 +60,7 @@ absl::Status Unexpected(absl::string_view expected) {
   return MakeError(absl::StatusCode::kUnavailable,
                    absl::StrCat("shared memory: expected ", expected,
                                 ", got: another message"),
-                   {.reason = "HANDOVER_FAILED", .metadata = {}});
+                   {.reason = "LOCAL_SOCKET_FAILED", .metadata = {}});
 }
 
 class Rendezvous {
@@ -96,7 +96,7 @@ class Rendezvous {
 
   // Rank 0's part.
   absl::StatusOr<ShmGroupMemory> Offer();
-  absl::Status ServeAll(const HandoverListener& listener,
+  absl::Status ServeAll(const LocalListener& listener,
                         const ShmSegment& segment,
                         std::vector<PeerLine>& lines);
   absl::Status Serve(const FileDescriptor& visitor, int rank,
@@ -104,9 +104,9 @@ class Rendezvous {
   // The others'.
   absl::StatusOr<ShmGroupMemory> Visit();
   absl::StatusOr<FileDescriptor> Connect();
-  absl::StatusOr<ShmGroupMemory> Take(Handover handover);
+  absl::StatusOr<ShmGroupMemory> Take(Packet packet);
 
-  absl::StatusOr<Handover> Receive(const FileDescriptor& socket);
+  absl::StatusOr<Packet> Receive(const FileDescriptor& socket);
   // Until one can be read, which it may be already.
   absl::Status Await(absl::Span<const int> sockets);
   // OK while waiting makes sense.
@@ -221,11 +221,10 @@ absl::Status Rendezvous::Await(absl::Span<const int> sockets) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<Handover> Rendezvous::Receive(const FileDescriptor& socket) {
+absl::StatusOr<Packet> Rendezvous::Receive(const FileDescriptor& socket) {
   for (;;) {
-    SP_ASSIGN_OR_RETURN(std::optional<Handover> handover,
-                        ReceiveHandover(socket));
-    if (handover.has_value()) return *std::move(handover);
+    SP_ASSIGN_OR_RETURN(std::optional<Packet> packet, ReceivePacket(socket));
+    if (packet.has_value()) return *std::move(packet);
     SP_RETURN_IF_ERROR(Await({socket.get()}));
   }
 }
@@ -237,7 +236,7 @@ absl::StatusOr<ShmGroupMemory> Rendezvous::Offer() {
   };
   auto segment = make();
   auto lines = MakePeerLines(size_);
-  auto listener = ListenForHandover(size_);
+  auto listener = ListenLocally(size_);
   absl::Status made = segment.status();
   made.Update(lines.status());
   made.Update(listener.status());
@@ -260,7 +259,7 @@ absl::StatusOr<ShmGroupMemory> Rendezvous::Offer() {
       .watch = PeerWatch(std::move((*lines)[0].own), std::move(watched))};
 }
 
-absl::Status Rendezvous::ServeAll(const HandoverListener& listener,
+absl::Status Rendezvous::ServeAll(const LocalListener& listener,
                                   const ShmSegment& segment,
                                   std::vector<PeerLine>& lines) {
   for (int rank = 1; rank < size_; ++rank) awaited_.push_back(rank);
@@ -271,11 +270,11 @@ absl::Status Rendezvous::ServeAll(const HandoverListener& listener,
       sockets.push_back(visitor.get());
     SP_RETURN_IF_ERROR(Await(sockets));
     SP_ASSIGN_OR_RETURN(std::optional<FileDescriptor> visitor,
-                        AcceptForHandover(listener.socket));
+                        AcceptLocal(listener.socket));
     if (visitor.has_value()) visitors.push_back(*std::move(visitor));
     std::vector<FileDescriptor> silent;
     for (FileDescriptor& each : visitors) {
-      const auto heard = ReceiveHandover(each);
+      const auto heard = ReceivePacket(each);
       if (!heard.ok()) continue;  // it has gone again
       if (!heard->has_value()) {
         silent.push_back(std::move(each));
@@ -304,9 +303,9 @@ absl::Status Rendezvous::Serve(const FileDescriptor& visitor, int rank,
   }
   const SegmentOffer offer = {.ranks = size_,
                               .slot_bytes = segment.sizes().slot_bytes};
-  SP_RETURN_IF_ERROR(SendHandover(visitor, Pack(offer), files));
+  SP_RETURN_IF_ERROR(SendPacket(visitor, {Pack(offer)}, files));
   // One after the other: the system limits how many files may be on their way.
-  SP_ASSIGN_OR_RETURN(const Handover answer, Receive(visitor));
+  SP_ASSIGN_OR_RETURN(const Packet answer, Receive(visitor));
   return answer.bytes == kTaken ? absl::OkStatus() : Unexpected(kTaken);
 }
 
@@ -317,28 +316,28 @@ absl::StatusOr<FileDescriptor> Rendezvous::Connect() {
     SP_ASSIGN_OR_RETURN(const std::vector<std::string> address,
                         store_.Get({AddressKey()}, Remaining()));
     if (address[0] == kNo) return GivenUp();
-    socket = ConnectForHandover(address[0]);
+    socket = ConnectLocally(address[0]);
   }
   return socket;
 }
 
 absl::StatusOr<ShmGroupMemory> Rendezvous::Visit() {
   SP_ASSIGN_OR_RETURN(const FileDescriptor socket, Connect());
-  SP_RETURN_IF_ERROR(SendHandover(socket, Pack(Hello{.rank = rank_}), {}));
-  SP_ASSIGN_OR_RETURN(Handover handover, Receive(socket));
-  SP_ASSIGN_OR_RETURN(ShmGroupMemory memory, Take(std::move(handover)));
-  SP_RETURN_IF_ERROR(SendHandover(socket, kTaken, {}));
+  SP_RETURN_IF_ERROR(SendPacket(socket, {Pack(Hello{.rank = rank_})}, {}));
+  SP_ASSIGN_OR_RETURN(Packet packet, Receive(socket));
+  SP_ASSIGN_OR_RETURN(ShmGroupMemory memory, Take(std::move(packet)));
+  SP_RETURN_IF_ERROR(SendPacket(socket, {kTaken}, {}));
   return memory;
 }
 
-absl::StatusOr<ShmGroupMemory> Rendezvous::Take(Handover handover) {
-  const auto offer = Unpack<SegmentOffer>(handover.bytes);
+absl::StatusOr<ShmGroupMemory> Rendezvous::Take(Packet packet) {
+  const auto offer = Unpack<SegmentOffer>(packet.bytes);
   // The memory, the own end and those of the others.
   if (!offer.has_value() || offer->ranks != size_ ||
-      handover.files.size() != 1 + static_cast<size_t>(size_)) {
+      packet.files.size() != 1 + static_cast<size_t>(size_)) {
     return Unexpected("the group's memory and lines");
   }
-  std::vector<FileDescriptor>& files = handover.files;
+  std::vector<FileDescriptor>& files = packet.files;
   SP_ASSIGN_OR_RETURN(
       std::shared_ptr<ShmSegment> segment,
       ShmSegment::Map(std::move(files[0]), {.ranks = offer->ranks,

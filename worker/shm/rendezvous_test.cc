@@ -18,9 +18,9 @@
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "ipc/local_socket.h"
 #include "tests/matchers.h"
 #include "worker/fake_gang_store.h"
-#include "worker/shm/handover.h"
 #include "worker/shm/open_files_for_test.h"
 
 namespace shardplane {
@@ -288,8 +288,8 @@ TEST_F(RendezvousTest, ARankThatCannotConnect) {
   const size_t before = OpenFiles();
   LieTo(2, "group/address", "0123");
   EXPECT_THAT(Outcomes(Join(4)),
-              Each("rank 2 of the group: shared memory: expected to connect to "
-                   "rank 0's local socket; got: Connection refused"));
+              Each("rank 2 of the group: local socket: expected to connect; "
+                   "got: Connection refused"));
   EXPECT_EQ(OpenFiles(), before);
 }
 
@@ -302,22 +302,23 @@ void OfferTo(const FileDescriptor& visitor, int file, int32_t ranks,
   } const offer = {ranks, slot_bytes};
   std::vector<int> files(1 + lines, file);
   EXPECT_THAT(
-      SendHandover(visitor,
-                   {reinterpret_cast<const char*>(&offer), sizeof(offer)},
-                   files),
+      SendPacket(visitor,
+                 {absl::string_view(reinterpret_cast<const char*>(&offer),
+                                    sizeof(offer))},
+                 files),
       IsOk());
 }
 
 TEST_F(RendezvousTest, ARankThatCannotMapWhatItGets) {
   const size_t before = OpenFiles();
-  HandoverListener listener = ListenForHandover(1).value();
+  LocalListener listener = ListenLocally(1).value();
   Play(0, "no");
   ASSERT_THAT(store_.Set("group/address", listener.name), IsOk());
   Joined joined;
   std::thread rank([&] { joined = JoinHere(store_, 1); });
   ASSERT_TRUE(AwaitReadable({listener.socket.get()}, std::chrono::seconds(60)));
   {
-    const auto visitor = AcceptForHandover(listener.socket).value();
+    const auto visitor = AcceptLocal(listener.socket).value();
     const FileDescriptor unsealed(memfd_create("test", MFD_CLOEXEC));
     OfferTo(*visitor, unsealed.get(), 2, 64, /*lines=*/2);
     rank.join();
@@ -331,13 +332,13 @@ TEST_F(RendezvousTest, ARankThatCannotMapWhatItGets) {
 }
 
 TEST_F(RendezvousTest, ARankThatGetsTooLittle) {
-  const HandoverListener listener = ListenForHandover(1).value();
+  const LocalListener listener = ListenLocally(1).value();
   Play(0, "no");
   ASSERT_THAT(store_.Set("group/address", listener.name), IsOk());
   Joined joined;
   std::thread rank([&] { joined = JoinHere(store_, 1); });
   ASSERT_TRUE(AwaitReadable({listener.socket.get()}, std::chrono::seconds(60)));
-  const auto visitor = AcceptForHandover(listener.socket).value();
+  const auto visitor = AcceptLocal(listener.socket).value();
   OfferTo(*visitor, listener.socket.get(), 2, 64, /*lines=*/1);
   rank.join();
   EXPECT_THAT(Outcome(joined), HasSubstr("expected the group's memory"));
@@ -364,14 +365,16 @@ TEST_F(RendezvousTest, ARankThatVotesBeforeItsLastWordIsRead) {
   std::thread rank([&] { joined = JoinHere(store, 0); });
   const std::string name =
       store.Get({"group/address"}, std::chrono::seconds(60)).value()[0];
-  const FileDescriptor socket = ConnectForHandover(name).value();
+  const FileDescriptor socket = ConnectLocally(name).value();
   const int32_t hello = 1;
   ASSERT_THAT(
-      SendHandover(socket, {reinterpret_cast<const char*>(&hello), 4}, {}),
+      SendPacket(socket,
+                 {absl::string_view(reinterpret_cast<const char*>(&hello), 4)},
+                 {}),
       IsOk());
   ASSERT_TRUE(AwaitReadable({socket.get()}, std::chrono::seconds(60)));
   store.meanwhile = [&] {
-    EXPECT_THAT(SendHandover(socket, "taken", {}), IsOk());
+    EXPECT_THAT(SendPacket(socket, {"taken"}, {}), IsOk());
     EXPECT_THAT(store.Set("group/vote/1", "yes"), IsOk());
   };
   store.armed = true;
@@ -388,10 +391,10 @@ TEST_F(RendezvousTest, AStrangerWhoKnowsTheName) {
       store_.Get({"group/address"}, std::chrono::seconds(60)).value()[0];
   {
     // Silent ones wait, one who goes is forgotten, nonsense ends it.
-    const auto silent = ConnectForHandover(name);
-    ConnectForHandover(name).value();
-    const auto other = ConnectForHandover(name);
-    EXPECT_THAT(SendHandover(*other, "nonsense", {}), IsOk());
+    const auto silent = ConnectLocally(name);
+    ConnectLocally(name).value();
+    const auto other = ConnectLocally(name);
+    EXPECT_THAT(SendPacket(*other, {"nonsense"}, {}), IsOk());
     Play(1, "no");
     rank.join();
   }

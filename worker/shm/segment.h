@@ -9,7 +9,7 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
-#include "worker/shm/file_descriptor.h"
+#include "ipc/file_descriptor.h"
 
 namespace shardplane {
 

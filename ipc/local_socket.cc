@@ -1,4 +1,4 @@
-#include "worker/shm/handover.h"
+#include "ipc/local_socket.h"
 
 #include <poll.h>
 #include <sys/random.h>
@@ -21,11 +21,13 @@ namespace {
 
 constexpr int kSocketType = SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK;
 
+constexpr size_t kMaxParts = 64;
+
 absl::Status Failed(absl::string_view doing, absl::string_view why) {
   return MakeError(
       absl::StatusCode::kUnavailable,
-      absl::StrCat("shared memory: expected to ", doing, "; got: ", why),
-      {.reason = "HANDOVER_FAILED", .metadata = {}});
+      absl::StrCat("local socket: expected to ", doing, "; got: ", why),
+      {.reason = "LOCAL_SOCKET_FAILED", .metadata = {}});
 }
 
 absl::Status SystemFailed(absl::string_view doing) {
@@ -34,7 +36,7 @@ absl::Status SystemFailed(absl::string_view doing) {
 
 absl::Status Closed() {
   return absl::AbortedError(
-      "shared memory: expected to receive files; got: a closed connection");
+      "local socket: expected to receive a packet; got: a closed connection");
 }
 
 bool WouldWait() { return errno == EAGAIN || errno == EINTR; }
@@ -67,16 +69,17 @@ bool IsOurs(const FileDescriptor& socket) {
 
 // One message, with room for descriptors. Points into itself.
 struct Message {
-  explicit Message(void* data, size_t size) : io{data, size} {
-    header.msg_iov = &io;
-    header.msg_iovlen = 1;
+  Message() {
+    header.msg_iov = io;
+    header.msg_iovlen = 0;
   }
   Message(const Message&) = delete;
   Message& operator=(const Message&) = delete;
+  void Add(void* data, size_t size) { io[header.msg_iovlen++] = {data, size}; }
 
-  iovec io;
+  iovec io[kMaxParts];
   msghdr header = {};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * kMaxHandoverFiles)];
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * kMaxPacketFiles)];
 };
 
 std::vector<FileDescriptor> FilesOf(msghdr& header) {
@@ -97,60 +100,73 @@ std::vector<FileDescriptor> FilesOf(msghdr& header) {
 
 }  // namespace
 
-absl::StatusOr<HandoverListener> ListenForHandover(int backlog) {
+absl::StatusOr<LocalListener> ListenLocally(int backlog) {
   uint64_t random[2];
   if (getrandom(random, sizeof(random), 0) != sizeof(random)) {
     return SystemFailed("draw a random name");
   }
-  HandoverListener listener{
+  return ListenLocally(absl::StrCat(absl::Hex(random[0], absl::kZeroPad16),
+                                    absl::Hex(random[1], absl::kZeroPad16)),
+                       backlog);
+}
+
+absl::StatusOr<LocalListener> ListenLocally(absl::string_view name,
+                                            int backlog) {
+  LocalListener listener{
       .socket = FileDescriptor(socket(AF_UNIX, kSocketType, 0)),
-      .name = absl::StrCat(absl::Hex(random[0], absl::kZeroPad16),
-                           absl::Hex(random[1], absl::kZeroPad16))};
+      .name = std::string(name)};
   const Address address = AddressOf(listener.name);
   if (!listener.socket.valid() ||
       bind(listener.socket.get(),
            reinterpret_cast<const sockaddr*>(&address.data),
            address.bytes) != 0 ||
       listen(listener.socket.get(), backlog) != 0) {
-    return SystemFailed("listen on a local socket");
+    return SystemFailed("listen");
   }
   return listener;
 }
 
-absl::StatusOr<FileDescriptor> ConnectForHandover(absl::string_view name) {
+absl::StatusOr<FileDescriptor> ConnectLocally(absl::string_view name) {
   FileDescriptor end(socket(AF_UNIX, kSocketType, 0));
   const Address address = AddressOf(name);
   if (!end.valid() ||
       connect(end.get(), reinterpret_cast<const sockaddr*>(&address.data),
               address.bytes) != 0) {
-    return SystemFailed("connect to rank 0's local socket");
+    return SystemFailed("connect");
   }
   if (!IsOurs(end)) {
-    return Failed("connect to rank 0's local socket", "another user's");
+    return Failed("connect", "another user's");
   }
   return end;
 }
 
-absl::StatusOr<std::optional<FileDescriptor>> AcceptForHandover(
+absl::StatusOr<std::optional<FileDescriptor>> AcceptLocal(
     const FileDescriptor& listener) {
   FileDescriptor end(
       accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
   if (!end.valid()) {
     if (WouldWait() || errno == ECONNABORTED) return std::nullopt;
-    return SystemFailed("accept a rank's connection");
+    return SystemFailed("accept a connection");
   }
   if (!IsOurs(end)) return std::nullopt;
   return end;
 }
 
-absl::Status SendHandover(const FileDescriptor& socket, absl::string_view bytes,
-                          absl::Span<const int> files) {
-  if (files.size() > kMaxHandoverFiles || bytes.size() > kMaxHandoverBytes) {
-    return Failed("hand over files",
-                  absl::StrCat(files.size(), " files, ", bytes.size(),
-                               " bytes: too much for one message"));
+absl::Status SendPacket(const FileDescriptor& socket,
+                        absl::Span<const absl::string_view> parts,
+                        absl::Span<const int> files) {
+  size_t bytes = 0;
+  for (const absl::string_view part : parts) bytes += part.size();
+  if (files.size() > kMaxPacketFiles || bytes > kMaxPacketBytes ||
+      parts.size() > kMaxParts) {
+    return Failed("send a packet",
+                  absl::StrCat(files.size(), " files, ", bytes, " bytes in ",
+                               parts.size(), " parts: too much for one"));
   }
-  Message message(const_cast<char*>(bytes.data()), bytes.size());
+  Message message;
+  for (const absl::string_view part : parts) {
+    message.Add(const_cast<char*>(part.data()), part.size());
+  }
   if (!files.empty()) {
     message.header.msg_control = message.control;
     message.header.msg_controllen = CMSG_SPACE(sizeof(int) * files.size());
@@ -160,32 +176,38 @@ absl::Status SendHandover(const FileDescriptor& socket, absl::string_view bytes,
     part->cmsg_len = CMSG_LEN(sizeof(int) * files.size());
     std::memcpy(CMSG_DATA(part), files.data(), sizeof(int) * files.size());
   }
-  if (sendmsg(socket.get(), &message.header, MSG_NOSIGNAL) < 0) {
-    return SystemFailed("hand over files");
+  for (;;) {
+    if (sendmsg(socket.get(), &message.header, MSG_NOSIGNAL) >= 0) {
+      return absl::OkStatus();
+    }
+    if (errno == EAGAIN) {
+      return absl::ResourceExhaustedError("local socket: it is full");
+    }
+    if (errno != EINTR) return SystemFailed("send a packet");
   }
-  return absl::OkStatus();
 }
 
-absl::StatusOr<std::optional<Handover>> ReceiveHandover(
+absl::StatusOr<std::optional<Packet>> ReceivePacket(
     const FileDescriptor& socket) {
-  char bytes[kMaxHandoverBytes];
-  Message message(bytes, sizeof(bytes));
+  char bytes[kMaxPacketBytes];
+  Message message;
+  message.Add(bytes, sizeof(bytes));
   message.header.msg_control = message.control;
   message.header.msg_controllen = sizeof(message.control);
   const ssize_t count =
       recvmsg(socket.get(), &message.header, MSG_CMSG_CLOEXEC);
   if (count < 0) {
     if (WouldWait()) return std::nullopt;
-    return errno == ECONNRESET ? Closed() : SystemFailed("receive files");
+    return errno == ECONNRESET ? Closed() : SystemFailed("receive a packet");
   }
-  Handover handover{.bytes = std::string(bytes, count),
-                    .files = FilesOf(message.header)};
+  Packet packet{.bytes = std::string(bytes, count),
+                .files = FilesOf(message.header)};
   if (count == 0) return Closed();
   // The kernel leaves out descriptors that this process has no room for.
   if ((message.header.msg_flags & (MSG_CTRUNC | MSG_TRUNC)) != 0) {
-    return Failed("receive files", "a part of the message");
+    return Failed("receive a packet", "a part of one");
   }
-  return handover;
+  return packet;
 }
 
 bool AwaitReadable(absl::Span<const int> sockets,

@@ -1,6 +1,6 @@
 // An open file of the system, closed by its owner.
-#ifndef SHARDPLANE_WORKER_SHM_FILE_DESCRIPTOR_H_
-#define SHARDPLANE_WORKER_SHM_FILE_DESCRIPTOR_H_
+#ifndef SHARDPLANE_IPC_FILE_DESCRIPTOR_H_
+#define SHARDPLANE_IPC_FILE_DESCRIPTOR_H_
 
 #include <unistd.h>
 
@@ -31,4 +31,4 @@ class FileDescriptor {
 
 }  // namespace shardplane
 
-#endif  // SHARDPLANE_WORKER_SHM_FILE_DESCRIPTOR_H_
+#endif  // SHARDPLANE_IPC_FILE_DESCRIPTOR_H_
