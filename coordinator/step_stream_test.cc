@@ -375,9 +375,9 @@ class StepStreamTest : public ::testing::TestWithParam<Carrier> {
   }
   ~StepStreamTest() override {
     client_.reset();
+    // One that ended at once may have been seen by nobody.
     if (local_.has_value()) {
       EXPECT_EQ(server_.streams(), 0);
-      EXPECT_GT(local_->streams(), 0);
     }
   }
   void StopServer() {
@@ -452,6 +452,9 @@ TEST_P(StepStreamTest, AnswersComeInOrder) {
     Add(number);
   }
   EXPECT_THAT(Outcomes(), ElementsAre(RanFor(1), RanFor(2), RanFor(3)));
+  if (local_.has_value()) {
+    EXPECT_EQ(local_->streams(), 1);
+  }
 }
 
 TEST_P(StepStreamTest, ManyStepsArrive) {
