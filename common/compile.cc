@@ -12,6 +12,7 @@
 #include "absl/strings/string_view.h"
 #include "common/buffer_writes.h"
 #include "common/errors.h"
+#include "common/fqn.h"
 #include "common/op_emitter.h"
 #include "common/packing.h"
 #include "common/program_builder.h"
@@ -38,6 +39,8 @@ ProgramBuilderOptions BuilderOptions(const ResolvedPlan& plan,
   return result;
 }
 
+constexpr int kNoModule = -1;
+
 class Compiler {
  public:
   Compiler(const GraphModule& module, const DeviceMesh& mesh,
@@ -54,6 +57,12 @@ class Compiler {
         parameters_(module.parameters().size(), -1),
         recomputed_(RecomputedModules(module, options.recompute,
                                       &compiled_.diagnostics)) {
+    size_t nodes = 0;
+    for (const ModuleNode& each : module.modules()) {
+      constexpr size_t kOfKnownType = 5;  // as a linear has
+      nodes += each.graph.has_value() ? each.graph->nodes.size() : kOfKnownType;
+    }
+    builder_.Expect(nodes);
     if (std::any_of(plan.data_parallel.begin(), plan.data_parallel.end(),
                     [](const auto& kind) { return kind.has_value(); })) {
       units_ = UnitsOf(module, options.unit_bytes);
@@ -133,8 +142,8 @@ class Compiler {
     }
     Flow result;
     if (const auto* graph = std::get_if<Graph>(&*signature_.loss)) {
-      SP_ASSIGN_OR_RETURN(
-          result, RunGraph({graph, "loss"}, "loss", std::move(inputs), {}));
+      SP_ASSIGN_OR_RETURN(result, RunGraph({graph, "loss"}, kNoModule, "loss",
+                                           std::move(inputs), {}));
     } else {
       if (outputs.size() != 1 || !signature_.targets.empty()) {
         return InvalidModule(
@@ -197,12 +206,14 @@ class Compiler {
     SP_RETURN_IF_ERROR(layouts_.ApplyInputs(index, &args, &kwargs));
     SP_ASSIGN_OR_RETURN(const WrittenGraph graph, graphs_.Of(index));
     SP_ASSIGN_OR_RETURN(
-        Flow output, RunGraph(graph, fqn, std::move(args), std::move(kwargs)));
+        Flow output,
+        RunGraph(graph, index, fqn, std::move(args), std::move(kwargs)));
     SP_RETURN_IF_ERROR(layouts_.ApplyOutputs(index, &output));
     return output;
   }
 
-  absl::StatusOr<Flow> RunGraph(const WrittenGraph& graph,
+  // Of the module `index`, or of none.
+  absl::StatusOr<Flow> RunGraph(const WrittenGraph& graph, int index,
                                 const std::string& fqn, std::vector<Flow> args,
                                 KeywordFlows kwargs) {
     Env env;
@@ -217,11 +228,11 @@ class Compiler {
         }
         case NodeOp::kGetAttr: {
           SP_ASSIGN_OR_RETURN(env[node.name],
-                              GetAttr(graph.TargetIn(fqn, node.target), fqn));
+                              GetAttr(graph, index, node.target, fqn));
           break;
         }
         case NodeOp::kCallModule: {
-          SP_ASSIGN_OR_RETURN(env[node.name], CallModule(node, env));
+          SP_ASSIGN_OR_RETURN(env[node.name], CallModule(node, index, env));
           break;
         }
         case NodeOp::kCallFunction: {
@@ -268,12 +279,46 @@ class Compiler {
     return flow;
   }
 
-  absl::StatusOr<Flow> GetAttr(const std::string& target,
+  // The parameter that a graph of the module `index` has by that name. Most
+  // are the module's own, which are few: no search among all.
+  const Parameter* ParameterIn(const WrittenGraph& graph, int index,
+                               const std::string& target) const {
+    if (index == kNoModule || !IsWithin(graph.fqn, target)) return nullptr;
+    const auto name_in = [](absl::string_view module, absl::string_view fqn) {
+      return fqn.substr(module.empty() ? 0 : module.size() + 1);
+    };
+    const absl::string_view name = name_in(graph.fqn, target);
+    const std::string& fqn = module_.modules()[index].fqn;
+    for (const int own : module_.ParametersOf(index)) {
+      const Parameter& parameter = module_.parameters()[own];
+      if (name_in(fqn, parameter.fqn) == name) return &parameter;
+    }
+    return nullptr;
+  }
+
+  // The module of that name, which the module `caller` calls: its own child, or
+  // any.
+  int ModuleIn(int caller, const std::string& target) const {
+    constexpr size_t kFew = 8;
+    if (caller != kNoModule && module_.Children(caller).size() <= kFew) {
+      for (const auto& [name, child] : module_.Children(caller)) {
+        if (module_.modules()[child].fqn == target) return child;
+      }
+    }
+    return module_.ModuleIndex(target);
+  }
+
+  absl::StatusOr<Flow> GetAttr(const WrittenGraph& graph, int index,
+                               const std::string& target,
                                const std::string& fqn) {
-    const Parameter* parameter = module_.FindParameter(target);
+    const Parameter* parameter = ParameterIn(graph, index, target);
     if (parameter == nullptr) {
-      return InvalidModule(
-          absl::StrCat("no parameter or buffer has the name ", target), fqn);
+      const std::string name = graph.TargetIn(fqn, target);
+      parameter = module_.FindParameter(name);
+      if (parameter == nullptr) {
+        return InvalidModule(
+            absl::StrCat("no parameter or buffer has the name ", name), fqn);
+      }
     }
     const Parameter& canonical = module_.Canonical(*parameter);
     const auto index_of = [this](const Parameter& p) {
@@ -293,8 +338,9 @@ class Compiler {
     return Flow{id};
   }
 
-  absl::StatusOr<Flow> CallModule(const Node& node, const Env& env) {
-    const int index = module_.ModuleIndex(node.target);
+  absl::StatusOr<Flow> CallModule(const Node& node, int caller,
+                                  const Env& env) {
+    const int index = ModuleIn(caller, node.target);
     if (index < 0) {
       return InvalidModule(absl::StrCat("no module has the name ", node.target),
                            node.target);

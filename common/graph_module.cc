@@ -146,6 +146,12 @@ absl::StatusOr<GraphModule> GraphModule::Create(
   if (modules.empty()) {
     return Bad("a module tree needs a root, whose FQN is \"\"", "no modules");
   }
+  result.modules_.reserve(modules.size());
+  result.children_.reserve(modules.size());
+  result.parameters_of_.reserve(modules.size());
+  result.module_index_.reserve(modules.size());
+  result.parameters_.reserve(parameters.size());
+  result.parameter_index_.reserve(parameters.size());
   for (ModuleNode& module : modules) {
     SP_RETURN_IF_ERROR(result.AddModule(std::move(module)));
   }

@@ -26,12 +26,13 @@ std::vector<ValueId> KeptValues(const Segment& segment) {
       continue;
     }
     asking.insert(op.results.begin(), op.results.end());
+    const OpMemory& memory = MemoryOf(op.target);
     for (size_t i = 0; i < operands.size(); ++i) {
-      if (KeepsOperand(op.target, i, asks)) keep(operands[i]);
+      if (KeepsOperand(memory, i, asks)) keep(operands[i]);
     }
-    const bool unknown = MemoryOf(op.target).name.empty();
+    const bool unknown = memory.name.empty();
     for (size_t i = 0; i < op.results.size(); ++i) {
-      if (unknown || (i == 0 && KeepsResult(op.target))) keep(op.results[i]);
+      if (unknown || (i == 0 && KeepsResult(memory))) keep(op.results[i]);
     }
   }
   return kept;

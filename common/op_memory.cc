@@ -179,22 +179,21 @@ const OpMemory& MemoryOf(absl::string_view target) {
   return row == table->end() ? kOther : *row->second;
 }
 
-bool IsProduct(absl::string_view target) {
-  return MemoryOf(target).keeps == Keep::kProduct &&
-         target != "aten.mul.Tensor" && target != "aten.mul.Scalar";
+bool IsProduct(const OpMemory& memory) {
+  return memory.keeps == Keep::kProduct && memory.name != "mul";
 }
 
 namespace {
 
 // Whether an operand of a product other than `index` asks for a gradient; a
 // term that is merely added is none.
-bool AnotherAsks(absl::string_view target, size_t index,
+bool AnotherAsks(const OpMemory& memory, size_t index,
                  const std::vector<bool>& asks) {
   const bool first_is_added =
-      target == "aten.addmm.default" || target == "aten.baddbmm.default";
+      memory.name == "addmm" || memory.name == "baddbmm";
   const size_t begin = first_is_added ? 1 : 0;
   const size_t end =
-      IsProduct(target) ? std::min(asks.size(), begin + 2) : asks.size();
+      IsProduct(memory) ? std::min(asks.size(), begin + 2) : asks.size();
   if (index < begin || index >= end) return false;
   for (size_t k = begin; k < end; ++k) {
     if (k != index && asks[k]) return true;
@@ -204,9 +203,9 @@ bool AnotherAsks(absl::string_view target, size_t index,
 
 }  // namespace
 
-bool KeepsOperand(absl::string_view target, size_t index,
+bool KeepsOperand(const OpMemory& memory, size_t index,
                   const std::vector<bool>& asks) {
-  switch (MemoryOf(target).keeps) {
+  switch (memory.keeps) {
     case Keep::kNothing:
     case Keep::kResult:
       return false;
@@ -219,15 +218,15 @@ bool KeepsOperand(absl::string_view target, size_t index,
     case Keep::kOperandsAndResult:
       return true;
     case Keep::kProduct:
-      return AnotherAsks(target, index, asks);
+      return AnotherAsks(memory, index, asks);
     case Keep::kQuotient:
       return index == 1 || (asks.size() > 1 && asks[1]);
   }
   return false;
 }
 
-bool KeepsResult(absl::string_view target) {
-  const Keep keeps = MemoryOf(target).keeps;
+bool KeepsResult(const OpMemory& memory) {
+  const Keep keeps = memory.keeps;
   return keeps == Keep::kResult || keeps == Keep::kFirstAndResult ||
          keeps == Keep::kOperandsAndResult;
 }

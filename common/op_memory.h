@@ -55,14 +55,14 @@ struct OpMemory {
 const OpMemory& MemoryOf(absl::string_view target);
 
 // A matrix product or a convolution.
-bool IsProduct(absl::string_view target);
+bool IsProduct(const OpMemory& memory);
 
 // Whether autograd keeps an op's operand `index`; `asks`: which of its operands
 // ask for a gradient, one does.
-bool KeepsOperand(absl::string_view target, size_t index,
+bool KeepsOperand(const OpMemory& memory, size_t index,
                   const std::vector<bool>& asks);
 // Its (first) result.
-bool KeepsResult(absl::string_view target);
+bool KeepsResult(const OpMemory& memory);
 
 }  // namespace shardplane
 

@@ -61,6 +61,16 @@ ProgramBuilder::ProgramBuilder(DeviceMesh mesh,
   program_.mesh = std::move(mesh);
 }
 
+void ProgramBuilder::Expect(size_t nodes) {
+  // A linear has five nodes; it has some ten values, with their gradients, and
+  // seven instructions. Memory that is not used is not there.
+  program_.values.reserve(2 * nodes);
+  info_.reserve(2 * nodes);
+  program_.instructions.reserve(2 * nodes);
+  tape_.reserve(nodes);
+  program_.segments.reserve(nodes / 4);
+}
+
 ValueId ProgramBuilder::NewValue(const std::string& name,
                                  const TensorType& type,
                                  const DTensorSpec& spec, bool requires_grad) {

@@ -63,6 +63,10 @@ class ProgramBuilder {
   bool requires_grad(ValueId id) const { return info_[id].requires_grad; }
   bool is_parameter(ValueId id) const { return info_[id].parameter; }
 
+  // Of a module whose graphs have so many nodes: that vectors need not grow,
+  // which copies them.
+  void Expect(size_t nodes);
+
   ValueId AddParameter(const std::string& fqn, const TensorType& type,
                        const DTensorSpec& spec, bool requires_grad);
   // An input whose placements are open until it is claimed or used.

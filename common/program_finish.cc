@@ -3,18 +3,50 @@
 #include <algorithm>
 #include <cstdint>
 #include <map>
+#include <numeric>
 #include <tuple>
 #include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
-#include "common/instruction_edits.h"
+#include "absl/types/span.h"
 #include "common/merge_collectives.h"
 #include "common/program_builder.h"
 #include "common/reshard.h"
 #include "common/weight_gradients.h"
 
 namespace shardplane {
+namespace {
+
+// Values by a place that each has, in one list.
+class ByPlace {
+ public:
+  // `places`: by value; below 0: none.
+  ByPlace(const std::vector<int>& places, size_t count)
+      : begins_(count + 1, 0) {
+    for (const int place : places) {
+      if (place >= 0) ++begins_[place + 1];
+    }
+    std::partial_sum(begins_.begin(), begins_.end(), begins_.begin());
+    ids_.resize(begins_.back());
+    std::vector<int> next = begins_;
+    for (size_t id = 0; id < places.size(); ++id) {
+      if (places[id] < 0) continue;
+      ids_[next[places[id]]++] = static_cast<ValueId>(id);
+    }
+  }
+
+  absl::Span<const ValueId> At(size_t place) const {
+    return absl::MakeConstSpan(ids_).subspan(
+        begins_[place], begins_[place + 1] - begins_[place]);
+  }
+
+ private:
+  std::vector<int> begins_;
+  std::vector<ValueId> ids_;
+};
+
+}  // namespace
 
 // --------------------------------------------------------------------- units
 
@@ -126,23 +158,30 @@ void ProgramBuilder::InsertFrees(const std::vector<ValueId>& outputs) {
     kept.Add({p.value, p.gradient, p.update});
   }
   for (const InputBinding& input : program_.inputs) kept.Add(input.gradient);
-  std::vector<int64_t> last_use(program_.values.size(), -1);
-  for (size_t i = 0; i < program_.instructions.size(); ++i) {
-    for (const ValueId id : ValuesOf(program_, program_.instructions[i])) {
-      if (!kept.Has(id)) last_use[id] = static_cast<int64_t>(i);
+  std::vector<Instruction> all = std::move(program_.instructions);
+  std::vector<int> last_use(program_.values.size(), -1);
+  for (size_t i = 0; i < all.size(); ++i) {
+    for (const ValueId id : ValuesOf(program_, all[i])) {
+      if (!kept.Has(id)) last_use[id] = static_cast<int>(i);
     }
   }
-  std::vector<std::vector<ValueId>> free_after(program_.instructions.size());
-  for (size_t id = 0; id < last_use.size(); ++id) {
-    if (last_use[id] < 0) continue;
-    free_after[last_use[id]].push_back(static_cast<ValueId>(id));
+  const ByPlace last(last_use, all.size());
+  program_.instructions.clear();
+  program_.instructions.reserve(2 * all.size());
+  int backward_begin = -1;
+  for (size_t i = 0; i < all.size(); ++i) {
+    if (static_cast<int>(i) == program_.backward_begin) {
+      backward_begin = static_cast<int>(program_.instructions.size());
+    }
+    program_.instructions.push_back(std::move(all[i]));
+    const absl::Span<const ValueId> ids = last.At(i);
+    if (!ids.empty()) {
+      program_.instructions.push_back(Free{{ids.begin(), ids.end()}});
+    }
   }
-  InstructionEdits edits;
-  for (size_t i = 0; i < free_after.size(); ++i) {
-    if (free_after[i].empty()) continue;
-    edits.InsertAfter(static_cast<int>(i), Free{std::move(free_after[i])});
-  }
-  edits.Apply(&program_);
+  program_.backward_begin = backward_begin < 0
+                                ? static_cast<int>(program_.instructions.size())
+                                : backward_begin;
 }
 
 ShardedProgram ProgramBuilder::Finish(std::vector<ValueId> outputs) {

@@ -160,6 +160,8 @@ Report BuildReport(const GraphModule& module, const DeviceMesh& mesh,
                    const ResolvedPlan& plan, std::optional<int> src_data_rank,
                    const CompiledProgram* program) {
   Report report;
+  report.assignments.reserve(plan.assignments.size());
+  report.parameters.reserve(module.parameters().size());
   for (const Assignment& assignment : plan.assignments) {
     report.assignments.push_back(MakeAssignmentRow(module, plan, assignment));
   }

@@ -11,7 +11,6 @@
 
 #include "absl/container/btree_map.h"
 #include "absl/container/btree_set.h"
-#include "absl/container/flat_hash_set.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "common/run_memory.h"
@@ -80,12 +79,9 @@ std::vector<bool> HasGradient(const GraphModule& module,
     has[i] = program == nullptr && parameter.requires_grad;
   }
   if (program == nullptr) return has;
-  absl::flat_hash_set<absl::string_view> with_gradient;
   for (const ParameterBinding& binding : program->parameters) {
-    if (binding.gradient != -1) with_gradient.insert(binding.fqn);
-  }
-  for (size_t i = 0; i < has.size(); ++i) {
-    has[i] = with_gradient.contains(module.parameters()[i].fqn);
+    if (binding.gradient == -1) continue;
+    has[module.FindParameter(binding.fqn) - module.parameters().data()] = true;
   }
   return has;
 }

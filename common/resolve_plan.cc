@@ -328,6 +328,8 @@ class Resolver {
         NoteTiedPlacement(*holder, index);
       }
     }
+    plan_.parameter_specs.reserve(count);
+    plan_.wanted_specs.reserve(count);
     for (int index = 0; index < count; ++index) {
       const std::optional<int> holder = first[CanonicalIndex(index)];
       const DTensorSpec placed = holder.has_value()

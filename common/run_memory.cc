@@ -25,6 +25,7 @@ class Player {
         is_parameter_(program.values.size()),
         has_backward_(program.segments.size()),
         places_(program.values.size()) {
+    shapes_.reserve(program.values.size());
     for (const Value& value : program.values) {
       shapes_.push_back(
           LocalShape(value.type.shape, value.spec, program.mesh, coordinate));
@@ -39,6 +40,7 @@ class Player {
         has_backward_[run->segment] = true;
       }
     }
+    segments_.reserve(program.segments.size());
     for (const Segment& segment : program.segments) {
       segments_.emplace_back(program, segment, shapes_, is_parameter_, &places_,
                              &ledger_);

@@ -130,7 +130,7 @@ HeldValue SegmentMemory::ResultOf(const Node& node, Place result) {
     // The kernel writes [batch, sequence, head, width].
     if (memory.keeps == Keep::kOperandsAndResult && rank == 4) {
       made.order = {0, 2, 1, 3};
-    } else if (memory.result == ResultMemory::kNew && !IsProduct(op.target) &&
+    } else if (memory.result == ResultMemory::kNew && !IsProduct(memory) &&
                ShapeOf(result) == shape) {
       made.order = first.order;  // what goes by element keeps the order
     }
@@ -165,16 +165,15 @@ MemoryLedger::Block SegmentMemory::KeptOperand(const Node& node, size_t index) {
 
 void SegmentMemory::KeepFor(Node* node) {
   const OpMemory& memory = *node->memory;
-  const std::string& target = node->op->target;
   std::vector<bool> asks;
   for (const Place place : node->operands) asks.push_back(Asks(place));
   for (size_t i = 0; i < node->operands.size(); ++i) {
-    if (KeepsOperand(target, i, asks)) {
+    if (KeepsOperand(memory, i, asks)) {
       node->kept.push_back(KeptOperand(*node, i));
     }
   }
   const Place result = node->results[0];
-  if (KeepsResult(target)) {
+  if (KeepsResult(memory)) {
     node->kept.push_back(ledger_->Hold(frame_[result].block));
   }
   if (memory.mask_bytes > 0) {
@@ -297,7 +296,7 @@ MemoryLedger::Block SegmentMemory::GradientOf(const Node& node, Place operand,
   }
   const Block made = MakeGradient(operand);
   // By element it is made as large as the result, and then summed.
-  if (!same && memory.keeps == Keep::kProduct && !IsProduct(node.op->target)) {
+  if (!same && memory.keeps == Keep::kProduct && !IsProduct(memory)) {
     ledger_->Touch(Bytes(result));
   }
   return made;
@@ -314,7 +313,7 @@ void SegmentMemory::RunBack(Node* node) {
     if (IsLate(*node)) late_gradients_.push_back(ledger_->Hold(reached[0]));
     ledger_->Touch(Scaled(node->memory->backward_scratch, node->operands[0]));
     // A product does not work on a gradient that is one number, expanded.
-    if (IsProduct(node->op->target) && reached[0] == MemoryLedger::kNone) {
+    if (IsProduct(*node->memory) && reached[0] == MemoryLedger::kNone) {
       ledger_->Touch(Bytes(node->results[0]));
     }
     std::vector<std::pair<Place, Block>> made;

@@ -167,7 +167,8 @@ const ParameterBinding* ValueFlow::ParameterOf(ValueId id) const {
 }
 
 std::vector<const Op*> ValueFlow::Users(ValueId id) const {
-  std::vector<const Op*> users = values_[id].users;
+  std::vector<const Op*> users(values_[id].users.begin(),
+                               values_[id].users.end());
   for (const ValueId moved : values_[id].moved_to) {
     const std::vector<const Op*> more = Users(moved);
     users.insert(users.end(), more.begin(), more.end());

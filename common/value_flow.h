@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "common/sharded_program.h"
 
 namespace shardplane {
@@ -47,8 +48,8 @@ class ValueFlow {
     const Redistribute* move = nullptr;
     int parameter = -1;
     ValueId gradient_of = -1;
-    std::vector<const Op*> users;
-    std::vector<ValueId> moved_to;
+    absl::InlinedVector<const Op*, 1> users;
+    absl::InlinedVector<ValueId, 2> moved_to;
   };
 
   void ReadForward(const Instruction& instruction);
