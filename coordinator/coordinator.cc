@@ -5,6 +5,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "common/errors.h"
 
 namespace shardplane {
@@ -118,7 +119,8 @@ std::optional<Coordinator::Admitted> Coordinator::AwaitLastCall(
   if (!deployment.ok()) return std::nullopt;
   absl::StatusOr<ActionQueue::Turn> turn =
       (*deployment)
-          ->queue.Wait(ActionQueue::Kind::kAlone, Now() + options_.lease / 4);
+          ->queue.Wait(ActionQueue::Kind::kAlone,
+                       absl::Now() + options_.lease / 4);
   if (!turn.ok()) return std::nullopt;
   return Admitted{*std::move(deployment), *std::move(turn)};
 }

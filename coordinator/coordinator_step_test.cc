@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
 #include "coordinator/coordinator_fixture.h"
 #include "coordinator/fake_worker.h"
 #include "coordinator/mlp_example.h"
@@ -443,6 +444,29 @@ TEST_F(CoordinatorTest, RetiredWorkerFailsItsDeployment) {
               IsOk());
   EXPECT_THAT(Train(1), StatusIs(absl::StatusCode::kFailedPrecondition,
                                  HasSubstr("worker w0 is RETIRED")));
+}
+
+// What it has run to the end must reach the others' end too.
+TEST_F(CoordinatorTest, RetiringWorkerWaitsForTheStepUnderWay) {
+  AddWorkers(2);
+  Deploy(2);
+  cluster_.worker("w1").Hold(Method::kStep);
+  absl::StatusOr<StepAnswer> answer;
+  std::thread step([&] { answer = Train(1); });
+  cluster_.worker("w1").WaitUntilHeld(Method::kStep);
+  absl::Notification retired;
+  std::thread retire([&] {
+    EXPECT_THAT(coordinator_->RenewLease(WorkerId{"w0"}, Incarnation{7},
+                                         LeaseRequest::kRetire),
+                IsOk());
+    retired.Notify();
+  });
+  EXPECT_FALSE(retired.WaitForNotificationWithTimeout(absl::Milliseconds(100)));
+  cluster_.worker("w1").Release(Method::kStep);
+  step.join();
+  retire.join();
+  EXPECT_THAT(answer, IsOk());
+  EXPECT_EQ(Phase(), DeploymentPhase::kFailed);
 }
 
 TEST_F(CoordinatorTest, WorkerThatDiesInAnUploadIsNamed) {

@@ -41,24 +41,25 @@ def test_state_and_filter_narrow_the_grid(small, open_page):
     small.put("workers", examples.worker(40, pb.WorkerNode.STATE_DRAINING))
     page = open_page(small.url)
     page.click("text=DRAINING 1")
-    assert page.locator(".grid a").count() == 1
+    expect(page.locator(".grid a")).to_have_count(1)
     page.click("text=DRAINING 1")
     page.fill("[data-filter]", "w2")
-    assert page.locator(".grid a").count() == 5  # w2, w20 to w23
-    assert "5 of 25 workers" in text(page, "main")
+    expect(page.locator(".grid a")).to_have_count(5)  # w2, w20 to w23
+    expect(page.locator("main")).to_contain_text("5 of 25 workers")
 
 
 def test_goes_to_a_worker_and_a_deployment(small, open_page):
     page = open_page(small.url)
     page.click(".grid a >> nth=3")
-    assert text(page, "h1") == "workers/w3"
-    assert "rank 3" in text(page, "main")
+    heading, main = page.locator("h1"), page.locator("main")
+    expect(heading).to_have_text("workers/w3")
+    expect(main).to_contain_text("rank 3")
     page.click("main >> text=deployments/llm")
-    assert text(page, "h1") == "deployments/llm"
+    expect(heading).to_have_text("deployments/llm")
     page.click("#crumbs >> text=Cluster")
-    assert text(page, "h1") == "Cluster"
+    expect(heading).to_have_text("Cluster")
     page.goto(small.url + "#/workers/nobody")
-    assert "There is no such worker." in text(page, "main")
+    expect(main).to_contain_text("There is no such worker.")
 
 
 def test_progress_moves(small, open_page):
