@@ -6,6 +6,20 @@
 namespace shardplane {
 namespace {
 
+// A value without a claim is left alone, whatever is wanted of it.
+void DropUnclaimed(LayoutChange* change) {
+  if (!change->claimed) change->desired.reset();
+}
+PrepareModuleInput Claimed(PrepareModuleInput style) {
+  for (LayoutChange& change : style.inputs) DropUnclaimed(&change);
+  for (auto& [name, change] : style.kwargs) DropUnclaimed(&change);
+  return style;
+}
+PrepareModuleOutput Claimed(PrepareModuleOutput style) {
+  for (LayoutChange& change : style.outputs) DropUnclaimed(&change);
+  return style;
+}
+
 class EdgeReader {
  public:
   explicit EdgeReader(const ModuleNode& module) : module_(module) {}
@@ -30,13 +44,13 @@ class EdgeReader {
     return {LayoutChange{cut, cut}, {}, {}, {}};
   }
   StyleEdges operator()(const PrepareModuleInput& style) const {
-    return {{}, style, {}, {}};
+    return {{}, Claimed(style), {}, {}};
   }
   StyleEdges operator()(const PrepareModuleOutput& style) const {
-    return {{}, {}, style, {}};
+    return {{}, {}, Claimed(style), {}};
   }
   StyleEdges operator()(const PrepareModuleInputOutput& style) const {
-    return {{}, style.input, style.output, {}};
+    return {{}, Claimed(style.input), Claimed(style.output), {}};
   }
   StyleEdges operator()(const InputReshard&) const { return {}; }
   // On an attention, whose output is made by a rowwise projection.

@@ -59,6 +59,20 @@ def test_c53_c55_layouts_by_position_and_by_name(cluster):
         assert_bytes(m, forward=8 * 4 * 8)
 
 
+@pytest.mark.parametrize("style", [
+    PrepareModuleInput(input_layouts=(None,), desired_input_layouts=(R,)),
+    PrepareModuleOutput(output_layouts=(None,), desired_output_layouts=(R,))],
+    ids=["input", "output"])
+def test_c53_a_wish_without_a_claim_moves_nothing(cluster, style):
+    x = rand(6, 10)
+    plan = {"net1": ColwiseParallel(), "relu": style, "net2": RowwiseParallel()}
+    with cluster.parallelize_module(MLPModule(), MESH, plan) as m:
+        assert_close(m(x), MLPModule()(x))
+        assert m.report.placements["net1.weight"] == "[S(0)]"
+        assert_counts(m, forward={"all_reduce": 1})
+        assert_bytes(m, forward=6 * 10 * 8)
+
+
 def test_gradients_of_several_inputs(cluster):
     twins, values = inputs(True), inputs(True)
     plan = {"gate": PrepareModuleInput(
