@@ -29,7 +29,7 @@ PARTS = (("tests/client/", "tests/conformance/test_data_parallel",
           "tests/conformance/test_fully_shard",
           "tests/conformance/test_recompute",
           "tests/conformance/test_transformer", "tests/differential/",
-          "tests/faults/", "tests/zoo/"),
+          "tests/faults/", "tests/status_page/", "tests/zoo/"),
          ("tests/conformance/",))
 
 

@@ -566,15 +566,23 @@ TEST_P(StepsStreamTest, LargeStepsArrive) {
   }
 }
 
-// Its answers fill the socket, then the worker reads no more, and its own
-// messages fill the socket too.
-TEST(LocalStepsTest, ClientThatReadsNothingWaits) {
+// A worker at its step socket, and the bare other end of a connection.
+class LocalStepsTest : public testing::Test {
+ protected:
+  absl::StatusOr<std::unique_ptr<LocalSteps>> Start() {
+    return LocalSteps::Start(kIncarnation, &worker, [](const auto&) {});
+  }
+
   FakeExecutor executor;
-  GangWorker worker(kIncarnation, &executor, nullptr);
-  const auto local =
-      LocalSteps::Start(kIncarnation, &worker, [](const auto&) {}).value();
+  GangWorker worker{kIncarnation, &executor, nullptr};
+  std::unique_ptr<LocalSteps> local = Start().value();
   const FileDescriptor socket =
       ConnectLocally(StepSocketName(kIncarnation)).value();
+};
+
+// Its answers fill the socket, then the worker reads no more, and its own
+// messages fill the socket too.
+TEST_F(LocalStepsTest, ClientThatReadsNothingWaits) {
   constexpr uint64_t kMany = 100'000;
   uint64_t sent = 0;
   while (sent < kMany) {
@@ -606,13 +614,7 @@ TEST(LocalStepsTest, ClientThatReadsNothingWaits) {
   }
 }
 
-TEST(LocalStepsTest, BytesThatAreNoStepsEndTheStream) {
-  FakeExecutor executor;
-  GangWorker worker(kIncarnation, &executor, nullptr);
-  const auto local =
-      LocalSteps::Start(kIncarnation, &worker, [](const auto&) {}).value();
-  const FileDescriptor socket =
-      ConnectLocally(StepSocketName(kIncarnation)).value();
+TEST_F(LocalStepsTest, BytesThatAreNoStepsEndTheStream) {
   ASSERT_THAT(SendPacket(socket, {"mx"}, {}), IsOk());
   ASSERT_TRUE(AwaitReadable({socket.get()}, std::chrono::minutes(1)));
   const auto packet = ReceivePacket(socket);
@@ -625,16 +627,10 @@ TEST(LocalStepsTest, BytesThatAreNoStepsEndTheStream) {
               StatusIs(StatusCode::kInternal, HasSubstr("expected steps")));
 }
 
-TEST(LocalStepsTest, OneProcessHasTheName) {
-  FakeExecutor executor;
-  GangWorker worker(kIncarnation, &executor, nullptr);
-  auto local = LocalSteps::Start(kIncarnation, &worker, [](const auto&) {});
-  ASSERT_THAT(local, IsOk());
-  EXPECT_THAT(LocalSteps::Start(kIncarnation, &worker, [](const auto&) {}),
-              StatusIs(StatusCode::kUnavailable, HasSubstr("in use")));
-  *local = nullptr;
-  EXPECT_THAT(LocalSteps::Start(kIncarnation, &worker, [](const auto&) {}),
-              IsOk());
+TEST_F(LocalStepsTest, OneProcessHasTheName) {
+  EXPECT_THAT(Start(), StatusIs(StatusCode::kUnavailable, HasSubstr("in use")));
+  local = nullptr;
+  EXPECT_THAT(Start(), IsOk());
 }
 
 }  // namespace
