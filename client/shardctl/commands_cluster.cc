@@ -66,16 +66,12 @@ absl::Status Take(const absl::StatusOr<Answer>& answer, const char* method,
   return absl::OkStatus();
 }
 
-// The last step of a deployment. It may be of a kind that has no timeline, or
-// be forgotten.
-absl::Status TakeTimeline(Client& client, const pb::Deployment& deployment,
+// A step of a deployment. It may be of a kind that has no timeline, or be
+// forgotten.
+absl::Status TakeTimeline(Client& client, const std::string& step,
                           ClusterSnapshot* snapshot) {
-  if (deployment.last_step() == 0 ||
-      deployment.state() != pb::Deployment::STATE_READY) {
-    return absl::OkStatus();
-  }
-  const absl::StatusOr<pb::StepTimeline> timeline = client.GetStepTimeline(
-      absl::StrCat(deployment.name(), "/steps/", deployment.last_step()));
+  const absl::StatusOr<pb::StepTimeline> timeline =
+      client.GetStepTimeline(step);
   if (absl::IsUnimplemented(timeline.status())) {
     if (std::find(snapshot->lacking.begin(), snapshot->lacking.end(),
                   "GetStepTimeline") == snapshot->lacking.end()) {
@@ -88,6 +84,23 @@ absl::Status TakeTimeline(Client& client, const pb::Deployment& deployment,
                  absl::IsOutOfRange(timeline.status())
              ? absl::OkStatus()
              : timeline.status();
+}
+
+// The last steps of a deployment.
+absl::Status TakeTimelines(Client& client, const pb::Deployment& deployment,
+                           ClusterSnapshot* snapshot) {
+  constexpr uint64_t kSteps = 3;
+  if (deployment.state() != pb::Deployment::STATE_READY) {
+    return absl::OkStatus();
+  }
+  absl::Status status;
+  const auto last = static_cast<uint64_t>(deployment.last_step());
+  for (uint64_t i = 0; i < std::min(kSteps, last); ++i) {
+    status.Update(TakeTimeline(
+        client, absl::StrCat(deployment.name(), "/steps/", last - i),
+        snapshot));
+  }
+  return status;
 }
 
 absl::StatusOr<ClusterSnapshot> TakeSnapshot(Invocation& invocation) {
@@ -110,7 +123,7 @@ absl::StatusOr<ClusterSnapshot> TakeSnapshot(Invocation& invocation) {
         (*client)->GetDeployment(deployment.name());
     if (absl::IsNotFound(whole.status())) continue;  // deleted meanwhile
     if (!whole.ok()) return whole.status();
-    status.Update(TakeTimeline(**client, *whole, &snapshot));
+    status.Update(TakeTimelines(**client, *whole, &snapshot));
     snapshot.deployments.push_back(*std::move(whole));
   }
   if (!status.ok()) return status;

@@ -1,6 +1,10 @@
 #include "client/shardctl/findings.h"
 
 #include <algorithm>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -148,30 +152,49 @@ std::vector<Finding> Operations(const ClusterSnapshot& snapshot) {
   return findings;
 }
 
-// Ranks that compute much longer than the median, for whom the others wait.
-std::vector<Finding> SlowRanks(const ClusterSnapshot& snapshot) {
+// Ranks of one step that compute much longer than the median, for whom the
+// others wait.
+std::vector<Finding> SlowRanksOf(const pb::StepTimeline& timeline) {
   std::vector<Finding> findings;
+  std::vector<int64_t> compute;
+  for (const pb::RankTimeline& rank : timeline.ranks()) {
+    compute.push_back(TimesOf(rank).compute);
+  }
+  if (compute.size() < 2) return findings;
+  std::vector<int64_t> sorted = compute;
+  std::sort(sorted.begin(), sorted.end());
+  const int64_t median = sorted[(sorted.size() - 1) / 2];
+  for (size_t i = 0; i < compute.size(); ++i) {
+    const double times = static_cast<double>(compute[i]) /
+                         static_cast<double>(std::max<int64_t>(1, median));
+    if (times < kSlow || compute[i] - median < kSlowNanos) continue;
+    findings.push_back(
+        {Severity::kWarning, "", timeline.ranks(static_cast<int>(i)).worker(),
+         absl::StrFormat("computed %.1f times as long as the median rank in "
+                         "%s, and too long in each of the last steps",
+                         times, timeline.name()),
+         "what else runs on its machine? `shardctl timeline` shows the step"});
+  }
+  return findings;
+}
+
+// Those that are slow in all of a deployment's last steps: in a single one any
+// rank may be.
+std::vector<Finding> SlowRanks(const ClusterSnapshot& snapshot) {
+  std::map<std::string, size_t> steps;  // by deployment
+  std::map<std::pair<std::string, std::string>, std::vector<Finding>> slow;
   for (const pb::StepTimeline& timeline : snapshot.timelines) {
-    std::vector<int64_t> compute;
-    for (const pb::RankTimeline& rank : timeline.ranks()) {
-      compute.push_back(TimesOf(rank).compute);
+    const std::string deployment =
+        timeline.name().substr(0, timeline.name().find("/steps/"));
+    ++steps[deployment];
+    for (Finding& finding : SlowRanksOf(timeline)) {
+      slow[{deployment, finding.resource}].push_back(std::move(finding));
     }
-    if (compute.size() < 2) continue;
-    std::vector<int64_t> sorted = compute;
-    std::sort(sorted.begin(), sorted.end());
-    const int64_t median = sorted[(sorted.size() - 1) / 2];
-    for (size_t i = 0; i < compute.size(); ++i) {
-      const double times = static_cast<double>(compute[i]) /
-                           static_cast<double>(std::max<int64_t>(1, median));
-      if (times < kSlow || compute[i] - median < kSlowNanos) continue;
-      findings.push_back(
-          {Severity::kWarning, "", timeline.ranks(static_cast<int>(i)).worker(),
-           absl::StrFormat("computed %.1f times as long as the median rank in "
-                           "%s",
-                           times, timeline.name()),
-           "what else runs on its machine? `shardctl timeline` shows the "
-           "step"});
-    }
+  }
+  std::vector<Finding> findings;
+  for (auto& [where, found] : slow) {
+    if (found.size() < 2 || found.size() < steps[where.first]) continue;
+    findings.push_back(std::move(found.front()));
   }
   return findings;
 }

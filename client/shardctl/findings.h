@@ -17,8 +17,9 @@ struct ClusterSnapshot {
   std::vector<v1::WorkerNode> workers;
   std::vector<v1::Deployment> deployments;  // with their reports
   std::vector<v1::Operation> operations;
-  std::vector<v1::StepTimeline> timelines;  // of the last steps
-  std::vector<std::string> lacking;         // "ListOperations"
+  // Of the last steps of each deployment, the last one first.
+  std::vector<v1::StepTimeline> timelines;
+  std::vector<std::string> lacking;  // "ListOperations"
 };
 
 struct Finding {

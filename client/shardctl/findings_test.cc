@@ -97,9 +97,10 @@ TEST(FindingsTest, OperationsThatFailedOrDoNotComeOn) {
                           "room"));
 }
 
-pb::StepTimeline TimelineOf(const std::vector<int64_t>& compute) {
+pb::StepTimeline TimelineOf(const std::vector<int64_t>& compute, int step = 9) {
   pb::StepTimeline timeline;
-  timeline.set_name("deployments/mlp/steps/9/timeline");
+  timeline.set_name("deployments/mlp/steps/" + std::to_string(step) +
+                    "/timeline");
   for (const int64_t nanos : compute) {
     pb::RankTimeline* rank = timeline.add_ranks();
     rank->set_worker("workers/" + std::to_string(timeline.ranks_size()));
@@ -112,17 +113,35 @@ pb::StepTimeline TimelineOf(const std::vector<int64_t>& compute) {
 
 TEST(FindingsTest, ARankThatIsSlow) {
   ClusterSnapshot snapshot = Healthy();
-  snapshot.timelines = {TimelineOf({1'000'000, 1'100'000, 2'200'000, 900'000})};
+  snapshot.timelines = {
+      TimelineOf({1'000'000, 1'100'000, 2'200'000, 900'000}, 9),
+      TimelineOf({1'000'000, 1'000'000, 1'600'000, 900'000}, 8)};
   EXPECT_THAT(Found(snapshot),
               ElementsAre("WARNING slow-rank workers/3: computed 2.2 times as "
                           "long as the median rank in "
-                          "deployments/mlp/steps/9/timeline"));
+                          "deployments/mlp/steps/9/timeline, and too long in "
+                          "each of the last steps"));
   // Of two, and of next to nothing.
-  snapshot.timelines = {TimelineOf({1'000'000, 1'600'000})};
+  const pb::StepTimeline two = TimelineOf({1'000'000, 1'600'000});
+  snapshot.timelines = {two, two};
   EXPECT_EQ(Found(snapshot).size(), 1u);
   snapshot.timelines = {TimelineOf({1'000'000, 1'400'000}),
                         TimelineOf({1'000, 90'000}), TimelineOf({1'000'000})};
   EXPECT_THAT(Found(snapshot), IsEmpty());
+}
+
+TEST(FindingsTest, ARankThatWasSlowOnce) {
+  const pb::StepTimeline slow = TimelineOf({1'000'000, 2'000'000}, 9);
+  ClusterSnapshot snapshot = Healthy();
+  snapshot.timelines = {slow};
+  EXPECT_THAT(Found(snapshot), IsEmpty());
+  snapshot.timelines = {slow, slow, TimelineOf({1'000'000, 1'000'000}, 7)};
+  EXPECT_THAT(Found(snapshot), IsEmpty());
+  // Another deployment's steps say nothing of it.
+  snapshot.timelines = {slow, TimelineOf({1'000'000, 2'000'000}, 8)};
+  snapshot.timelines.emplace_back().set_name(
+      "deployments/other/steps/1/timeline");
+  EXPECT_EQ(Found(snapshot).size(), 1u);
 }
 
 TEST(FindingsTest, PlansWarnAndOldCoordinatorsAreNoted) {
