@@ -1,31 +1,24 @@
 """Runs what docs/concepts.md shows, and looks at its pictures."""
 
-import pathlib
 import re
-import subprocess
-import sys
 import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs" / "concepts.md").read_text(encoding="utf-8")
-PICTURES = sorted((ROOT / "docs" / "pictures").glob("*.svg"))
+from tests.docs.pages import DOCS, blocks, output_of, page
+
+PAGE = page("concepts.md")
+PICTURES = sorted((DOCS / "pictures").glob("*.svg"))
 SVG = "{http://www.w3.org/2000/svg}"
 # Of the pictures' monospaced type, and of what stands above its line.
 WIDTH, HEIGHT = 7.9, 12
 
 
 def test_it_prints_what_it_shows(tmp_path):
-    (source,) = re.findall(r"^```python\n(.*?)^```", PAGE,
-                           re.MULTILINE | re.DOTALL)
-    path = tmp_path / "concepts.py"
-    path.write_text(source, encoding="utf-8")
-    done = subprocess.run([sys.executable, path], check=False, text=True,
-                          capture_output=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    (source,) = blocks(PAGE)
+    printed = output_of(source, tmp_path)
     shown = re.findall(r"^    (\S.*)$", PAGE.split("```\n")[-1], re.MULTILINE)
-    assert done.stdout.splitlines() == shown and len(shown) == 3
+    assert printed.splitlines() == shown and len(shown) == 3
 
 
 def test_every_picture_is_shown_under_its_title():

@@ -3,24 +3,18 @@
 import json
 import pathlib
 import re
-import subprocess
-import sys
 
 import pytest
 
 import shardplane as sp
+from tests.docs.pages import blocks, output_of, page
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs" / "descriptions.md").read_text(encoding="utf-8")
+PAGE = page("descriptions.md")
 EXAMPLES = sorted((ROOT / "docs" / "examples" / "descriptions").glob("*.json"))
 
 # Of every type.
 COMMON = ["dtype", "inplace"]
-
-
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE,
-                      re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -36,19 +30,15 @@ def plan(planner, source):
 
 
 def test_python_snippets_run_without_torch(tmp_path):
-    path = tmp_path / "snippets.py"
-    path.write_text("import sys\nsys.modules['torch'] = None\n" +
-                    "\n".join(blocks("python")), encoding="utf-8")
-    done = subprocess.run([sys.executable, path], check=False, text=True,
-                          capture_output=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert "ColwiseParallel" in done.stdout
-    assert "(32, 10) float32" in done.stdout
+    printed = output_of("import sys\nsys.modules['torch'] = None\n" +
+                        "\n".join(blocks(PAGE)), tmp_path)
+    assert "ColwiseParallel" in printed
+    assert "(32, 10) float32" in printed
 
 
-@pytest.mark.parametrize("index", range(len(blocks("json"))))
+@pytest.mark.parametrize("index", range(len(blocks(PAGE, "json"))))
 def test_json_is_a_description(planner, index):
-    report = plan(planner, json.loads(blocks("json")[index]))
+    report = plan(planner, json.loads(blocks(PAGE, "json")[index]))
     assert len(report.placements) > 0 and not report.warnings
 
 

@@ -3,27 +3,22 @@ are held to the code."""
 
 import pathlib
 import re
-import subprocess
-import sys
 
 import pytest
 
+from tests.docs.pages import blocks, output_of, page
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs" / "limits.md").read_text(encoding="utf-8")
+PAGE = page("limits.md")
 
 
 def test_each_refusal_is_as_told(tmp_path):
-    (source,) = re.findall(r"^```python\n(.*?)^```", PAGE,
-                           re.MULTILINE | re.DOTALL)
-    path = tmp_path / "limits.py"
-    path.write_text(source, encoding="utf-8")
-    done = subprocess.run([sys.executable, path], check=False, text=True,
-                          capture_output=True, timeout=180)
-    assert done.returncode == 0, done.stderr
+    (source,) = blocks(PAGE)
+    output = output_of(source, tmp_path, timeout=180)
     shown = re.findall(r"^    (\S.*)$", PAGE.split("\nprints\n")[1],
                        re.MULTILINE)
     # torch.export prints the graph of a branch that it cannot capture.
-    printed = [line for line in done.stdout.splitlines()
+    printed = [line for line in output.splitlines()
                if re.fullmatch(r"[\w ]+\w: (accepted|[A-Z_]+ [A-Z0-9_]+)",
                                line)]
     assert printed == shown and len(shown) == source.count("\ntold(")

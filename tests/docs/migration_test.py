@@ -1,27 +1,21 @@
 """Runs both scripts of docs/migration.md side by side, and holds its table to
 their lines."""
 
-import pathlib
 import re
-import subprocess
-import sys
 
 import pytest
 
-PAGE = (pathlib.Path(__file__).resolve().parents[2] / "docs" /
-        "migration.md").read_text(encoding="utf-8")
+from tests.docs.pages import output_of, page
+
+PAGE = page("migration.md")
 SCRIPTS = dict(re.findall(r"^```python title=(\w+)\n(.*?)^```", PAGE,
                           re.MULTILINE | re.DOTALL))
 NUMBER = r"\d+\.\d+"
 
 
 def run(name, tmp_path, *launcher):
-    path = tmp_path / "train.py"
-    path.write_text(SCRIPTS[name], encoding="utf-8")
-    done = subprocess.run([sys.executable, *launcher, path], check=False,
-                          text=True, capture_output=True, timeout=180)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    return output_of(SCRIPTS[name], tmp_path, *launcher,
+                     timeout=180).splitlines()
 
 
 def test_both_scripts_print_the_same_numbers(tmp_path):
@@ -58,13 +52,11 @@ def test_the_table_has_each_line_in_order(column, name):
 
 
 def test_names_of_the_other_table_exist(tmp_path):
-    path = tmp_path / "names.py"
-    path.write_text(
+    output_of(
         "import shardplane as sp\n"
         "sp.loss_parallel, sp.LocalCluster.parallelize_module\n"
         "from shardplane.handle import DeployedModule as M\n"
         "M.comm_counts, M.gradient_norm, M.gradients, M.load_state_dict\n"
         "import inspect, shardplane.deploy as d\n"
         "assert {'data_parallel', 'recompute', 'src_data_rank'} <= set(\n"
-        "    inspect.signature(d.deploy).parameters)\n", encoding="utf-8")
-    subprocess.run([sys.executable, path], check=True, timeout=60)
+        "    inspect.signature(d.deploy).parameters)\n", tmp_path, timeout=60)

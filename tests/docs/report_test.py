@@ -1,29 +1,19 @@
 """Runs what docs/report.md shows, and holds its words to the client."""
 
-import pathlib
 import re
-import subprocess
-import sys
 
 import pytest
 
 from shardplane.explanation import Explanation
 from shardplane.report import Report
+from tests.docs.pages import blocks, output_of, page
 
-PAGE = (pathlib.Path(__file__).resolve().parents[2] / "docs" /
-        "report.md").read_text(encoding="utf-8")
+PAGE = page("report.md")
 
 
 @pytest.fixture(scope="module")
 def printed(tmp_path_factory):
-    path = tmp_path_factory.mktemp("docs") / "snippet.py"
-    path.write_text("\n".join(re.findall(
-        r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)),
-        encoding="utf-8")
-    done = subprocess.run([sys.executable, path], check=False, text=True,
-                          capture_output=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return output_of("\n".join(blocks(PAGE)), tmp_path_factory.mktemp("docs"))
 
 
 def test_the_snippet_folds_its_layers(printed):

@@ -8,14 +8,10 @@ import subprocess
 import pytest
 
 import shardplane as sp
+from tests.docs.pages import blocks, page
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs" / "shardctl.md").read_text(encoding="utf-8")
-
-
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE,
-                      re.MULTILINE | re.DOTALL)
+PAGE = page("shardctl.md")
 
 
 def shardctl():
@@ -27,9 +23,9 @@ def shardctl():
 
 
 def test_commands_of_the_page(tmp_path):
-    (yaml,) = blocks("yaml")
+    (yaml,) = blocks(PAGE, "yaml")
     (tmp_path / "deployment.yaml").write_text(yaml, encoding="utf-8")
-    commands = "".join(blocks("sh")).splitlines()
+    commands = "".join(blocks(PAGE, "sh")).splitlines()
     assert len(commands) == 12
     path = f"{shardctl()}:{os.environ['PATH']}"
     with sp.LocalCluster(workers=2) as cluster:

@@ -3,12 +3,11 @@ to the names that there are."""
 
 import pathlib
 import re
-import subprocess
-import sys
 
 import pytest
 
 import shardplane as sp
+from tests.docs.pages import blocks, output_of
 
 DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs"
 STYLES, OLD = "styles.md", "old_api.md"
@@ -48,20 +47,15 @@ def text(page):
 
 @pytest.mark.parametrize("page", [STYLES, OLD])
 def test_what_is_shown_runs_and_prints_what_is_shown(page, tmp_path):
-    path = tmp_path / "snippets.py"
-    path.write_text("\n".join(re.findall(
-        r"^```python\n(.*?)^```", text(page), re.MULTILINE | re.DOTALL)),
-        encoding="utf-8")
-    done = subprocess.run([sys.executable, "-W", "ignore", path], check=False,
-                          text=True, capture_output=True, timeout=180)
-    assert done.returncode == 0, done.stderr
+    output = output_of("\n".join(blocks(text(page))), tmp_path, "-W", "ignore",
+                       timeout=180)
     shown = re.findall(r"^    (\S.*)$", re.sub(
         r"^```.*?^```", "", text(page), flags=re.MULTILINE | re.DOTALL),
         re.MULTILINE)
     assert shown
-    printed = done.stdout.splitlines()
+    printed = output.splitlines()
     for line in shown:
-        assert line in printed, done.stdout
+        assert line in printed, output
 
 
 @pytest.mark.parametrize("name", PAGE_OF)
