@@ -46,11 +46,11 @@ class Link {
 
   // Sends `parts`, and then `rest` (may be null) as one message. What is too
   // large for the socket goes into shared memory, but for the first part: it is
-  // small, and comes in `bytes`. kLater: the
-  // other side has not read so much that there is no room; OnSent comes, and
-  // nothing may be sent before. kNever: the connection has ended, or the
-  // system has no memory for what is too large for the socket, which ends it.
-  // Borrows `parts` for the call.
+  // small, and comes in `bytes`. Borrows `parts` for the call.
+  //   kLater   there is no room, as the other side has not read so much; OnSent
+  //            comes, and nothing may be sent before
+  //   kNever   the connection has ended, or the system has no memory for what
+  //            is too large for the socket, which ends it
   Sent Send(absl::Span<const absl::string_view> parts,
             std::shared_ptr<const SharedBytes> rest = nullptr);
   // Asks for one more message; at first there is none asked for.
