@@ -64,12 +64,23 @@ def IsGpuCase(case):
     return case.get("classname", "").startswith("tests.gpu.")
 
 
+def Cases(path):
+    """None where the file is not there or cut off: the disk was full, say."""
+    try:
+        return list(ElementTree.parse(path).getroot().iter("testcase"))
+    except (FileNotFoundError, ElementTree.ParseError):
+        return None
+
+
 def CountXml(path, name, may_skip):
     """Cases in a googletest, pytest or Bazel test.xml. `may_skip`: whether a
     case is one of those that some machines, though they have a GPU, cannot
     run."""
     count = Count()
-    cases = list(ElementTree.parse(path).getroot().iter("testcase"))
+    cases = Cases(path)
+    if cases is None:
+        count.Fail(f"unreadable test.xml: {name}")
+        return count
     for case in cases:
         full = f"{name} {case.get('classname', '')}.{case.get('name')}"
         if case.find("failure") is not None or case.find("error") is not None:
@@ -132,9 +143,8 @@ def CountTarget(label, shards, is_gpu):
     return count
 
 
-def RunBazel(options, labels, gpu, targets, flags):
-    """Runs the labels, which are the tests among the targets; gpu: may skip."""
-    total = Count()
+def BazelTest(options, targets, flags):
+    """(label -> what ReadEvents says, exit code)"""
     with tempfile.TemporaryDirectory() as scratch:
         events = os.path.join(scratch, "events.json")
         if options.long:
@@ -145,14 +155,35 @@ def RunBazel(options, labels, gpu, targets, flags):
             f"--build_event_json_file={events}",
             *flags, *options.bazel, "--", *targets)
         results = ReadEvents(events) if os.path.exists(events) else {}
+    return results, done.returncode
+
+
+def SaysNothing(shards):
+    """It passed, but what it wrote cannot be read: it ended on a full disk,
+    and the cache took that for its result."""
+    return any(status == "PASSED" and Cases(path) is None
+               for status, paths in shards.values() for path in paths)
+
+
+def RunBazel(options, labels, gpu, targets, flags):
+    """Runs the labels, which are the tests among the targets; gpu: may skip."""
+    total = Count()
+    results, code = BazelTest(options, targets, flags)
+    silent = [label for label in labels if SaysNothing(results.get(label, {}))]
+    if silent:
+        print(f"once more, as their results cannot be read: {silent}",
+              flush=True)
+        again, again_code = BazelTest(options, silent,
+                                      flags + ["--nocache_test_results"])
+        results, code = {**results, **again}, code or again_code
     for label in labels:
         if label in results:
             total.Add(CountTarget(label, results[label], label in gpu))
         else:
             total.Fail(f"did not run: {label}")
     # 4: no test was found, which the loop above has judged.
-    if done.returncode not in (0, 4) and not total.failed:
-        total.Fail(f"bazel test failed with exit code {done.returncode}")
+    if code not in (0, 4) and not total.failed:
+        total.Fail(f"bazel test failed with exit code {code}")
     return total
 
 
