@@ -240,6 +240,18 @@ absl::Status Validate(const OptimizerOptions& options) {
   return absl::OkStatus();
 }
 
+bool OnlyAdds(const Hyperparameters& values) {
+  const auto* sgd = std::get_if<SgdOptions>(&values);
+  return sgd != nullptr && sgd->momentum == 0;
+}
+
+bool OnlyAdds(const OptimizerOptions& options) {
+  return OnlyAdds(options.values) &&
+         std::ranges::all_of(options.groups, [](const ParameterGroup& group) {
+           return OnlyAdds(group.values);
+         });
+}
+
 absl::Status CheckKind(const OptimizerOptions& options,
                        absl::string_view kind) {
   const std::string got = KindName(options.values);

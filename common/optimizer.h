@@ -62,6 +62,12 @@ struct OptimizerOptions {
                          const OptimizerOptions&) = default;
 };
 
+// Whether an update only adds a multiple of the gradient to what it makes of
+// the parameter alone: SGD without momentum.
+bool OnlyAdds(const Hyperparameters& values);
+// The same of all parameters.
+bool OnlyAdds(const OptimizerOptions& options);
+
 // InvalidArgument, naming the field ("sgd.lr", "groups[1].adam.beta1"):
 // hyperparameters that torch.optim refuses, a group of another kind or without
 // a pattern.

@@ -115,6 +115,10 @@ struct RunSpec {
   // Also the global norm of the gradients as Commit will find them.
   bool gradient_norm = false;
   bool timeline = false;  // also what ran when
+  // The gradients need not be made, as the update that follows OnlyAdds them: a
+  // rank may keep what they are the products of. They are made when they are
+  // asked for.
+  bool keep_products = false;
 };
 
 struct RunResult {

@@ -56,6 +56,11 @@ class FakeExecutor : public Executor {
     return found == staged_.end() ? HostTensor() : found->second;
   }
 
+  RunSpec last_run() const {
+    absl::MutexLock lock(&mutex_);
+    return last_run_;
+  }
+
   absl::Status JoinGang(const GangSpec& spec,
                         std::shared_ptr<GangStore>) override {
     Write(absl::StrCat("join ", spec.epoch, " rank ", spec.rank));
@@ -82,6 +87,10 @@ class FakeExecutor : public Executor {
     return Wrote(absl::StrCat("load ", id));
   }
   absl::StatusOr<RunResult> Run(const RunSpec& spec) override {
+    {
+      absl::MutexLock lock(&mutex_);
+      last_run_ = spec;
+    }
     Write(spec.mode == RunMode::kNorm
               ? "norm"
               : absl::StrCat("run ", spec.program, " of ",
@@ -148,6 +157,7 @@ class FakeExecutor : public Executor {
 
   mutable absl::Mutex mutex_;
   std::vector<std::string> calls_ ABSL_GUARDED_BY(mutex_);
+  RunSpec last_run_ ABSL_GUARDED_BY(mutex_);
   absl::btree_map<std::string, HostTensor> staged_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -230,13 +230,15 @@ absl::StatusOr<RunResult> GangTensors::RunProgram(const RunSpec& spec,
   SP_ASSIGN_OR_RETURN(last_,
                       program->Run(spec.mode, parameters, inputs, communicator,
                                    {.seed = seed_, .step = spec.random_step},
-                                   spec.timeline ? &result.timeline : nullptr));
+                                   spec.timeline ? &result.timeline : nullptr,
+                                   spec.keep_products));
   last_program_ = program;
   result.ran = CountRan(last_);
   result.peak_bytes = MeasureTensorMemory().most - before;
   if (spec.mode == RunMode::kTrain) {
     // Without a loss there are no new gradients, and the old ones stay.
     pending_ = Pending{std::exchange(last_.gradients, {}),
+                       std::exchange(last_.products, {}),
                        spec.accumulate || !last_.loss.defined(),
                        std::exchange(last_.updates, {})};
     if (last_.loss.defined()) result.loss = FromTorch(last_.loss);
@@ -247,9 +249,12 @@ absl::StatusOr<RunResult> GangTensors::RunProgram(const RunSpec& spec,
 absl::Status GangTensors::AddNorm(Communicator& communicator,
                                   RunResult& result) {
   MergePending();
-  absl::StatusOr<double> norm = GlobalNorm(
-      parameters_, pending_.has_value() ? pending_->gradients : gradients_,
-      spec_.mesh, coordinate_, communicator);
+  NamedTensors& gradients =
+      pending_.has_value() ? pending_->gradients : gradients_;
+  MakeProducts(pending_.has_value() ? pending_->products : products_,
+               gradients);
+  absl::StatusOr<double> norm =
+      GlobalNorm(parameters_, gradients, spec_.mesh, coordinate_, communicator);
   const std::vector<CollectiveRecord> records = communicator.TakeRecords();
   if (!norm.ok()) {
     pending_.reset();
@@ -266,6 +271,8 @@ absl::Status GangTensors::AddNorm(Communicator& communicator,
 
 void GangTensors::MergePending() {
   if (!pending_.has_value() || !pending_->accumulate) return;
+  MakeProducts(pending_->products, pending_->gradients);
+  MakeProducts(products_, gradients_);
   for (auto& [fqn, gradient] : pending_->gradients) {
     const auto earlier = gradients_.find(fqn);
     if (earlier == gradients_.end()) continue;
@@ -324,11 +331,15 @@ absl::Status GangTensors::Commit(
   const std::optional<double> norm = std::exchange(norm_, std::nullopt);
   if (pending_.has_value()) {
     UpdateBuffers(pending_->updates);
-    gradients_ = std::exchange(pending_, std::nullopt)->gradients;
+    gradients_ = std::move(pending_->gradients);
+    products_ = std::move(pending_->products);
+    pending_.reset();
   }
   if (!optimizer.has_value()) return absl::OkStatus();
   const double scale = clip_norm.has_value() ? ClipScale(*norm, *clip_norm) : 1;
-  if (scale == 1) return optimizers_.Apply(*optimizer, locals_, gradients_);
+  if (scale == 1) {
+    return optimizers_.Apply(*optimizer, locals_, gradients_, products_);
+  }
   NamedTensors clipped;  // what Read shows stays as it is
   for (const auto& [fqn, gradient] : gradients_) {
     clipped[fqn] = gradient.mul(scale);

@@ -48,6 +48,7 @@ class GangTensors {
  private:
   struct Pending {
     NamedTensors gradients;
+    NamedProducts products;  // the other gradients
     bool accumulate = false;
     NamedTensors updates;  // of buffers
   };
@@ -104,6 +105,7 @@ class GangTensors {
   int64_t run_ends_at_ = -1;
   std::optional<Pending> pending_;
   NamedTensors gradients_;
+  NamedProducts products_;      // the other gradients
   std::optional<double> norm_;  // of what the next Commit finds
   Optimizers optimizers_;
 };

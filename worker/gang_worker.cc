@@ -220,6 +220,9 @@ absl::StatusOr<StepOutcome> GangWorker::StepInTurn(
 absl::StatusOr<StepOutcome> GangWorker::StepNow(GangStep& step,
                                                 int64_t received) {
   const bool asked = std::exchange(step.run.spec.timeline, true);
+  step.run.spec.keep_products =
+      step.commit.optimizer.has_value() && OnlyAdds(*step.commit.optimizer) &&
+      !step.run.spec.gradient_norm && !step.run.spec.accumulate;
   absl::StatusOr<RunResult> ran = RunChecked(step.run);
   const Clock::time_point start = Clock::now();
   absl::Status status = Agree(step, ran);

@@ -277,6 +277,27 @@ TEST_F(GangWorkerTest, StepRunsAgreesAndCommits) {
           HasSubstr("collective_bytes_total{collective=\"all_reduce\"} 136")));
 }
 
+TEST_F(GangWorkerTest, ProductsAreKeptForUpdatesThatOnlyAddThem) {
+  ASSERT_THAT(Join(1), IsOk());
+  const auto keeps = [&](const GangStep& step) {
+    EXPECT_THAT(Step(Call(1), step), IsOk());
+    return executor_.last_run().keep_products;
+  };
+  EXPECT_TRUE(keeps(ToStep(1)));
+  GangStep momentum = ToStep(2);
+  momentum.commit.optimizer->values = SgdOptions{.momentum = 0.5};
+  EXPECT_FALSE(keeps(momentum));
+  GangStep of_a_group = ToStep(3);
+  of_a_group.commit.optimizer->groups = {{{"*"}, SgdOptions{.momentum = 0.5}}};
+  EXPECT_FALSE(keeps(of_a_group));
+  GangStep with_norm = ToStep(4);
+  with_norm.run.spec.gradient_norm = true;
+  EXPECT_FALSE(keeps(with_norm));
+  GangStep accumulating = ToStep(5);
+  accumulating.run.spec.accumulate = true;
+  EXPECT_FALSE(keeps(accumulating));
+}
+
 TEST_F(GangWorkerTest, KeepsTheTimelinesOfSteps) {
   ASSERT_THAT(Join(1), IsOk());
   executor_.run_result.timeline = {.begin_unix = 5, .spans = {{0, 1, 2}}};

@@ -52,6 +52,13 @@ void PlainSgd(const SgdOptions& options, const at::Tensor& parameter,
   parameter.add_(step, -options.lr);
 }
 
+// weight -= lr * (gradient + weight_decay * weight), without momentum.
+void AddProduct(const SgdOptions& options, const at::Tensor& weight,
+                const WeightProduct& gradient) {
+  gradient.AddTo(weight, 1 - options.lr * options.weight_decay,
+                 options.maximize ? options.lr : -options.lr);
+}
+
 struct AdamBatch {
   std::vector<at::Tensor> parameters;
   std::vector<at::Tensor> gradients;
@@ -120,36 +127,50 @@ absl::Status Optimizers::AssignTo(const OptimizerOptions& options,
 
 std::vector<Optimizers::UpdateSet> Optimizers::Collect(
     const OptimizerOptions& options, const NamedTensors& parameters,
-    const NamedTensors& gradients) const {
-  std::vector<UpdateSet> sets{{&options.values, {}}};
+    const NamedTensors& gradients, const NamedProducts& products) const {
+  std::vector<UpdateSet> sets{{&options.values, {}, {}}};
   std::vector<size_t> set_of_group;
   for (const ParameterGroup& group : options.groups) {
     size_t set = 0;
     while (set < sets.size() && *sets[set].values != group.values) ++set;
-    if (set == sets.size()) sets.push_back({&group.values, {}});
+    if (set == sets.size()) sets.push_back({&group.values, {}, {}});
     set_of_group.push_back(set);
   }
   size_t index = 0;
   for (const auto& [fqn, parameter] : parameters) {
     const int group = options.groups.empty() ? -1 : assigned_.groups[index++];
+    if (parameter.numel() == 0) continue;
+    UpdateSet& set = sets[group < 0 ? 0 : set_of_group[group]];
     const auto gradient = gradients.find(fqn);
-    if (gradient == gradients.end() || parameter.numel() == 0) continue;
-    sets[group < 0 ? 0 : set_of_group[group]].updates.push_back(
-        {fqn, AsReal(parameter), AsReal(gradient->second).contiguous()});
+    const auto product = products.find(fqn);
+    if (gradient != gradients.end()) {
+      set.updates.push_back(
+          {fqn, AsReal(parameter), AsReal(gradient->second).contiguous()});
+    } else if (product != products.end() && OnlyAdds(*set.values)) {
+      set.products.push_back({parameter, &product->second});
+    } else if (product != products.end()) {
+      set.updates.push_back({fqn, parameter, product->second.Made()});
+    }
   }
   return sets;
 }
 
 absl::Status Optimizers::Apply(const OptimizerOptions& options,
                                const NamedTensors& parameters,
-                               const NamedTensors& gradients) {
+                               const NamedTensors& gradients,
+                               const NamedProducts& products) {
   SP_RETURN_IF_ERROR(Check(options, parameters));
-  const std::vector<UpdateSet> sets = Collect(options, parameters, gradients);
+  const std::vector<UpdateSet> sets =
+      Collect(options, parameters, gradients, products);
   kind_ = KindName(options.values);
   const at::AutoGradMode no_grad(false);
   for (const UpdateSet& set : sets) {
     std::visit([&](const auto& values) { ApplyKind(values, set.updates); },
                *set.values);
+    for (const ProductUpdate& update : set.products) {
+      AddProduct(std::get<SgdOptions>(*set.values), update.parameter,
+                 *update.gradient);
+    }
   }
   return absl::OkStatus();
 }

@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/optimizer.h"
+#include "worker/gradients.h"
 
 namespace shardplane {
 
@@ -18,8 +19,6 @@ namespace shardplane {
 // are updated without regard to each other. One thread.
 class Optimizers {
  public:
-  using NamedTensors = absl::btree_map<std::string, at::Tensor>;
-
   // InvalidArgument: hyperparameters that Validate refuses, a pattern that
   // matches none of the parameters. FailedPrecondition: another kind of
   // optimizer than the state is of.
@@ -30,10 +29,12 @@ class Optimizers {
   // all there are: groups match their names. Throws what torch throws. Errors
   // of Check; nothing is changed then. Hyperparameters may differ each time:
   // what an update with them needs for the first time (momentum, the maximum of
-  // amsgrad) starts there.
+  // amsgrad) starts there. A gradient that is a product is made only where the
+  // update needs it: see OnlyAdds.
   absl::Status Apply(const OptimizerOptions& options,
                      const NamedTensors& parameters,
-                     const NamedTensors& gradients);
+                     const NamedTensors& gradients,
+                     const NamedProducts& products = {});
   void Reset();
 
  private:
@@ -49,10 +50,15 @@ class Optimizers {
     at::Tensor max_exp_avg_sq;  // undefined until amsgrad needs it
     int64_t steps = 0;          // updates so far
   };
+  struct ProductUpdate {
+    at::Tensor parameter;
+    const WeightProduct* gradient;
+  };
   // Parameters that take the same hyperparameters.
   struct UpdateSet {
     const Hyperparameters* values;
     std::vector<Update> updates;
+    std::vector<ProductUpdate> products;  // if the values OnlyAdd
   };
 
   // Which group each parameter belongs to: the same in most steps.
@@ -69,7 +75,8 @@ class Optimizers {
   // By the groups that assigned_ tells.
   std::vector<UpdateSet> Collect(const OptimizerOptions& options,
                                  const NamedTensors& parameters,
-                                 const NamedTensors& gradients) const;
+                                 const NamedTensors& gradients,
+                                 const NamedProducts& products) const;
   void ApplyKind(const SgdOptions& options, const std::vector<Update>& updates);
   void ApplyKind(const AdamOptions& options,
                  const std::vector<Update>& updates);

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <functional>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -19,7 +20,6 @@ namespace {
 using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
-using NamedTensors = Optimizers::NamedTensors;
 
 OptimizerOptions Of(Hyperparameters values) { return {std::move(values), {}}; }
 
@@ -67,6 +67,23 @@ struct ReferenceAdam {
     parameter = parameter - o.lr * m_hat / (v_hat.sqrt() + o.eps);
   }
 };
+
+// How often `body` calls an operator.
+std::string counted_operator;
+int operator_calls = 0;
+int CallsOf(const std::string& name, const std::function<void()>& body) {
+  counted_operator = name;
+  operator_calls = 0;
+  const auto handle = at::addThreadLocalCallback(
+      at::RecordFunctionCallback([](const at::RecordFunction& function)
+                                     -> std::unique_ptr<at::ObserverContext> {
+        if (function.name() == counted_operator) ++operator_calls;
+        return nullptr;
+      }));
+  body();
+  at::removeCallback(handle);
+  return operator_calls;
+}
 
 struct Precision {
   at::ScalarType type;
@@ -178,6 +195,59 @@ INSTANTIATE_TEST_SUITE_P(
                               .weight_decay = 0.1,
                               .amsgrad = true,
                               .maximize = true}}),
+    [](const auto& info) { return info.param.name; });
+
+struct ProductCase {
+  const char* name;
+  Hyperparameters values;
+  bool added;  // not made
+};
+
+class ProductTest : public testing::TestWithParam<ProductCase> {};
+
+// Three updates by gradients that are products, and by the same gradients made.
+TEST_P(ProductTest, UpdatesAsItsGradientDoes) {
+  const OptimizerOptions options = Of(GetParam().values);
+  const c10::Device device(DeviceForTest(0));
+  const auto f64 = at::TensorOptions(at::kDouble).device(device);
+  const NamedTensors own{{"b", at::ones({5}, f64)},
+                         {"w", at::arange(35, f64).view({5, 7}) / 9}};
+  const NamedTensors expected{{"b", own.at("b").clone()},
+                              {"w", own.at("w").clone()}};
+  Optimizers by_product;
+  Optimizers by_gradient;
+  for (int step = 1; step <= 3; ++step) {
+    const WeightProduct product{
+        .input = (at::arange(42, f64) * step).cos().view({2, 3, 7}),
+        .gradient = (at::arange(30, f64) * step).sin().view({2, 3, 5})};
+    const at::Tensor bias = at::full({5}, step, f64);
+    NamedTensors gradients{{"b", bias}};
+    EXPECT_EQ(CallsOf("aten::mm",
+                      [&] {
+                        ASSERT_THAT(by_product.Apply(options, own, gradients,
+                                                     {{"w", product}}),
+                                    IsOk());
+                      }),
+              GetParam().added ? 0 : 1);
+    gradients["w"] = product.Made();
+    ASSERT_THAT(by_gradient.Apply(options, expected, gradients), IsOk());
+    for (const auto& [fqn, tensor] : own) {
+      EXPECT_TRUE(at::allclose(tensor, expected.at(fqn), 1e-14, 1e-14)) << fqn;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Options, ProductTest,
+    testing::Values(
+        ProductCase{"Plain", SgdOptions{.lr = 0.25}, true},
+        ProductCase{"WeightDecay", SgdOptions{.lr = 0.1, .weight_decay = 0.5},
+                    true},
+        ProductCase{
+            "Maximize",
+            SgdOptions{.lr = 0.1, .weight_decay = 0.5, .maximize = true}, true},
+        ProductCase{"Momentum", SgdOptions{.lr = 0.1, .momentum = 0.9}, false},
+        ProductCase{"Adam", AdamOptions{.lr = 0.1}, false}),
     [](const auto& info) { return info.param.name; });
 
 TEST(OptimizersTest, ParameterThatJoinsLaterHasItsOwnFirstStep) {
@@ -333,22 +403,6 @@ TEST(OptimizersTest, PatternWithoutMatchChangesNothing) {
 }
 
 // How often ATen's fused kernel of AdamW is called by `body`.
-int kernel_calls = 0;
-int CountKernelCalls(const std::function<void()>& body) {
-  kernel_calls = 0;
-  const auto handle = at::addThreadLocalCallback(
-      at::RecordFunctionCallback([](const at::RecordFunction& function)
-                                     -> std::unique_ptr<at::ObserverContext> {
-        if (std::string(function.name()) == "aten::_fused_adamw_") {
-          ++kernel_calls;
-        }
-        return nullptr;
-      }));
-  body();
-  at::removeCallback(handle);
-  return kernel_calls;
-}
-
 TEST(OptimizersTest, EqualHyperparametersShareACall) {
   NamedTensors parameters;
   NamedTensors gradients;
@@ -363,7 +417,7 @@ TEST(OptimizersTest, EqualHyperparametersShareACall) {
   half.lr = 0.5;
   Optimizers optimizers;
   const auto calls = [&](std::vector<ParameterGroup> groups) {
-    return CountKernelCalls([&] {
+    return CallsOf("aten::_fused_adamw_", [&] {
       EXPECT_THAT(
           optimizers.Apply({adamw, std::move(groups)}, parameters, gradients),
           IsOk());

@@ -10,25 +10,10 @@
 #include "common/errors.h"
 #include "common/tensor_spec.h"
 #include "worker/data_faults.h"
+#include "worker/program_state.h"
 #include "worker/torch_tensors.h"
 
 namespace shardplane {
-
-// The tensors of one run.
-struct PreparedProgram::State {
-  Recording recording = Recording::kOff;
-  std::vector<at::Tensor> values;
-  std::vector<SegmentRecording> recordings;  // by segment
-  Communicator* communicator = nullptr;
-  struct Begun {
-    const Bucket* step = nullptr;
-    Communicator::BegunEach wait;
-    std::vector<at::Tensor> inputs;  // see End
-  };
-  std::vector<Begun> begun;  // in the order of their beginning
-  RunTimeline* timeline = nullptr;
-  std::chrono::steady_clock::time_point start = {};
-};
 
 namespace {
 
@@ -76,6 +61,8 @@ PreparedProgram::PreparedProgram(const ShardedProgram& program,
       constants_(program.values.size()),
       kept_(program.values.size(), false),
       has_backward_(program.segments.size(), false),
+      late_(program.segments.size()),
+      products_(program.segments.size()),
       gathered_(program.values.size(), false) {
   context_.mesh = &program_.mesh;
 }
@@ -85,16 +72,7 @@ absl::StatusOr<std::unique_ptr<PreparedProgram>> PreparedProgram::Create(
   SP_RETURN_IF_ERROR(Validate(program));
   auto prepared =
       std::unique_ptr<PreparedProgram>(new PreparedProgram(program, context));
-  std::vector<std::vector<ValueId>> late(program.segments.size());
-  for (const auto* run : All<RunWeightGradients>(program)) {
-    late[run->segment] = run->weights;
-  }
-  for (size_t i = 0; i < program.segments.size(); ++i) {
-    SP_ASSIGN_OR_RETURN(PreparedSegment ready,
-                        PreparedSegment::Create(prepared->program_.segments[i],
-                                                prepared->context_, late[i]));
-    prepared->segments_.push_back(std::move(ready));
-  }
+  SP_RETURN_IF_ERROR(prepared->PrepareSegments(program));
   for (const Value& value : program.values) {
     prepared->local_shapes_.push_back(LocalShape(
         value.type.shape, value.spec, program.mesh, context.coordinate));
@@ -109,9 +87,6 @@ absl::StatusOr<std::unique_ptr<PreparedProgram>> PreparedProgram::Create(
     keep(binding.update);
   }
   for (const InputBinding& binding : program.inputs) keep(binding.gradient);
-  for (const auto* backward : All<RunSegmentBackward>(program)) {
-    prepared->has_backward_[backward->segment] = true;
-  }
   for (const auto* step : All<Redistribute>(program)) {
     prepared->gathered_[step->output] = IsCollective(step->kind);
   }
@@ -158,50 +133,6 @@ absl::Status PreparedProgram::CheckShape(ValueId id,
                    ToString(expected), " on this rank, got: ",
                    tensor.defined() ? ToString(TypeOf(tensor)) : "nothing"),
       {.reason = "LOCAL_TYPE_DIFFERS", .metadata = {{"value", value.name}}});
-}
-
-absl::Status PreparedProgram::Execute(const RunSegment& step,
-                                      State& state) const {
-  const Recording recording =
-      has_backward_[step.segment] ? state.recording : Recording::kOff;
-  state.recordings[step.segment] =
-      segments_[step.segment].Forward(absl::MakeSpan(state.values), recording);
-  for (const ValueId id : program_.segments[step.segment].outputs) {
-    SP_RETURN_IF_ERROR(CheckShape(id, state.values[id]));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status PreparedProgram::Execute(const RunSegmentBackward& step,
-                                      State& state) const {
-  std::vector<at::Tensor> gradients;
-  for (const ValueId id : step.output_gradients) {
-    gradients.push_back(id < 0 ? at::Tensor() : state.values[id]);
-  }
-  const std::vector<at::Tensor> result =
-      PreparedSegment::Backward(state.recordings[step.segment], gradients);
-  for (size_t i = 0; i < step.input_gradients.size(); ++i) {
-    const ValueId id = step.input_gradients[i];
-    if (id < 0) continue;
-    SP_RETURN_IF_ERROR(CheckShape(id, result[i]));
-    state.values[id] = result[i];
-  }
-  return absl::OkStatus();
-}
-
-absl::Status PreparedProgram::Execute(const RunWeightGradients& step,
-                                      State& state) const {
-  auto made = PreparedSegment::WeightGradients(
-      std::exchange(state.recordings[step.segment], {}));
-  for (size_t i = 0; i < step.weights.size(); ++i) {
-    at::Tensor& gradient = made[step.weights[i]];
-    if (!gradient.defined()) {
-      gradient = at::zeros_like(state.values[step.weights[i]]);
-    }
-    SP_RETURN_IF_ERROR(CheckShape(step.gradients[i], gradient));
-    state.values[step.gradients[i]] = gradient;
-  }
-  return absl::OkStatus();
 }
 
 absl::Status PreparedProgram::Execute(const Redistribute& step,
@@ -355,6 +286,7 @@ ProgramResult PreparedProgram::Collect(State& state) const {
     result.outputs.push_back(apart(id));
   }
   result.loss = value(program_.loss);
+  if (state.keep_products) result.products = CollectProducts(state);
   for (const InputBinding& binding : program_.inputs) {
     result.input_gradients.push_back(value(binding.gradient));
   }
@@ -413,7 +345,7 @@ absl::Status PreparedProgram::ExecuteRange(int begin, int end,
 absl::StatusOr<ProgramResult> PreparedProgram::Run(
     RunMode mode, absl::Span<const at::Tensor> parameters,
     absl::Span<const at::Tensor> inputs, Communicator& communicator,
-    RandomCounter random, RunTimeline* timeline) const {
+    RandomCounter random, RunTimeline* timeline, bool keep_products) const {
   if (mode == RunMode::kTrain && program_.loss < 0 &&
       !ChangesBuffers(program_)) {
     return MakeError(absl::StatusCode::kFailedPrecondition,
@@ -426,6 +358,7 @@ absl::StatusOr<ProgramResult> PreparedProgram::Run(
   const bool train = mode == RunMode::kTrain;
   State state{
       .recording = train ? Recording::kOn : Recording::kOff,
+      .keep_products = train && keep_products,
       .values = std::vector<at::Tensor>(program_.values.size()),
       .recordings = std::vector<SegmentRecording>(program_.segments.size()),
       .communicator = &communicator,

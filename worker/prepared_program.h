@@ -4,31 +4,33 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "ATen/core/Tensor.h"
-#include "absl/container/btree_map.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/sharded_program.h"
 #include "common/timeline.h"
+#include "common/weight_products.h"
 #include "worker/collectives.h"
 #include "worker/executor.h"
+#include "worker/gradients.h"
 #include "worker/operators.h"
 #include "worker/packed_dim.h"
 #include "worker/segments.h"
 
 namespace shardplane {
 
-using NamedTensors = absl::btree_map<std::string, at::Tensor>;
-
 // What a run leaves behind. Entries without a tensor are undefined.
 struct ProgramResult {
   std::vector<at::Tensor> outputs;
   at::Tensor loss;
-  NamedTensors gradients;                   // by FQN
-  NamedTensors updates;                     // of buffers, by FQN
+  NamedTensors gradients;
+  NamedProducts products;                   // gradients that were not made
+  NamedTensors updates;                     // of buffers
   std::vector<at::Tensor> input_gradients;  // by input
   std::vector<CollectiveRecord> forward;
   std::vector<CollectiveRecord> backward;
@@ -53,13 +55,16 @@ class PreparedProgram {
   // program with a loss, or one that changes buffers and then has a forward
   // pass alone: else FailedPrecondition. InvalidArgument, after all
   // collectives have run: ids out of range. Throws what torch throws. Fills
-  // `timeline` if there is one.
+  // `timeline` if there is one. With `keep_products` the gradients that
+  // FindWeightProducts names are left as products, whose factors no later step
+  // changes.
   absl::StatusOr<ProgramResult> Run(RunMode mode,
                                     absl::Span<const at::Tensor> parameters,
                                     absl::Span<const at::Tensor> inputs,
                                     Communicator& communicator,
                                     RandomCounter random = {},
-                                    RunTimeline* timeline = nullptr) const;
+                                    RunTimeline* timeline = nullptr,
+                                    bool keep_products = false) const;
 
   const ShardedProgram& program() const { return program_; }
   // The part of an input that this rank gets. A Partial input lies whole on
@@ -73,9 +78,18 @@ class PreparedProgram {
   PreparedProgram(const ShardedProgram& program,
                   const OperatorContext& context);
 
+  // prepared_segments.cc
+  absl::Status PrepareSegments(const ShardedProgram& program);
   absl::Status Execute(const RunSegment& step, State& state) const;
   absl::Status Execute(const RunSegmentBackward& step, State& state) const;
   absl::Status Execute(const RunWeightGradients& step, State& state) const;
+  bool IsKeptProduct(int segment, ValueId gradient, const State& state) const;
+  // Ends the segment's recording. Those that the run keeps go to `state`; the
+  // others, by weight.
+  absl::flat_hash_map<ValueId, WeightProduct> TakeProducts(int segment,
+                                                           State& state) const;
+  // Makes those whose factors are memory of parameters.
+  NamedProducts CollectProducts(State& state) const;
   absl::Status Execute(const Redistribute& step, State& state) const;
   absl::Status Execute(const Bucket& step, State& state) const;
   absl::Status Execute(const Wait& step, State& state) const;
@@ -118,9 +132,13 @@ class PreparedProgram {
   OperatorContext context_;          // its mesh is program_'s
   std::vector<Shape> local_shapes_;  // by value
   std::vector<PreparedSegment> segments_;
-  std::vector<at::Tensor> constants_;  // by value, of Ones; else undefined
-  std::vector<bool> kept_;             // by value: outlives the run
-  std::vector<bool> has_backward_;     // by segment
+  // The same for runs that keep products; none where there are none.
+  std::vector<std::optional<PreparedSegment>> product_segments_;
+  std::vector<at::Tensor> constants_;       // by value, of Ones; else undefined
+  std::vector<bool> kept_;                  // by value: outlives the run
+  std::vector<bool> has_backward_;          // by segment
+  std::vector<std::vector<ValueId>> late_;  // by segment
+  std::vector<std::vector<WeightProductRow>> products_;  // by segment
   std::vector<bool> gathered_;  // by value: a collective's, perhaps padded
 };
 

@@ -108,6 +108,26 @@ inline ShardedProgram TwoLinears() {
   return program;
 }
 
+// The same with w1 f32[512, 1024] and w2 f32[1024, 512], whose parts are 1 MiB
+// on each of 2 ranks: large enough to be left as products.
+inline ShardedProgram WideLinears() {
+  ShardedProgram program = TwoLinears();
+  for (Value& value : program.values) {
+    const bool first = value.name == "w1" || value.name == "g_w1";
+    const bool second = value.name == "w2" || value.name == "g_w2";
+    if (first) {
+      value.type.shape = {512, 1024};
+    } else if (second) {
+      value.type.shape = {1024, 512};
+    } else if (value.name == "h") {
+      value.type.shape = {1, 512};
+    } else if (!value.type.shape.empty()) {
+      value.type.shape = {1, 1024};
+    }
+  }
+  return program;
+}
+
 // y = dropout(x) of node 9 with p = 0.5, loss = sum(y), on [tp=3]: x f32[5, 4]
 // is cut S(0) into 2, 2 and 1 rows.
 inline ShardedProgram RandomHalf() {
@@ -190,13 +210,14 @@ inline uint64_t HashOf(const ShardedProgram& program,
       HashCollectives(Collectives(program, Phase::kForward, coordinate)));
 }
 
-inline MaterializeSpec TwoWeights() {
+// Of TwoLinears, or of those sizes.
+inline MaterializeSpec TwoWeights(int64_t hidden = 3, int64_t outer = 2) {
   return {.parameters = {{.fqn = "net1.weight",
-                          .type = {DType::kFloat32, {3, 2}},
+                          .type = {DType::kFloat32, {hidden, outer}},
                           .spec = {{Shard{0}}, {}},
                           .requires_grad = true},
                          {.fqn = "net2.weight",
-                          .type = {DType::kFloat32, {2, 3}},
+                          .type = {DType::kFloat32, {outer, hidden}},
                           .spec = {{Shard{1}}, {}},
                           .requires_grad = true}},
           .src_data_rank = 1};

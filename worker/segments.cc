@@ -133,13 +133,13 @@ SegmentRecording PreparedSegment::Forward(absl::Span<at::Tensor> values,
   for (size_t i = 0; i < ops_.size(); ++i) {
     ops_[i].Call(absl::MakeSpan(frame));
     if (record && late != late_ops_.end() && late->op == i) {
-      TORCH_CHECK(frame[late->result].requires_grad(),
-                  "a linear whose weight's gradient is late: expected an input "
-                  "that asks for a gradient, got: one that does not");
+      at::Tensor& result = frame[late->result];
       kept.late.push_back({.weight = late->weight,
-                           .input = Detached(frame[late->input]),
+                           .product = {.input = Detached(frame[late->input])},
                            .version = frame[late->input]._version(),
-                           .result = EdgeOf(frame[late->result])});
+                           .result = result.requires_grad()
+                                         ? EdgeOf(result)
+                                         : BeginGraph(result)});
       ++late;
     }
     for (const Slot slot : ops_[i].last_uses) frame[slot].reset();
@@ -187,7 +187,7 @@ std::vector<at::Tensor> PreparedSegment::Backward(
     made = WalkGraph(outputs, gradients, inputs);
   }
   for (size_t i = 0; i < recording.late.size(); ++i) {
-    recording.late[i].gradient = std::move(made[count + i]);
+    recording.late[i].product.gradient = std::move(made[count + i]);
   }
   std::vector<at::Tensor> result;
   size_t next = 0;
@@ -204,28 +204,17 @@ std::vector<at::Tensor> PreparedSegment::Backward(
   return result;
 }
 
-namespace {
-
-// As a matrix, also where one of its dims is empty.
-at::Tensor RowsOf(const at::Tensor& tensor) {
-  return tensor.dim() == 1 ? tensor.unsqueeze(0) : tensor.flatten(0, -2);
-}
-
-}  // namespace
-
-absl::flat_hash_map<ValueId, at::Tensor> PreparedSegment::WeightGradients(
+absl::flat_hash_map<ValueId, WeightProduct> PreparedSegment::TakeProducts(
     SegmentRecording recording) {
-  const at::AutoGradMode no_grad(false);
-  absl::flat_hash_map<ValueId, at::Tensor> made;
+  absl::flat_hash_map<ValueId, WeightProduct> products;
   for (LateProduct& late : recording.late) {
-    TORCH_CHECK(late.input._version() == late.version,
+    TORCH_CHECK(late.product.input._version() == late.version,
                 "a weight's gradient: its linear's input was written to since");
-    if (late.gradient.defined()) {
-      made[late.weight] = RowsOf(late.gradient).t().mm(RowsOf(late.input));
+    if (late.product.gradient.defined()) {
+      products[late.weight] = std::move(late.product);
     }
-    late = {};  // its memory
   }
-  return made;
+  return products;
 }
 
 }  // namespace shardplane

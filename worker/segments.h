@@ -12,18 +12,17 @@
 #include "absl/types/span.h"
 #include "common/sharded_program.h"
 #include "torch/csrc/autograd/edge.h"
+#include "worker/gradients.h"
 #include "worker/operators.h"
 
 namespace shardplane {
 
-// A weight's gradient that the backward leaves out: the product of what its
-// linear op got and of the gradient of what it gave.
+// A weight's gradient that the backward leaves out.
 struct LateProduct {
   ValueId weight = 0;
-  at::Tensor input;              // of the op
-  int64_t version = 0;           // of the input, when the op ran
+  WeightProduct product;         // its gradient: from the backward on
+  int64_t version = 0;           // of the op's input, when the op ran
   torch::autograd::Edge result;  // of the op; until the backward
-  at::Tensor gradient;           // of the result; from the backward on
 };
 
 // What a recorded run keeps for its backward: where the inputs that ask for a
@@ -40,7 +39,7 @@ enum class Recording { kOff, kOn };
 // Immutable once created. Both calls throw what torch throws.
 class PreparedSegment {
  public:
-  // `late`: weights whose gradients WeightGradients makes. NotFound,
+  // `late`: weights whose gradients TakeProducts tells. NotFound,
   // InvalidArgument: as PreparedOp, and a late weight that is not the weight of
   // one aten.linear.default alone.
   static absl::StatusOr<PreparedSegment> Create(
@@ -61,9 +60,9 @@ class PreparedSegment {
       SegmentRecording& recording,
       absl::Span<const at::Tensor> output_gradients);
 
-  // After Backward: the gradients of late weights, bit for bit those that
-  // autograd makes of rows that lie in one run. Ends the recording.
-  static absl::flat_hash_map<ValueId, at::Tensor> WeightGradients(
+  // After Backward: the gradients of late weights, of those that any reaches.
+  // Ends the recording.
+  static absl::flat_hash_map<ValueId, WeightProduct> TakeProducts(
       SegmentRecording recording);
 
  private:

@@ -279,22 +279,57 @@ void ExpectLateGradients(int64_t hidden, const Shape& shape) {
   const at::Tensor seed = at::randn_like(values[6]);
   const std::vector<at::Tensor> gradients =
       PreparedSegment::Backward(recording, std::vector<at::Tensor>{seed});
-  const auto late = PreparedSegment::WeightGradients(std::move(recording));
+  const auto late = PreparedSegment::TakeProducts(std::move(recording));
   for (at::Tensor& leaf : leaves) leaf = leaf.clone().requires_grad_();
   const auto expected = torch::autograd::grad(
       {at::linear(at::linear(leaves[0], leaves[1], leaves[2]).relu(),
                   leaves[3])},
       leaves, {seed});
   EXPECT_TRUE(gradients[0].equal(expected[0]));
-  EXPECT_TRUE(late.at(1).equal(expected[1]));
+  EXPECT_TRUE(late.at(1).Made().equal(expected[1]));
   EXPECT_TRUE(gradients[2].equal(expected[2]));
-  EXPECT_TRUE(late.at(3).equal(expected[3]));
+  EXPECT_TRUE(late.at(3).Made().equal(expected[3]));
   EXPECT_FALSE(gradients[1].defined() || gradients[3].defined());
 }
 
 TEST(SegmentTest, LateWeightGradientsAreThoseOfAutograd) {
   for (const Shape& shape : {Shape{6}, Shape{4, 6}, Shape{2, 3, 6}}) {
     ExpectLateGradients(5, shape);
+  }
+}
+
+// Nothing before the op asks for a gradient, and its weight does not while it
+// is late.
+TEST(SegmentTest, ALateWeightMayBeAllThatAsksForAGradient) {
+  const Segment segment{
+      .inputs = {0, 1},
+      .outputs = {3},
+      .ops = {{"aten.linear.default", {Ref(0), Ref(1)}, {}, {2}, ""},
+              {"aten.relu.default", {Ref(2)}, {}, {3}, ""}},
+      .differentiable_inputs = {1},
+      .differentiable_outputs = {3}};
+  for (const size_t ops : {1, 2}) {  // also where the output is the op's own
+    Segment part = segment;
+    part.ops.resize(ops);
+    const ValueId last = part.ops.back().results[0];
+    part.outputs = part.differentiable_outputs = {last};
+    const auto prepared = PreparedSegment::Create(part, ContextOfRank(0), {1});
+    ASSERT_THAT(prepared, IsOk());
+    const at::Tensor x = at::randn({2, 3, 6});
+    at::Tensor weight = at::randn({5, 6});
+    std::vector<at::Tensor> values{x, weight, {}, {}};
+    SegmentRecording recording =
+        prepared->Forward(absl::MakeSpan(values), Recording::kOn);
+    const at::Tensor seed = at::randn({2, 3, 5});
+    const std::vector<at::Tensor> gradients =
+        PreparedSegment::Backward(recording, std::vector<at::Tensor>{seed});
+    EXPECT_FALSE(gradients[0].defined());
+    const auto late = PreparedSegment::TakeProducts(std::move(recording));
+    weight.requires_grad_();
+    const at::Tensor y = at::linear(x, weight);
+    const auto expected =
+        torch::autograd::grad({ops == 1 ? y : y.relu()}, {weight}, {seed});
+    EXPECT_TRUE(late.at(1).Made().equal(expected[0]));
   }
 }
 
@@ -330,8 +365,7 @@ TEST(SegmentTest, ALateWeightsInputStaysAsItWas) {
   PreparedSegment::Backward(recording,
                             std::vector<at::Tensor>{at::ones({3, 3}), {}});
   x.add_(1);
-  EXPECT_THROW(PreparedSegment::WeightGradients(std::move(recording)),
-               c10::Error);
+  EXPECT_THROW(PreparedSegment::TakeProducts(std::move(recording)), c10::Error);
 }
 
 // The second output alone has a gradient, which does not reach the product.
@@ -346,7 +380,7 @@ TEST(SegmentTest, ALateWeightThatNothingReachesHasNoGradient) {
       prepared->Forward(absl::MakeSpan(values), Recording::kOn);
   PreparedSegment::Backward(recording,
                             std::vector<at::Tensor>{{}, at::ones_like(X())});
-  EXPECT_TRUE(PreparedSegment::WeightGradients(std::move(recording)).empty());
+  EXPECT_TRUE(PreparedSegment::TakeProducts(std::move(recording)).empty());
 }
 
 TEST(SegmentTest, InputThatNothingReachesGetsZeros) {

@@ -96,8 +96,9 @@ class DeployedModule:
     @property
     def peak_run_bytes(self) -> list[int]:
         """By rank, what tensors took at most in the last call beyond what was
-        there before it: what the report predicts under that name. 0 where the
-        device does not say."""
+        there before it: what the report predicts under that name, and less
+        after a step of SGD without momentum, which need not make the gradients
+        of large weights. 0 where the device does not say."""
         return list(self._peaks)
 
     @property
