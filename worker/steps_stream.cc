@@ -13,8 +13,8 @@ namespace pb = ::shardplane::v1;
 
 bool AnswersLeave(uint64_t first, uint64_t last, int under_way,
                   absl::Duration since_last) {
-  constexpr int kTogether = 8;
-  constexpr absl::Duration kSoon = absl::Milliseconds(10);
+  constexpr int kTogether = 16;
+  constexpr absl::Duration kSoon = absl::Milliseconds(20);
   return under_way == 0 || last / kTogether > (first - 1) / kTogether ||
          since_last >= kSoon;
 }

@@ -330,15 +330,15 @@ TEST(AnswersLeaveTest, WhereNothingElseIsUnderWay) {
 }
 
 TEST(AnswersLeaveTest, AtOnceWhereStepsAreLong) {
-  EXPECT_TRUE(AnswersLeave(1, 1, 5, absl::Milliseconds(10)));
+  EXPECT_TRUE(AnswersLeave(1, 1, 5, absl::Milliseconds(20)));
   EXPECT_TRUE(AnswersLeave(1, 1, 5, absl::InfiniteDuration()));
 }
 
 TEST(AnswersLeaveTest, TogetherWhereStepsAreShort) {
-  EXPECT_FALSE(AnswersLeave(9, 9, 5, absl::Microseconds(300)));
-  EXPECT_FALSE(AnswersLeave(9, 15, 1, absl::Microseconds(300)));
-  EXPECT_TRUE(AnswersLeave(9, 16, 5, absl::Microseconds(300)));
-  EXPECT_TRUE(AnswersLeave(16, 17, 5, absl::Microseconds(300)));
+  EXPECT_FALSE(AnswersLeave(17, 17, 5, absl::Microseconds(300)));
+  EXPECT_FALSE(AnswersLeave(17, 31, 1, absl::Microseconds(300)));
+  EXPECT_TRUE(AnswersLeave(17, 32, 5, absl::Microseconds(300)));
+  EXPECT_TRUE(AnswersLeave(32, 33, 5, absl::Microseconds(300)));
 }
 
 TEST_P(StepsStreamTest, ShortStepsAreAnsweredTogether) {

@@ -130,6 +130,7 @@ absl::StatusOr<ShmChannel::Ticket> ShmChannel::Start(ShmTransfer transfer) {
       longest = std::max(longest, source.bytes);
     EnqueueTelling(longest);
   }
+  CoreBalance::Note(*segment_, rank_);
   Enqueue(std::move(transfer), ++last_ticket_);
   SP_RETURN_IF_ERROR(Progress(last_ticket_).status());
   return last_ticket_;
@@ -364,6 +365,7 @@ absl::Status ShmChannel::AwaitFirst(std::chrono::milliseconds timeout) {
   const auto ready = [&] { return Lagging(condition) == 0 || aborted_.load(); };
   const Clock::time_point deadline = Clock::now() + timeout;
   for (;;) {
+    balance_.Look(*segment_, rank_);
     waiter_.AwaitOnce(control(rank_), ready);
     const uint64_t lagging = Lagging(condition);
     if (lagging == 0) return absl::OkStatus();

@@ -14,6 +14,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "worker/shm/core_balance.h"
 #include "worker/shm/moves.h"
 #include "worker/shm/peer_watch.h"
 #include "worker/shm/schedule.h"
@@ -129,6 +130,7 @@ class ShmChannel {
   const uint64_t others_;  // a bit each
   const std::chrono::milliseconds timeout_;
   ShmWaiter waiter_;
+  CoreBalance balance_;
 
   std::atomic<bool> aborted_ = false;
   absl::Status broken_;

@@ -34,6 +34,8 @@ struct ShmControl {
   alignas(128) std::atomic<uint64_t> consumed;
   // 1: it has left, or ended its collectives.
   std::atomic<uint32_t> left;
+  // Where it runs, plus 1; 0: it has not said so.
+  std::atomic<uint32_t> core;
   // The futex that the rank sleeps on; rung by others.
   alignas(128) std::atomic<uint32_t> bell;
   std::atomic<uint32_t> sleeping;
