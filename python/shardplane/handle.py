@@ -47,7 +47,7 @@ class DeployedModule:
         self._peaks = []        # bytes by rank, of the last call
         self._has_gradients = False
         self._gradient_norm = None
-        self._timing = None     # of the last step
+        self._timed = None      # the StepResult of the last step
         self._timeline = None   # of the last step that was asked for one
         self._training = None   # the TrainingSteps that are under way
 
@@ -111,7 +111,8 @@ class DeployedModule:
     def last_timing(self) -> StepTiming | None:
         """Where the time of the last numbered step went: a StepTiming, None
         before the first."""
-        return self._timing
+        return (None if self._timed is None
+                else StepTiming.from_proto(self._timed))
 
     def last_timeline(self) -> Timeline | None:
         """What each rank did when, of the last `step` or `forward_backward`
@@ -393,7 +394,7 @@ class DeployedModule:
 
     def _given(self, answer):
         """The loss of a training step, which the handle now speaks of."""
-        self._timing = StepTiming.from_proto(answer)
+        self._timed = answer
         self._note(answer)
         return self._codec.from_bytes(answer.loss.type, answer.loss.inline)
 
@@ -405,7 +406,7 @@ class DeployedModule:
             request_id=request_id(), epoch=self._deployment.epoch, **action)
         answer = self._rpc.call("Step", request, _STEP_SECONDS)
         self._step = answer.number
-        self._timing = StepTiming.from_proto(answer)
+        self._timed = answer
         return answer
 
     def _check_not_training(self):

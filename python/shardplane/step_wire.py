@@ -4,10 +4,13 @@ What is put together here are fields with their tags and lengths; all messages
 but the outermost are encoded by protobuf.
 """
 
+import functools
+
 from shardplane.v1 import coordinator_pb2 as pb
 from shardplane.v1 import types_pb2
 
 
+@functools.lru_cache(4096)
 def _varint(value):
     encoded = bytearray()
     while value > 0x7f:
@@ -34,12 +37,17 @@ def _size(parts):
     return sum(map(len, parts))
 
 
+@functools.lru_cache(4096)
+def _before_data(type_, size):
+    return b"".join([_TYPE, _varint(len(type_)), type_, _INLINE,
+                     _varint(size)])
+
+
 def tensor_parts(type_, data):
     """An inline Tensor. `type_`: encoded. `data`: flat, of bytes; not copied.
     """
     data = memoryview(data)
-    return [_TYPE, _varint(len(type_)), type_, _INLINE, _varint(len(data)),
-            data]
+    return [_before_data(type_, len(data)), data]
 
 
 def step_parts(head, train, inputs, targets):

@@ -18,14 +18,27 @@ class TrainCall:
     def __init__(self, method):
         self._changed = threading.Condition()
         self._outbox = collections.deque()
+        self._quiet_bytes = 0  # of them, since it was last said that some wait
         self._ended = False
         self._call = method(self._messages())
 
     def send(self, record):
-        """A step, as step_wire.train_record has it. Never waits."""
+        """A step, as step_wire.train_record has it. Never waits. It leaves
+        after a flush, or once there is enough for a message."""
         with self._changed:
             self._outbox.append(record)
-            self._changed.notify()
+            self._quiet_bytes += len(record)
+            if self._quiet_bytes >= _MESSAGE_BYTES:
+                self._notify()
+
+    def flush(self):
+        """What was sent leaves."""
+        with self._changed:
+            self._notify()
+
+    def _notify(self):
+        self._quiet_bytes = 0
+        self._changed.notify()
 
     def receive(self):
         """The results of the next message; None at the end of the stream.

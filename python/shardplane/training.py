@@ -100,9 +100,11 @@ class Training:
                and not self._exhausted and self._error is None):
             try:
                 if not self._send_next():
-                    return
+                    break
             except Exception as error:  # the batch's own, in its turn
                 self._error = error
+        if self._stream is not None:
+            self._stream.flush()
 
     def _send_next(self):
         """False: not yet, or no more."""
@@ -153,6 +155,7 @@ class Training:
         self._stream = self._steps.open()
         for sent in self._sent:
             self._stream.send(sent.record)
+        self._stream.flush()
 
     def _recover(self, failure):
         """What was sent is sent again, unless `failure` is the first step's

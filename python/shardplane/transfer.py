@@ -49,8 +49,10 @@ def _inlined(values):
     """Which values travel within the call: the first that fit."""
     left = ALL_INLINE_BYTES
     for value in values:
-        fits = value.nbytes <= min(INLINE_BYTES, left)
-        left -= value.nbytes if fits else 0
+        size = value.nbytes
+        fits = size <= INLINE_BYTES and size <= left
+        if fits:
+            left -= size
         yield fits
 
 
@@ -69,26 +71,31 @@ def to_messages(rpc, deployment, values, where, codec):
 
 def to_parts(rpc, deployment, inputs, targets, codec):
     """The same as parts of messages (step_wire), for one call together."""
-    wheres = [f"input {i}" for i in range(len(inputs))]
-    wheres += [f"target {i}" for i in range(len(targets))]
+    def where(i):  # seldom asked for
+        return (f"input {i}" if i < len(inputs) else
+                f"target {i - len(inputs)}")
+
     values = [*inputs, *targets]
     parts = [
-        tensor_parts(_encoded_type(value, where, codec), codec.to_array(value))
+        tensor_parts(_encoded_type(value, where, i, codec),
+                     codec.to_array(value))
         if inline else
-        [_uploaded(rpc, deployment, value, where, codec).SerializeToString()]
-        for value, where, inline in zip(values, wheres, _inlined(values))]
+        [_uploaded(rpc, deployment, value, where(i),
+                   codec).SerializeToString()]
+        for i, (value, inline) in enumerate(zip(values, _inlined(values)))]
     return parts[:len(inputs)], parts[len(inputs):]
 
 
 _ENCODED_TYPES = {}
 
 
-def _encoded_type(value, where, codec):
-    """Its TensorType, encoded; there are few of them."""
+def _encoded_type(value, where, i, codec):
+    """Its TensorType, encoded; there are few of them. `where` of `i`: its name
+    in errors."""
     key = (codec, value.dtype, value.shape)
     encoded = _ENCODED_TYPES.get(key)
     if encoded is None:
-        encoded = codec.type_of(value, where).SerializeToString()
+        encoded = codec.type_of(value, where(i)).SerializeToString()
         if len(_ENCODED_TYPES) < 1024:
             _ENCODED_TYPES[key] = encoded
     return encoded
