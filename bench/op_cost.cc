@@ -113,7 +113,7 @@ at::Tensor RunExecutor(const PreparedSegment& segment, const OpChain& chain,
       absl::MakeSpan(values),
       mode == OpCostMode::kForward ? Recording::kOff : Recording::kOn);
   if (mode == OpCostMode::kTrain) {
-    PreparedSegment::Backward(recording, {&seed, 1});
+    segment.Backward(recording, {&seed, 1});
   }
   return values[chain.inputs.size()];
 }

@@ -22,6 +22,13 @@ using torch::autograd::edge_list;
 using torch::autograd::Node;
 using torch::autograd::variable_list;
 
+// Whether nobody else sees what is written to it.
+bool IsOurs(const at::Tensor& tensor) {
+  return tensor.use_count() == 1 && tensor.has_storage() &&
+         tensor.storage().use_count() == 1 &&
+         tensor.is_non_overlapping_and_dense();
+}
+
 // Where a graph begins: what reaches it goes no further.
 class Beginning : public Node {
  public:
@@ -70,29 +77,12 @@ Walk::Walk(absl::Span<const Edge> inputs) : results_(inputs.size()) {
   }
 }
 
-// Whether nobody else sees what is written to it.
-bool IsOurs(const at::Tensor& tensor) {
-  return tensor.use_count() == 1 && tensor.has_storage() &&
-         tensor.storage().use_count() == 1 &&
-         tensor.is_non_overlapping_and_dense();
-}
-
-void Sum(at::Tensor gradient, at::Tensor& sum) {
-  if (!sum.defined()) {
-    sum = std::move(gradient);
-  } else if (IsOurs(sum)) {
-    sum.add_(gradient);
-  } else {
-    sum = sum.add(gradient);
-  }
-}
-
 // Of an edge where the graph begins, at a leaf or a Beginning.
 void Walk::AddToResults(const Edge& edge, at::Tensor gradient) {
   const auto wanted = wanted_.find(edge.function.get());
   if (wanted == wanted_.end()) return;
   for (const auto& [place, result] : wanted->second) {
-    if (place == edge.input_nr) Sum(gradient, results_[result]);
+    if (place == edge.input_nr) AddGradient(gradient, results_[result]);
   }
 }
 
@@ -108,7 +98,7 @@ void Walk::Add(const Edge& edge, at::Tensor gradient) {
     ready_.push_back({node->sequence_nr(), node});
     std::push_heap(ready_.begin(), ready_.end());
   }
-  Sum(std::move(gradient), reached->second[edge.input_nr]);
+  AddGradient(std::move(gradient), reached->second[edge.input_nr]);
 }
 
 void Walk::Start(const edge_list& edges, variable_list gradients) {
@@ -157,6 +147,16 @@ void Walk::Run() {
 }
 
 }  // namespace
+
+void AddGradient(at::Tensor gradient, at::Tensor& sum) {
+  if (!sum.defined()) {
+    sum = std::move(gradient);
+  } else if (IsOurs(sum)) {
+    sum.add_(gradient);
+  } else {
+    sum = sum.add(gradient);
+  }
+}
 
 Edge EdgeOf(const at::Tensor& tensor) {
   return tensor.requires_grad() ? torch::autograd::impl::gradient_edge(tensor)

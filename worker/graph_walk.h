@@ -19,6 +19,9 @@ torch::autograd::Edge EdgeOf(const at::Tensor& tensor);
 // its memory.
 torch::autograd::Edge BeginGraph(const at::Tensor& input);
 
+// sum += gradient, in place where nobody sees it; an undefined sum is zero.
+void AddGradient(at::Tensor gradient, at::Tensor& sum);
+
 // What torch::autograd::grad(outputs, inputs, gradients, retain_graph=false,
 // create_graph=false, allow_unused=true) returns, bit for bit: the gradient of
 // each input, undefined where nothing reaches it. Calls the graph's nodes

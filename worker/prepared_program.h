@@ -83,6 +83,7 @@ class PreparedProgram {
   absl::Status Execute(const RunSegment& step, State& state) const;
   absl::Status Execute(const RunSegmentBackward& step, State& state) const;
   absl::Status Execute(const RunWeightGradients& step, State& state) const;
+  const PreparedSegment& SegmentOf(int segment, const State& state) const;
   bool IsKeptProduct(int segment, ValueId gradient, const State& state) const;
   // Ends the segment's recording. Those that the run keeps go to `state`; the
   // others, by weight.

@@ -23,33 +23,36 @@ absl::Status PreparedProgram::PrepareSegments(const ShardedProgram& program) {
   }
   for (size_t i = 0; i < program.segments.size(); ++i) {
     std::vector<ValueId> late = late_[i];
-    SP_ASSIGN_OR_RETURN(
-        PreparedSegment ready,
-        PreparedSegment::Create(program_.segments[i], context_, late));
+    SP_ASSIGN_OR_RETURN(PreparedSegment ready,
+                        PreparedSegment::Create(program_.segments[i], context_,
+                                                late, program_.values));
     segments_.push_back(std::move(ready));
     product_segments_.emplace_back();
     if (products_[i].empty()) continue;
     for (const WeightProductRow& row : products_[i]) {
       if (!absl::c_linear_search(late, row.weight)) late.push_back(row.weight);
     }
-    SP_ASSIGN_OR_RETURN(
-        product_segments_[i],
-        PreparedSegment::Create(program_.segments[i], context_, late));
+    SP_ASSIGN_OR_RETURN(product_segments_[i],
+                        PreparedSegment::Create(program_.segments[i], context_,
+                                                late, program_.values));
   }
   return absl::OkStatus();
+}
+
+const PreparedSegment& PreparedProgram::SegmentOf(int segment,
+                                                  const State& state) const {
+  const std::optional<PreparedSegment>& keeping = product_segments_[segment];
+  return state.keep_products && keeping.has_value() ? *keeping
+                                                    : segments_[segment];
 }
 
 absl::Status PreparedProgram::Execute(const RunSegment& step,
                                       State& state) const {
   const Recording recording =
       has_backward_[step.segment] ? state.recording : Recording::kOff;
-  const std::optional<PreparedSegment>& keeping =
-      product_segments_[step.segment];
-  const PreparedSegment& segment = state.keep_products && keeping.has_value()
-                                       ? *keeping
-                                       : segments_[step.segment];
   state.recordings[step.segment] =
-      segment.Forward(absl::MakeSpan(state.values), recording);
+      SegmentOf(step.segment, state)
+          .Forward(absl::MakeSpan(state.values), recording);
   for (const ValueId id : program_.segments[step.segment].outputs) {
     SP_RETURN_IF_ERROR(CheckShape(id, state.values[id]));
   }
@@ -71,7 +74,8 @@ absl::Status PreparedProgram::Execute(const RunSegmentBackward& step,
     gradients.push_back(id < 0 ? at::Tensor() : state.values[id]);
   }
   const std::vector<at::Tensor> result =
-      PreparedSegment::Backward(state.recordings[step.segment], gradients);
+      SegmentOf(step.segment, state)
+          .Backward(state.recordings[step.segment], gradients);
   for (size_t i = 0; i < step.input_gradients.size(); ++i) {
     const ValueId id = step.input_gradients[i];
     if (id < 0 || IsKeptProduct(step.segment, id, state)) continue;

@@ -78,7 +78,7 @@ absl::Status PreparedSegment::FindLateOps(const Segment& segment,
 
 absl::StatusOr<PreparedSegment> PreparedSegment::Create(
     const Segment& segment, const OperatorContext& context,
-    const std::vector<ValueId>& late) {
+    const std::vector<ValueId>& late, absl::Span<const Value> values) {
   PreparedSegment prepared;
   absl::flat_hash_map<ValueId, Slot> slots;
   const auto add_slot = [&](ValueId id) { slots[id] = prepared.num_slots_++; };
@@ -112,6 +112,9 @@ absl::StatusOr<PreparedSegment> PreparedSegment::Create(
   kept.insert(prepared.differentiable_inputs_.begin(),
               prepared.differentiable_inputs_.end());
   FillLastUses(kept, prepared.ops_);
+  if (!values.empty()) {
+    prepared.derived_ = DerivedOps::Create(segment, values, late, slot_of);
+  }
   return prepared;
 }
 
@@ -119,6 +122,7 @@ SegmentRecording PreparedSegment::Forward(absl::Span<at::Tensor> values,
                                           Recording recording) const {
   const bool record =
       recording == Recording::kOn && !differentiable_outputs_.empty();
+  if (record && derived_.has_value()) return ForwardDerived(values);
   const at::AutoGradMode grad_mode(record);
   std::vector<at::Tensor> frame(num_slots_);
   std::vector<torch::autograd::Edge> begins(record ? inputs_.size() : 0);
@@ -157,9 +161,70 @@ SegmentRecording PreparedSegment::Forward(absl::Span<at::Tensor> values,
   return kept;
 }
 
+SegmentRecording PreparedSegment::ForwardDerived(
+    absl::Span<at::Tensor> values) const {
+  const at::AutoGradMode no_grad(false);
+  std::vector<at::Tensor> frame(num_slots_);
+  for (size_t i = 0; i < inputs_.size(); ++i) {
+    frame[i] = values[inputs_[i].value];
+  }
+  SegmentRecording kept;
+  for (const Slot slot : differentiable_inputs_) {
+    kept.input_types.push_back(
+        {at::DimVector(frame[slot].sizes()), frame[slot].options()});
+  }
+  auto late = late_ops_.begin();
+  for (size_t i = 0; i < ops_.size(); ++i) {
+    derived_->Call(i, ops_[i], absl::MakeSpan(frame), kept.kept);
+    if (late != late_ops_.end() && late->op == i) {
+      kept.late.push_back({.weight = late->weight,
+                           .product = {.input = frame[late->input]},
+                           .version = frame[late->input]._version()});
+      ++late;
+    }
+    for (const Slot slot : ops_[i].last_uses) frame[slot].reset();
+  }
+  for (const auto& [id, slot] : outputs_) values[id] = frame[slot];
+  return kept;
+}
+
+std::vector<at::Tensor> PreparedSegment::BackwardDerived(
+    SegmentRecording& recording,
+    absl::Span<const at::Tensor> output_gradients) const {
+  const at::AutoGradMode no_grad(false);
+  std::vector<at::Tensor> gradients(num_slots_);
+  for (size_t i = 0; i < output_gradients.size(); ++i) {
+    if (!output_gradients[i].defined()) continue;
+    AddGradient(output_gradients[i], gradients[differentiable_outputs_[i]]);
+  }
+  std::vector<Slot> watched;
+  for (const LateOp& late : late_ops_) watched.push_back(late.result);
+  derived_->Backward(std::exchange(recording.kept, {}), watched, gradients);
+  for (size_t i = 0; i < recording.late.size(); ++i) {
+    recording.late[i].product.gradient = gradients[late_ops_[i].result];
+  }
+  std::vector<at::Tensor> result;
+  for (size_t i = 0; i < differentiable_inputs_.size(); ++i) {
+    const Slot slot = differentiable_inputs_[i];
+    at::Tensor& gradient = result.emplace_back();
+    if (!inputs_[slot].differentiable) continue;  // it is late
+    gradient = std::move(gradients[slot]);
+    if (!gradient.defined()) {
+      const auto& [sizes, options] = recording.input_types[i];
+      gradient = at::zeros(sizes, options);
+    }
+  }
+  return result;
+}
+
 std::vector<at::Tensor> PreparedSegment::Backward(
     SegmentRecording& recording,
-    absl::Span<const at::Tensor> output_gradients) {
+    absl::Span<const at::Tensor> output_gradients) const {
+  TORCH_CHECK(output_gradients.size() == differentiable_outputs_.size(),
+              "a segment's backward: expected gradients of ",
+              differentiable_outputs_.size(),
+              " differentiable outputs, got: ", output_gradients.size());
+  if (derived_.has_value()) return BackwardDerived(recording, output_gradients);
   TORCH_CHECK(output_gradients.size() == recording.outputs.size(),
               "a segment's backward: expected gradients of ",
               recording.outputs.size(),

@@ -251,7 +251,7 @@ TEST(SegmentTest, GradientsAreThoseOfAutograd) {
   EXPECT_TRUE(values[4].equal(y2));
   const auto expected = torch::autograd::grad({y2}, {x2, w2}, {seed});
   const std::vector<at::Tensor> gradients =
-      PreparedSegment::Backward(recording, std::vector<at::Tensor>{seed, {}});
+      segment->Backward(recording, std::vector<at::Tensor>{seed, {}});
   ASSERT_EQ(gradients.size(), 2u);
   EXPECT_TRUE(gradients[0].equal(expected[0]));
   EXPECT_TRUE(gradients[1].equal(expected[1]));
@@ -278,7 +278,7 @@ void ExpectLateGradients(int64_t hidden, const Shape& shape) {
       prepared->Forward(absl::MakeSpan(values), Recording::kOn);
   const at::Tensor seed = at::randn_like(values[6]);
   const std::vector<at::Tensor> gradients =
-      PreparedSegment::Backward(recording, std::vector<at::Tensor>{seed});
+      prepared->Backward(recording, std::vector<at::Tensor>{seed});
   const auto late = PreparedSegment::TakeProducts(std::move(recording));
   for (at::Tensor& leaf : leaves) leaf = leaf.clone().requires_grad_();
   const auto expected = torch::autograd::grad(
@@ -322,7 +322,7 @@ TEST(SegmentTest, ALateWeightMayBeAllThatAsksForAGradient) {
         prepared->Forward(absl::MakeSpan(values), Recording::kOn);
     const at::Tensor seed = at::randn({2, 3, 5});
     const std::vector<at::Tensor> gradients =
-        PreparedSegment::Backward(recording, std::vector<at::Tensor>{seed});
+        prepared->Backward(recording, std::vector<at::Tensor>{seed});
     EXPECT_FALSE(gradients[0].defined());
     const auto late = PreparedSegment::TakeProducts(std::move(recording));
     weight.requires_grad_();
@@ -362,8 +362,7 @@ TEST(SegmentTest, ALateWeightsInputStaysAsItWas) {
   std::vector<at::Tensor> values{x, at::ones({3, 3}), {}, {}, {}, {}};
   SegmentRecording recording =
       prepared->Forward(absl::MakeSpan(values), Recording::kOn);
-  PreparedSegment::Backward(recording,
-                            std::vector<at::Tensor>{at::ones({3, 3}), {}});
+  prepared->Backward(recording, std::vector<at::Tensor>{at::ones({3, 3}), {}});
   x.add_(1);
   EXPECT_THROW(PreparedSegment::TakeProducts(std::move(recording)), c10::Error);
 }
@@ -378,8 +377,8 @@ TEST(SegmentTest, ALateWeightThatNothingReachesHasNoGradient) {
   values[1] = at::ones({X().size(1), X().size(1)});
   SegmentRecording recording =
       prepared->Forward(absl::MakeSpan(values), Recording::kOn);
-  PreparedSegment::Backward(recording,
-                            std::vector<at::Tensor>{{}, at::ones_like(X())});
+  prepared->Backward(recording,
+                     std::vector<at::Tensor>{{}, at::ones_like(X())});
   EXPECT_TRUE(PreparedSegment::TakeProducts(std::move(recording)).empty());
 }
 
@@ -396,7 +395,7 @@ TEST(SegmentTest, InputThatNothingReachesGetsZeros) {
   SegmentRecording recording =
       segment->Forward(absl::MakeSpan(values), Recording::kOn);
   const std::vector<at::Tensor> gradients =
-      PreparedSegment::Backward(recording, std::vector<at::Tensor>{X(), {}});
+      segment->Backward(recording, std::vector<at::Tensor>{X(), {}});
   EXPECT_TRUE(gradients[0].equal(-X()));
   EXPECT_TRUE(gradients[1].equal(at::zeros_like(X())));
 }
