@@ -122,6 +122,10 @@ class PairedTrainCall:
         self._second.send(pb.TrainRequest(
             steps=map(self._for_second, steps)).SerializeToString())
 
+    def flush(self):
+        self._first.flush()
+        self._second.flush()
+
     def receive(self):
         answer = _outcome(self._first.receive)
         if not isinstance(answer, list):
