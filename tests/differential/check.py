@@ -19,6 +19,30 @@ STEPS = 2
 CHUNKS = {"us_per_mib": 1000, "beside": 1}
 
 
+def _whole_heads(module, blocks, ranks):
+    head = module.head_dim
+    return all((unit % head == 0 or size % (ranks * head) == 0)
+               and replicas in (1, ranks // (size // head))
+               for size, unit, replicas in blocks)
+
+
+def _two_halves(_, blocks, ranks):
+    del ranks
+    return [block[1:] for block in blocks] == [(1, 1), (1, 1)]
+
+
+def _whole_rows(module, blocks, ranks):
+    """Of an outer product that was flattened."""
+    del ranks
+    return [block[1:] for block in blocks] == [(module.hidden, 1)]
+
+
+# Kinds of blocks whose weights may be packed: whether theirs are as they should
+# be, by (module, blocks of the cut, ranks).
+_PACKED_BY = {"Attention": _whole_heads, "Gated": _two_halves,
+              "Outer": _whole_rows}
+
+
 class Failure(AssertionError):
     """`kind` says what failed, in a few words that stay when a case gets
     smaller; `program` is the text of the program, if there was one."""
@@ -103,9 +127,9 @@ class Check:
 
     def packed(self, name, value, text):
         """The plan's cut of a parameter, in the blocks that the report has of
-        it: of attentions and gated blocks alone, along the same dim, all of
-        it, in whole heads, and less than all of it on each rank that does not
-        share the only head."""
+        it: of attentions, gated blocks and outer products alone, along the
+        same dim, all of it, in whole heads or rows, and less than all of it
+        on each rank that does not share the only head."""
         mesh_dim, dim = self.cuts[name]
         own = re.findall(r"\w\([^)]*\)(?:#\d)?|R", text)
         packed = Packed.parse(own[list(self.case.mesh).index(mesh_dim)])
@@ -114,16 +138,12 @@ class Check:
         module = self.reference.get_submodule(
             name.rpartition(".")[0].rpartition(".")[0])
         kind = type(module).__name__
-        assert kind in ("Attention", "Gated"), f"{name} is {text}"
+        assert kind in _PACKED_BY, f"{name} is {text}"
         assert packed.dim == dim, f"{name} is {text}"
         assert sum(size for size, _, _ in packed.blocks) == value.shape[dim]
         ranks = self.case.mesh[mesh_dim]
-        for size, unit, replicas in packed.blocks:
-            if kind == "Attention":
-                assert max(unit, size // ranks) % module.head_dim == 0
-                assert replicas in (1, ranks // (size // module.head_dim))
-            else:
-                assert (unit, replicas) == (1, 1) and len(packed.blocks) == 2
+        assert _PACKED_BY[kind](module, packed.blocks, ranks), (
+            f"{name} is {text}")
         return mesh_dim, packed
 
     def stored(self, name, value):
