@@ -207,11 +207,11 @@ ValueId ProgramBuilder::EmitMove(ValueId id, const RedistributeStep& step) {
   const ValueId out =
       NewValue(source.name, source.type, step.result, requires_grad(id));
   info_[out].vary = info_[id].vary;
-  // What groups share varies within them, what all of them share does not.
+  // What groups share varies within them, what all of them share does not; nor
+  // does what was gathered from parts of a value that varied.
   const bool shared = BlocksOf(from.placements[step.mesh_dim]).has_replicas();
-  const bool shares =
+  info_[out].vary[step.mesh_dim] =
       BlocksOf(step.result.placements[step.mesh_dim]).has_replicas();
-  if (shared || shares) info_[out].vary[step.mesh_dim] = shares;
   info_[out].parameter = info_[id].parameter;
   if (step.kind == RedistributeKind::kAllGather && !shared) {
     info_[out].gathered_from = id;

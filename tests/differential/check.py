@@ -21,7 +21,7 @@ CHUNKS = {"us_per_mib": 1000, "beside": 1}
 
 def _whole_heads(module, blocks, ranks):
     head = module.head_dim
-    return all((unit % head == 0 or size % (ranks * head) == 0)
+    return all((unit % head == 0 or -(-size // ranks) % head == 0)
                and replicas in (1, ranks // (size // head))
                for size, unit, replicas in blocks)
 
@@ -37,10 +37,17 @@ def _whole_rows(module, blocks, ranks):
     return [block[1:] for block in blocks] == [(module.hidden, 1)]
 
 
+def _whole_groups(module, blocks, ranks):
+    """Of a dim that is viewed as groups and elements."""
+    del ranks
+    return [(size, replicas) for size, _, replicas in blocks] == [
+        (unit * module.groups, 1) for _, unit, _ in blocks[:1]]
+
+
 # Kinds of blocks whose weights may be packed: whether theirs are as they should
 # be, by (module, blocks of the cut, ranks).
 _PACKED_BY = {"Attention": _whole_heads, "Gated": _two_halves,
-              "Outer": _whole_rows}
+              "Outer": _whole_rows, "Views": _whole_groups}
 
 
 class Failure(AssertionError):
@@ -127,9 +134,9 @@ class Check:
 
     def packed(self, name, value, text):
         """The plan's cut of a parameter, in the blocks that the report has of
-        it: of attentions, gated blocks and outer products alone, along the
-        same dim, all of it, in whole heads or rows, and less than all of it
-        on each rank that does not share the only head."""
+        it: of a few kinds of blocks alone, along the same dim, all of it, in
+        whole heads, rows or groups, and less than all of it on each rank that
+        does not share the only head."""
         mesh_dim, dim = self.cuts[name]
         own = re.findall(r"\w\([^)]*\)(?:#\d)?|R", text)
         packed = Packed.parse(own[list(self.case.mesh).index(mesh_dim)])

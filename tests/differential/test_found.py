@@ -16,6 +16,19 @@ def test_heads_that_do_not_divide(cluster):
         batch=1, sequence=1, width=1, seed=1859))
 
 
+def test_one_head_that_is_cut_and_gathered(cluster):
+    """A head that all ranks share, cut along the sequence by the plan and
+    gathered for the attention: its gradient counted once a rank (seed 2932)."""
+    check(cluster, Case(
+        mesh={"tp": 2},
+        blocks={"b1": ("Attention", {
+            "heads": [2, 1], "head_dim": 2, "form": "plain",
+            "projections": "three", "bias": False, "rotary": False})},
+        plan={"blocks.b1.v": Style("ColwiseParallel", output_layouts="S(1)"),
+              "blocks.b1.o": Style("RowwiseParallel")},
+        batch=1, sequence=1, width=1, seed=2932))
+
+
 def test_rows_of_an_outer_product(cluster):
     """What it is flattened from is cut, and so is the linear after it, in
     whole rows (seed 1938)."""
@@ -25,3 +38,23 @@ def test_rows_of_an_outer_product(cluster):
         plan={"blocks.b1.a": Style("ColwiseParallel"),
               "blocks.b1.down": Style("RowwiseParallel")},
         batch=1, sequence=1, width=1, seed=1938))
+
+
+def test_groups_of_a_view(cluster):
+    """A dim that is viewed as groups is cut in whole ones (seed 2488)."""
+    check(cluster, Case(
+        mesh={"tp": 2},
+        blocks={"b0": ("Views", {"how": "groups", "groups": 3})},
+        plan={"blocks.b0.??": Style("ColwiseParallel")},
+        batch=1, sequence=1, width=1, seed=2488))
+
+
+def test_fused_heads_on_more_ranks_than_heads(cluster):
+    """One rank has no head of the queries (seed 2964)."""
+    check(cluster, Case(
+        mesh={"tp": 3},
+        blocks={"b0": ("Attention", {
+            "heads": [2, 2], "head_dim": 2, "form": "plain",
+            "projections": "fused", "bias": False, "rotary": False})},
+        plan={"blocks.b0.qkv": Style("ColwiseParallel")},
+        batch=1, sequence=1, width=1, seed=2964))
