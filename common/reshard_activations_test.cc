@@ -101,6 +101,40 @@ TEST(ReshardInputsTest, AliasesAreCutWithWhatTheyLieIn) {
               HasSubstr("  %11, %12 = reshard[tp, to 0] %2, %3\n"));
 }
 
+// "b" gets the sum of %2, which begins early; beside another one, %11, it lies
+// in one block with that.
+ShardedProgram SumOfChain(bool beside_another) {
+  ShardedProgram program = Chain();
+  program.values[2].spec = {{Partial{}}, {}};
+  program.segments[1].inputs = {10};
+  program.segments[1].differentiable_inputs = {10};
+  program.segments[1].ops[0] = Call("aten.gelu.default", {10}, 3, "b");
+  Bucket sums{.kind = RedistributeKind::kAllReduce,
+              .inputs = {2},
+              .outputs = {10},
+              .async = true};
+  if (beside_another) {
+    sums.inputs.push_back(2);
+    sums.outputs.push_back(11);
+    program.values.push_back(program.values[10]);
+  }
+  const Wait wait{sums.outputs};
+  const auto at = program.instructions.begin() + 1;
+  program.instructions.insert(at, {sums, wait});
+  program.backward_begin += 2;
+  return program;
+}
+
+TEST(ReshardInputsTest, ASumThatBeginsEarlyIsCut) {
+  EXPECT_THAT(Resharded(SumOfChain(false), {{"b", 0, 0}}),
+              HasSubstr("reshard[tp, to 0] %10, %3\n"));
+}
+
+TEST(ReshardInputsTest, SumsInOneBlockStay) {
+  EXPECT_THAT(Resharded(SumOfChain(true), {{"b", 0, 0}}),
+              HasSubstr("reshard[tp, to 0] %3\n"));
+}
+
 TEST(ReshardInputsTest, TheTensorDimMayCountFromTheEnd) {
   EXPECT_THAT(Resharded(Chain(), {{"b", 0, -1}}),
               HasSubstr("reshard[tp, to 1] %2, %3"));

@@ -170,6 +170,11 @@ Redistribute StepOf(const Bucket& bucket, size_t i) {
   return step;
 }
 
+bool SharesBlock(const Bucket& bucket) {
+  return bucket.kind == RedistributeKind::kAllReduce &&
+         bucket.outputs.size() > 1;
+}
+
 Redistribute StepOf(const Reshard& reshard, size_t i) {
   return {.kind = RedistributeKind::kSlice,
           .mesh_dim = reshard.mesh_dim,

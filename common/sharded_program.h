@@ -163,6 +163,8 @@ struct Bucket {
 };
 // What becomes of its input `i`.
 Redistribute StepOf(const Bucket& bucket, size_t i);
+// Whether its outputs lie in one block, as the sums of several tensors do.
+bool SharesBlock(const Bucket& bucket);
 
 // The end of what was started: these values, outputs of async buckets, are
 // there now. A phase waits for all that it starts.

@@ -279,8 +279,7 @@ class Checker {
       SP_RETURN_IF_ERROR(bucket.again ? Remake(bucket.outputs[i], bucket.async)
                                       : Make(bucket.outputs[i], bucket.async));
       owns_memory_[bucket.outputs[i]] =
-          bucket.kind != RedistributeKind::kAllReduce &&
-          program_.mesh.dim_size(bucket.mesh_dim) > 1;
+          !SharesBlock(bucket) && program_.mesh.dim_size(bucket.mesh_dim) > 1;
       const Value& in = program_.values[bucket.inputs[i]];
       const Value& out = program_.values[bucket.outputs[i]];
       if (in.type != out.type || !Fits(StepOf(bucket, i), in.spec, out.spec) ||

@@ -27,9 +27,7 @@ ValueMemory::ValueMemory(const ShardedProgram& program,
     if (const auto* step = std::get_if<Redistribute>(&instruction)) {
       Read(*step);
     } else if (const auto* bucket = std::get_if<Bucket>(&instruction)) {
-      for (size_t k = 0; k < bucket->inputs.size(); ++k) {
-        Read(StepOf(*bucket, k));
-      }
+      Read(*bucket);
     } else if (const auto* run = std::get_if<RunSegment>(&instruction)) {
       Read(program.segments[run->segment]);
     }
@@ -51,6 +49,14 @@ void ValueMemory::Read(const Redistribute& step) {
   } else if (may_own_[step.output]) {
     owners_[step.output] = {step.output};
   }
+}
+
+// What shares a block with others owns nothing.
+void ValueMemory::Read(const Bucket& bucket) {
+  if (SharesBlock(bucket) && program_.mesh.dim_size(bucket.mesh_dim) > 1) {
+    return;
+  }
+  for (size_t k = 0; k < bucket.inputs.size(); ++k) Read(StepOf(bucket, k));
 }
 
 void ValueMemory::Read(const Segment& segment) {

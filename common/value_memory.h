@@ -32,6 +32,7 @@ class ValueMemory {
  private:
   void Pin(ValueId id);
   void Read(const Redistribute& step);
+  void Read(const Bucket& bucket);
   void Read(const Segment& segment);
   void PinResults();
 

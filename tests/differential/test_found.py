@@ -58,3 +58,17 @@ def test_fused_heads_on_more_ranks_than_heads(cluster):
             "projections": "fused", "bias": False, "rotary": False})},
         plan={"blocks.b0.qkv": Style("ColwiseParallel")},
         batch=1, sequence=1, width=1, seed=2964))
+
+
+def test_input_reshard_of_a_sum_that_begins_early(cluster):
+    """It has memory of its own, as one that is not begun early (seed 2212)."""
+    check(cluster, Case(
+        mesh={"tp": 2},
+        blocks={"b2": ("Layer", {
+            "norm": "rms", "norm_first": True, "gated": False,
+            "heads": [2, 2], "head_dim": 2, "form": "by_hand",
+            "rotary": False, "hidden": 8})},
+        plan={"blocks.b2.attention.q": Style("RowwiseParallel"),
+              "blocks.b2.attention.v": Style("ColwiseParallel",
+                                             output_layouts="S(0)")},
+        sequence=1, width=1, reshard=("tp", -1), chunks=True, seed=2212))
