@@ -168,28 +168,30 @@ def _outcome(ask):
 def expect_same(what, first, second):
     first, second = _comparable(first), _comparable(second)
     if first != second:
-        lines = [side.splitlines() for side in (first, second)]
+        lines = ["\n".join(map(str, side)).splitlines()
+                 for side in (first, second)]
         raise AssertionError(f"{what}: the clusters differ:\n" + "\n".join(
             difflib.unified_diff(*lines, lineterm="", n=2)))
 
 
 def _comparable(answer):
-    """As text, which tells NaN from other numbers and -0 from 0."""
+    """Its type and more: of a tensor its shape and bytes, else text. Both tell
+    NaN from other numbers and -0 from 0."""
     if answer is None:
-        return "nothing"
+        return (None,)
     if isinstance(answer, ShardplaneError):
         # Maps come in any order.
         details = json.dumps(answer.details, sort_keys=True, default=str)
-        return f"{type(answer)} {answer} {details}"
+        return type(answer), str(answer), details
     if hasattr(answer, "ListFields"):
         copy = type(answer)()
         copy.CopyFrom(answer)
         _clear_own(copy)
-        return f"{type(answer)}\n{copy}"
+        return type(answer), str(copy)
     if hasattr(answer, "detach"):
         answer = answer.detach().cpu()
-        return f"{answer.dtype} {tuple(answer.shape)} {_torch_bytes(answer)}"
-    return f"{answer.dtype} {answer.shape} {answer.tobytes()}"
+        return answer.dtype, tuple(answer.shape), _torch_bytes(answer)
+    return answer.dtype, answer.shape, answer.tobytes()
 
 
 def _torch_bytes(tensor):

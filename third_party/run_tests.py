@@ -25,7 +25,8 @@ LAUNCHER = os.path.join(ROOT, "shardplane")
 PYTEST_MINUTES = 45
 # Python tests by the beginning of their path, the first that fits; the rest
 # start processes and Bazel more than they compute.
-PARTS = (("tests/client/", "tests/conformance/test_data_parallel",
+PARTS = (("tests/client/", "tests/cluster/",
+          "tests/conformance/test_data_parallel",
           "tests/conformance/test_fully_shard",
           "tests/conformance/test_recompute",
           "tests/conformance/test_transformer", "tests/differential/",

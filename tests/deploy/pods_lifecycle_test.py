@@ -38,7 +38,7 @@ def states():
             for w in cluster.workers()}
 from shardplane.v1 import coordinator_pb2 as pb
 """
-SHORT, ENDLESS = "REPEATS = 10", "REPEATS = 150"
+SHORT, ENDLESS = "REPEATS = 5", "REPEATS = 150"
 LONG_STEP = """
 reply = bool(torch.isfinite(m.step(x, optimizer=sp.SGD(lr=1e-3))))
 """

@@ -9,11 +9,33 @@ import torch
 from torch.distributed.tensor.parallel import ColwiseParallel
 
 import shardplane as sp
+import shardplane.programs
 from tests.differential.styles import placements_text, stored_cuts
 from tests.parity import (
     assert_close, assert_predicted, check_gradients,
     check_parameters, padded_bytes, parallelized)
 from tests.zoo.models import BATCH, VOCABULARY, WIDTH, ZOO, model
+
+EXPORTED = {}
+
+
+@pytest.fixture(autouse=True)
+def exported_once(request, monkeypatch):
+    """What torch.export takes is most of these tests' time: each model is
+    exported once, not for each mesh and plan."""
+    export = shardplane.programs.export
+    name = getattr(request.node, "callspec", None)
+    name = name and name.params.get("name")
+
+    def remembered(tree, args, kwargs, *, call_signatures):
+        key = name, tree.training_modes(), call_signatures
+        if name is None or key not in EXPORTED:
+            EXPORTED[key] = export(tree, args, kwargs,
+                                   call_signatures=call_signatures)
+        return EXPORTED[key]
+
+    monkeypatch.setattr(shardplane.programs, "export", remembered)
+
 
 # (style is colwise, type) -> parameter -> the dim that is cut.
 CUTS = {
