@@ -26,7 +26,8 @@ namespace {
 ProgramBuilderOptions BuilderOptions(const ResolvedPlan& plan,
                                      const CompileOptions& options) {
   ProgramBuilderOptions result{.overlap = options.overlap,
-                               .link_costs = options.link_costs};
+                               .link_costs = options.link_costs,
+                               .fused_operators = options.fused_operators};
   for (const auto& kind : plan.data_parallel) {
     result.fully_sharded.push_back(kind == DataParallelKind::kFullyShard);
   }

@@ -49,6 +49,7 @@ struct CompileOptions {
   // Modules whose activations are made anew for the backward pass, by the
   // patterns of a plan; those within them are so, too.
   std::vector<std::string> recompute = {};
+  bool fused_operators = false;  // see common/fused_operators.h
 };
 
 // A cut of the plan, packed as a program would have it (common/packing.h).

@@ -47,6 +47,7 @@ struct ProgramBuilderOptions {
   OverlapOptions overlap = {};
   LinkCosts link_costs = {};
   std::vector<ReshardedInputs> resharded_inputs = {};
+  bool fused_operators = false;  // see common/fused_operators.h
 };
 
 class ProgramBuilder {

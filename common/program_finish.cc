@@ -10,6 +10,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/types/span.h"
+#include "common/fused_operators.h"
 #include "common/merge_collectives.h"
 #include "common/program_builder.h"
 #include "common/reshard.h"
@@ -192,6 +193,7 @@ ShardedProgram ProgramBuilder::Finish(std::vector<ValueId> outputs) {
   }
   Recompute();
   FillOutputs(outputs);
+  if (options_.fused_operators) FuseOperators(&program_);
   program_.outputs = outputs;
   MergeCollectives(&program_);
   ReshardAfterForward({options_.fully_sharded, options_.resharded_inputs},

@@ -181,6 +181,7 @@ class Coordinator {
     Gang::Options gang;
     // Of deployments that come without.
     LinkCosts link_costs = kDefaultLinkCosts;
+    bool fused_operators = false;  // in all programs
   };
 
   explicit Coordinator(Options options);

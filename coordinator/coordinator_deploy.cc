@@ -56,6 +56,7 @@ MaterializeCall MakeMaterializeCall(const Deployment& deployment) {
 
 absl::Status Coordinator::Complete(DeploymentSpec* spec) const {
   if (!spec->link_costs.has_value()) spec->link_costs = options_.link_costs;
+  spec->fused_operators = options_.fused_operators;
   return CopyModule(spec);
 }
 

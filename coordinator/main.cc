@@ -49,6 +49,9 @@ ABSL_FLAG(std::string, link_costs, "shm",
           "what collectives are taken to cost where a deployment does not say: "
           "shm, gloo, nccl, or measured as latency_us=NUMBER,us_per_mib=NUMBER "
           "(docs/meshes.md)");
+ABSL_FLAG(bool, fused_operators, false,
+          "compile programs with operators that do the work of several, such "
+          "as silu(gate) * up (docs/gpu.md)");
 ABSL_FLAG(std::string, log_format, "text",
           "of the lines on standard error: text or json");
 ABSL_FLAG(std::string, log_level, "info",
@@ -88,6 +91,7 @@ CoordinatorServer::Options ServerOptions(const LinkCosts& costs,
   options.coordinator.first_epoch =
       GangEpoch{static_cast<uint64_t>(start_ms) * 1000};
   options.coordinator.link_costs = costs;
+  options.coordinator.fused_operators = absl::GetFlag(FLAGS_fused_operators);
   options.coordinator.connect = [](const std::string& address) {
     return ConnectToWorker(address, absl::GetFlag(FLAGS_local_steps));
   };

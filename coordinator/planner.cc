@@ -85,7 +85,8 @@ CompileOptions OptionsOf(const DeploymentSpec& spec) {
           .overlap = spec.overlap,
           .unit_bytes = spec.unit_bytes,
           .link_costs = spec.link_costs.value_or(kDefaultLinkCosts),
-          .recompute = spec.recompute};
+          .recompute = spec.recompute,
+          .fused_operators = spec.fused_operators};
 }
 
 // `compile(module)` of the signature; `plan` is what it compiled for.

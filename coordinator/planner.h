@@ -36,6 +36,7 @@ struct DeploymentSpec {
   int64_t unit_bytes = kDefaultUnitBytes;
   std::vector<std::string> recompute;   // patterns
   std::optional<LinkCosts> link_costs;  // nullopt: kDefaultLinkCosts
+  bool fused_operators = false;         // see common/fused_operators.h
   absl::btree_map<std::string, std::string> labels;
 };
 

@@ -9,6 +9,7 @@
 #include "common/tensor_spec.h"
 #include "torch/library.h"
 #include "worker/class_ids.h"
+#include "worker/fused_operators.h"
 
 namespace shardplane {
 namespace {
@@ -147,6 +148,7 @@ void RegisterShardedOperators() {
         "float? scale=None, bool enable_gqa=False) -> Tensor",
         &ShardedAttention);
     made->def("view_as_complex(Tensor x) -> Tensor", &ViewAsComplex);
+    DefineFusedOperators(made);
     made->def("class_max(Tensor logits, int dim) -> Tensor", &ClassMax);
     made->def(
         "cross_entropy_terms(Tensor logits, Tensor max, Tensor target, "

@@ -1,7 +1,9 @@
 """Models of `transformers` and torch.nn under their usual plans, beside the
 same model unsharded: outputs, loss, every gradient, parameters after a step."""
 
+import collections
 import fnmatch
+import re
 from copy import deepcopy
 
 import pytest
@@ -14,7 +16,7 @@ from tests.differential.styles import placements_text, stored_cuts
 from tests.parity import (
     assert_close, assert_predicted, check_gradients,
     check_parameters, padded_bytes, parallelized)
-from tests.zoo.models import BATCH, VOCABULARY, WIDTH, ZOO, model
+from tests.zoo.models import BATCH, LAYERS, VOCABULARY, WIDTH, ZOO, model
 
 EXPORTED = {}
 
@@ -200,6 +202,35 @@ def test_pairs_are_those_of_the_usual_plan(cluster, name):
         rows = list(found.values()).count("RowwiseParallel")
         assert m.comm_counts()["forward"]["all_reduce"] == rows
         check_step(zoo, m, reference, expected)
+
+
+@pytest.fixture(scope="module")
+def fused():
+    with sp.LocalCluster(workers=4,
+                         coordinator_args=["--fused_operators"]) as cluster:
+        yield cluster
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize("name, operators", [
+    ("llama", {"add_rms_norm": 2 * LAYERS, "cast_rms_norm": 1,
+               "swiglu": LAYERS, "rotary": 2 * LAYERS}),
+    ("gpt_neox", {"rotary": 2 * LAYERS}),
+    ("mixtral", {"add_rms_norm": 2 * LAYERS, "cast_rms_norm": 1,
+                 "swiglu": LAYERS, "rotary": 2 * LAYERS})])
+def test_fused_operators(fused, name, operators, ranks):
+    """Norms with the sums before them, gates, rotary embeddings: as many as
+    the model has, and the model is the same."""
+    zoo = model(name)
+    with parallelized(fused, zoo.module, {"tp": ranks}, zoo.plan,
+                      cuts=packed_cuts(zoo, ranks), example_kwargs=zoo.inputs,
+                      loss=zoo.loss) as case:
+        assert collections.Counter(re.findall(
+            r"shardplane\.(swiglu|rotary|cast_rms_norm|add_rms_norm)\b",
+            case.m.report.program_text)) == operators
+        expected = case.reference(**zoo.inputs)
+        assert_close(zoo.output(case.m(**zoo.inputs)), zoo.output(expected))
+        check_step(zoo, case.m, case.reference, expected)
 
 
 @pytest.mark.parametrize("name", ["encoder", "decoder"])

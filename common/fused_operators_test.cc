@@ -1,0 +1,237 @@
+#include "common/fused_operators.h"
+
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace shardplane {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::Not;
+
+constexpr int64_t kEnd = std::numeric_limits<int64_t>::max();
+
+ProgramArgument V(ValueId id) { return {ValueRef{id}}; }
+ProgramArgument I(int64_t number) { return {number}; }
+ProgramArgument List(ProgramArgumentList items) { return {std::move(items)}; }
+
+Op Call(const std::string& target, std::vector<ProgramArgument> args,
+        ValueId result) {
+  return {.target = "aten." + target,
+          .args = std::move(args),
+          .results = {result},
+          .fqn = "m"};
+}
+
+// Values of bf16[2, 8], but %1, a weight.
+ShardedProgram Program(std::vector<Op> ops, std::vector<ValueId> outputs) {
+  ShardedProgram program;
+  program.mesh = *DeviceMesh::Create({{"tp", 1}});
+  for (int i = 0; i < 20; ++i) {
+    program.values.push_back(
+        {"",
+         {DType::kBFloat16, i == 1 ? Shape{8} : Shape{2, 8}},
+         DTensorSpec::Replicated(1)});
+  }
+  program.inputs = {{.value = 0}, {.value = 2}};
+  program.parameters = {{.fqn = "w", .value = 1}};
+  program.segments = {
+      {.inputs = {0, 1, 2}, .outputs = outputs, .ops = std::move(ops)}};
+  program.instructions = {RunSegment{0}};
+  program.backward_begin = 1;
+  program.outputs = std::move(outputs);
+  return program;
+}
+
+std::string Fused(ShardedProgram program) {
+  FuseOperators(&program);
+  EXPECT_TRUE(Validate(program).ok()) << Validate(program);
+  return ToString(program);
+}
+
+void ExpectStays(const ShardedProgram& program) {
+  EXPECT_EQ(Fused(program), ToString(program));
+}
+
+// ------------------------------------------------------------------ swiglu
+
+std::vector<Op> Gated(bool swapped = false) {
+  return {Call("silu.default", {V(0)}, 3), Call("neg.default", {V(2)}, 4),
+          Call("mul.Tensor",
+               swapped ? std::vector{V(4), V(3)} : std::vector{V(3), V(4)}, 5)};
+}
+
+TEST(FusedOperatorsTest, SwigluInEitherOrder) {
+  for (const bool swapped : {false, true}) {
+    EXPECT_THAT(Fused(Program(Gated(swapped), {5})),
+                AllOf(HasSubstr("    %4 = aten.neg.default(%2)  # m\n"
+                                "    %5 = shardplane.swiglu.default(%0, %4)"),
+                      Not(HasSubstr("silu"))));
+  }
+}
+
+TEST(FusedOperatorsTest, WhatOthersUseStays) {
+  ExpectStays(Program(Gated(), {3, 5}));
+  std::vector<Op> ops = Gated();
+  ops.push_back(Call("neg.default", {V(3)}, 6));
+  ExpectStays(Program(ops, {5, 6}));
+}
+
+TEST(FusedOperatorsTest, GatesThatAreBroadcastStay) {
+  ShardedProgram program = Program(Gated(), {5});
+  program.values[4].type.shape = {1, 8};
+  ExpectStays(program);
+}
+
+// ------------------------------------------------------------------ rotary
+
+struct RotaryCase {
+  int64_t dim = 1;
+  int64_t middle = 4;
+  int64_t end = kEnd;
+  bool swapped = false;
+};
+
+std::vector<Op> Rotated(const RotaryCase& c) {
+  const auto pair = [&](ProgramArgument a, ProgramArgument b) {
+    return c.swapped ? std::vector{std::move(b), std::move(a)}
+                     : std::vector{std::move(a), std::move(b)};
+  };
+  return {Call("cos.default", {V(2)}, 3),
+          Call("sin.default", {V(2)}, 4),
+          Call("mul.Tensor", pair(V(0), V(3)), 5),
+          Call("slice.Tensor", {V(0), I(c.dim), I(0), I(c.middle)}, 6),
+          Call("slice.Tensor", {V(0), I(c.dim), I(c.middle), I(c.end)}, 7),
+          Call("neg.default", {V(7)}, 8),
+          Call("cat.default", {List({V(8), V(6)}), I(-1)}, 9),
+          Call("mul.Tensor", pair(V(9), V(4)), 10),
+          Call("add.Tensor", pair(V(5), V(10)), 11)};
+}
+
+TEST(FusedOperatorsTest, RotaryInAnyOrder) {
+  for (const RotaryCase& c :
+       {RotaryCase{}, {.dim = -1}, {.end = 8}, {.swapped = true}}) {
+    EXPECT_THAT(Fused(Program(Rotated(c), {11})),
+                AllOf(HasSubstr("shardplane.rotary.default(%0, %3, %4)"),
+                      Not(HasSubstr("cat")), Not(HasSubstr("mul"))));
+  }
+}
+
+TEST(FusedOperatorsTest, OtherTurnsStay) {
+  ExpectStays(Program(Rotated({.dim = 0}), {11}));
+  ExpectStays(Program(Rotated({.middle = 2}), {11}));
+  ExpectStays(Program(Rotated({.end = 6}), {11}));
+  std::vector<Op> other_x = Rotated({});
+  other_x[2].args[0] = V(2);
+  ExpectStays(Program(other_x, {11}));
+  std::vector<Op> same_half = Rotated({});
+  same_half[4].args[0] = V(2);
+  ExpectStays(Program(same_half, {11}));
+  std::vector<Op> cut = Rotated({});
+  ShardedProgram program = Program(cut, {11});
+  program.values[4].type.shape = {1, 8};
+  ExpectStays(program);
+}
+
+// ------------------------------------------------------------------- norms
+
+std::vector<Op> WholeNorm() {
+  return {Call("add.Tensor", {V(0), V(2)}, 3),
+          Call("rms_norm.default", {V(3), List({I(8)}), V(1), {1e-6}}, 4)};
+}
+
+TEST(FusedOperatorsTest, ANormGoesToItsSum) {
+  std::vector<Op> ops = WholeNorm();
+  ops.insert(ops.begin() + 1, Call("neg.default", {V(3)}, 5));
+  EXPECT_THAT(
+      Fused(Program(ops, {3, 4, 5})),
+      HasSubstr("    %3, %4 = shardplane.add_rms_norm.default(%0, %2, %1, "
+                "1e-06, None)  # m\n    %5 = aten.neg.default(%3)"));
+}
+
+TEST(FusedOperatorsTest, TheSecondNormOfASumStays) {
+  std::vector<Op> ops = WholeNorm();
+  ops.push_back(Call("rms_norm.default", {V(3), List({I(8)})}, 5));
+  EXPECT_THAT(Fused(Program(ops, {4, 5})),
+              HasSubstr("%5 = aten.rms_norm.default(%3, [8])"));
+}
+
+TEST(FusedOperatorsTest, NormsWithoutASumOfTwoAlikeStay) {
+  std::vector<Op> alone = WholeNorm();
+  alone[0] = Call("neg.default", {V(0)}, 3);
+  ExpectStays(Program(alone, {4}));
+  std::vector<Op> number = WholeNorm();
+  number[0].args[1] = I(1);
+  ExpectStays(Program(number, {4}));
+  std::vector<Op> scaled = WholeNorm();
+  scaled[0].kwargs.emplace_back("alpha", I(2));
+  ExpectStays(Program(scaled, {4}));
+  std::vector<Op> dims = WholeNorm();
+  dims[1].args[1] = List({I(2), I(8)});
+  ExpectStays(Program(dims, {4}));
+  ShardedProgram broadcast = Program(WholeNorm(), {4});
+  broadcast.values[2].type.shape = {1, 8};
+  ExpectStays(broadcast);
+}
+
+TEST(FusedOperatorsTest, AWeightThatComesAfterTheSum) {
+  std::vector<Op> ops = WholeNorm();
+  ops.insert(ops.begin() + 1, Call("neg.default", {V(1)}, 5));
+  ops[2].args[2] = V(5);
+  ExpectStays(Program(ops, {4}));
+}
+
+// %12 = its norm, of %3 = -%0.
+std::vector<Op> WrittenNorm() {
+  return {Call("neg.default", {V(0)}, 3),
+          Call("to.dtype", {V(3), {DType::kFloat32}}, 4),
+          Call("pow.Tensor_Scalar", {V(4), I(2)}, 5),
+          Call("mean.dim", {V(5), List({I(-1)}), {true}}, 6),
+          Call("add.Tensor", {V(6), I(1)}, 7),
+          Call("rsqrt.default", {V(7)}, 8),
+          Call("mul.Tensor", {V(4), V(8)}, 9),
+          Call("to.dtype", {V(9), {DType::kBFloat16}}, 10),
+          Call("mul.Tensor", {V(1), V(10)}, 12)};
+}
+
+TEST(FusedOperatorsTest, NormsThatAreWrittenOut) {
+  EXPECT_THAT(Fused(Program(WrittenNorm(), {12})),
+              AllOf(HasSubstr("    %3 = aten.neg.default(%0)  # m\n"
+                              "    %12 = shardplane.cast_rms_norm.default(%3, "
+                              "%1, 1, f32)  # m\n"),
+                    Not(HasSubstr("aten.mul"))));
+  std::vector<Op> after_a_sum = WrittenNorm();
+  after_a_sum[0] = Call("add.Tensor", {V(0), V(2)}, 3);
+  EXPECT_THAT(Fused(Program(after_a_sum, {3, 12})),
+              HasSubstr("    %3, %12 = shardplane.add_rms_norm.default(%0, %2, "
+                        "%1, 1, f32)  # m\n"));
+}
+
+TEST(FusedOperatorsTest, WhatIsNoNormStays) {
+  const std::vector<std::pair<size_t, Op>> others = {
+      {2, Call("pow.Tensor_Scalar", {V(4), I(3)}, 5)},
+      {2, Call("pow.Tensor_Scalar", {V(2), I(2)}, 5)},
+      {3, Call("mean.dim", {V(5), List({I(0)}), {true}}, 6)},
+      {3, Call("mean.dim", {V(5), List({I(-1)}), {false}}, 6)},
+      {4, Call("add.Tensor", {V(6), V(2)}, 7)},
+      {7, Call("to.dtype", {V(9), {DType::kFloat64}}, 10)},
+      {8, Call("mul.Tensor", {V(2), V(10)}, 12)}};
+  for (const auto& [i, op] : others) {
+    std::vector<Op> ops = WrittenNorm();
+    ops[i] = op;
+    ExpectStays(Program(ops, {12}));
+  }
+  for (const ValueId used : {4, 5, 8, 9, 10}) {
+    ExpectStays(Program(WrittenNorm(), {used, 12}));
+  }
+}
+
+}  // namespace
+}  // namespace shardplane
