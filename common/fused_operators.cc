@@ -313,8 +313,38 @@ std::optional<Fusion> FindNorm(const SegmentOps& ops, size_t i) {
       i, std::move(norm->inner)};
 }
 
+// Of class ids, a row of logits for each; of logits that are made f32 for it.
+std::optional<Fusion> FindCrossEntropy(const SegmentOps& ops, size_t i) {
+  const Op& op = ops.at(i);
+  if (op.target != "aten.cross_entropy_loss.default" || !op.kwargs.empty() ||
+      op.args.size() < 2 || !ValueOf(op.args[1]).has_value()) {
+    return std::nullopt;
+  }
+  Arguments args = op.args;
+  const Arguments defaults = {{}, {int64_t{1}}, {int64_t{-100}}, {0.0}};
+  while (args.size() < 6) args.push_back(defaults[args.size() - 2]);
+  const TensorType& target = ops.value(*ValueOf(args[1])).type;
+  if (ops.rank(*ValueOf(args[0])) != 2 || target.shape.size() != 1 ||
+      IsFloatingPoint(target.dtype) || args[2] != ProgramArgument{} ||
+      !IsNumber(args[5], 0)) {
+    return std::nullopt;
+  }
+  Fusion fusion{.at = i};
+  ProgramArgument dtype;
+  const auto to = ops.Inner(args[0], "aten.to.dtype", 2);
+  if (to.has_value() &&
+      ops.at(*to).args[1].value == ProgramArgument{DType::kFloat32}.value) {
+    args[0] = ops.at(*to).args[0];
+    dtype = {DType::kFloat32};
+    fusion.replaced.push_back(*to);
+  }
+  fusion.op = Make("cross_entropy", op,
+                   {args[0], args[1], args[3], args[4], dtype}, op.results);
+  return fusion;
+}
+
 constexpr std::optional<Fusion> (*kFinders[])(const SegmentOps&, size_t) = {
-    FindSwiglu, FindRotary, FindNorm};
+    FindSwiglu, FindRotary, FindNorm, FindCrossEntropy};
 
 void Fuse(const ShardedProgram& program, Segment* segment) {
   SegmentOps ops(program, *segment);

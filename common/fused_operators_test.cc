@@ -233,5 +233,52 @@ TEST(FusedOperatorsTest, WhatIsNoNormStays) {
   }
 }
 
+// ----------------------------------------------------------- cross-entropy
+
+ShardedProgram LossProgram(std::vector<ProgramArgument> more,
+                           DType target = DType::kInt64) {
+  std::vector<ProgramArgument> args = {V(3), V(2)};
+  args.insert(args.end(), more.begin(), more.end());
+  ShardedProgram program =
+      Program({Call("to.dtype", {V(0), {DType::kFloat32}}, 3),
+               Call("cross_entropy_loss.default", args, 4)},
+              {4});
+  program.values[2].type = {target, {2}};
+  return program;
+}
+
+TEST(FusedOperatorsTest, CrossEntropyOfLogitsMadeWider) {
+  EXPECT_THAT(Fused(LossProgram({})),
+              AllOf(HasSubstr("    %4 = shardplane.cross_entropy.default(%0, "
+                              "%2, 1, -100, f32)  # m\n"),
+                    Not(HasSubstr("aten.to"))));
+  EXPECT_THAT(Fused(LossProgram({{}, I(2), I(7), {0.0}})),
+              HasSubstr("cross_entropy.default(%0, %2, 2, 7, f32)"));
+}
+
+TEST(FusedOperatorsTest, CrossEntropyAlone) {
+  for (const bool used : {false, true}) {
+    ShardedProgram program = LossProgram({});
+    Op& to = program.segments[0].ops[0];
+    if (used) {  // the wider logits, elsewhere
+      program.segments[0].outputs = {3, 4};
+      program.outputs = {3, 4};
+    } else {
+      to.args[1] = {DType::kFloat64};
+    }
+    EXPECT_THAT(Fused(program), HasSubstr("shardplane.cross_entropy.default("
+                                          "%3, %2, 1, -100, None)"));
+  }
+}
+
+TEST(FusedOperatorsTest, OtherCrossEntropiesStay) {
+  ExpectStays(LossProgram({V(1)}));
+  ExpectStays(LossProgram({{}, I(1), I(-100), {0.1}}));
+  ExpectStays(LossProgram({}, DType::kFloat32));
+  ShardedProgram batched = LossProgram({});
+  batched.values[3].type.shape = {2, 8, 2};
+  ExpectStays(batched);
+}
+
 }  // namespace
 }  // namespace shardplane

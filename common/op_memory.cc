@@ -89,6 +89,7 @@ constexpr OpMemory kRows[] = {
      .keeps = Keep::kNothing,
      .extra_kept = 1,
      .backward_scratch = 1},
+    {.name = "cross_entropy", .keeps = Keep::kFirst, .forward_scratch = 1},
     {.name = "nll_loss_nd", .keeps = Keep::kFirst},
     {.name = "class_max", .keeps = Keep::kNothing},
     {.name = "cross_entropy_terms",

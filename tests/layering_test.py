@@ -169,9 +169,25 @@ def shared_memory_needs_no_torch(tree):
                 yield f"{name}: torch is for the backend alone; got: {include}"
 
 
+# What nvcc reads, beside fused.cu.
+FOR_NVCC = {f"worker/kernels/{name}.h" for name in
+            ("kernels", "lanes", "bodies")}
+
+
+def kernels_need_no_torch(tree):
+    """And what nvcc compiles no Abseil."""
+    for name in tree.includes:
+        if not name.startswith("worker/kernels/"):
+            continue
+        for include in tree.reach(name):
+            if is_torch(include) or (
+                    name in FOR_NVCC and include.startswith("absl/")):
+                yield f"{name}: kernels are for nvcc and sanitizers; got: {include}"
+
+
 RULES = [common_is_pure, folders_keep_their_arrows, torch_stays_in_worker,
          torch_and_grpc_never_meet, telemetry_knows_no_rpc,
-         shared_memory_needs_no_torch]
+         shared_memory_needs_no_torch, kernels_need_no_torch]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
@@ -220,6 +236,11 @@ BROKEN = [
      {"worker/shm/moves.cc": '#include "worker/shm/reductions.h"',
       "worker/shm/reductions.h": "#include <c10/util/Half.h>"},
      "c10/util/Half.h"),
+    (kernels_need_no_torch,
+     {"worker/kernels/a.cc": "#include <ATen/ATen.h>"}, "ATen/ATen.h"),
+    (kernels_need_no_torch,
+     {"worker/kernels/lanes.h": '#include "absl/status/status.h"'},
+     "absl/status/status.h"),
     (telemetry_knows_no_rpc,
      {"telemetry/a.cc": '#include "telemetry/b.h"',
       "telemetry/b.h": "#include <grpcpp/server.h>"}, "grpcpp/server.h"),

@@ -1,11 +1,16 @@
 # shellcheck shell=bash
 # Sourced by ./shardplane: packages, the project's Python, and Bazel.
-# Sets CACHE, PACKAGES and VENV; needs ROOT.
+# Sets CACHE, PACKAGES, VENV and NVCC; needs ROOT.
 
 CACHE="${SHARDPLANE_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/shardplane}"
 PACKAGES=("$ROOT/third_party/packages.debian")
 LOCK="$ROOT/python/requirements.lock"
 VENV="$CACHE/venv-$(sha256sum "$LOCK" | cut -c1-16)"
+# The compiler of the kernels for GPUs: SHARDPLANE_NVCC=PATH is another one than
+# the lock's, and SHARDPLANE_NVCC=none builds without kernels.
+NVCC_LOCK="$ROOT/third_party/nvcc/nvcc.lock"
+NVCC_FOLDER="$CACHE/nvcc-$(sha256sum "$NVCC_LOCK" | cut -c1-16)"
+NVCC="${SHARDPLANE_NVCC:-$NVCC_FOLDER/nvidia/cu13/bin/nvcc}"
 
 say() { echo "shardplane: $*" >&2; }
 
@@ -61,6 +66,21 @@ install_python() {
   touch "$VENV/.complete"
 }
 
+# Whether NVCC is the lock's and not there yet.
+misses_nvcc() {
+  [[ -z "${SHARDPLANE_NVCC:-}" && ! -e "$NVCC_FOLDER/.complete" ]]
+}
+
+install_nvcc() {
+  misses_nvcc || return 0
+  say "installing nvcc into $NVCC_FOLDER (260 MB)"
+  rm -rf "$NVCC_FOLDER"
+  logged "$VENV/bin/python3" -m pip install --disable-pip-version-check \
+    --no-compile --require-hashes --no-deps --only-binary=:all: \
+    --target "$NVCC_FOLDER" -r "$NVCC_LOCK"
+  touch "$NVCC_FOLDER/.complete"
+}
+
 # For the tests: they start Python often, and it must not write beside the
 # sources that it reads, so each would compile torch anew.
 compile_python() {
@@ -73,12 +93,14 @@ compile_python() {
 # Cheap when all is there. One process at a time installs, the others wait.
 setup() {
   mkdir -p "$CACHE"
-  if [[ ! -e "$VENV/.complete" || -n "$(missing_packages 2>&1)" ]]; then
+  if [[ ! -e "$VENV/.complete" || -n "$(missing_packages 2>&1)" ]] ||
+      misses_nvcc; then
     # flock is in util-linux, an essential package.
     exec 9>"$CACHE/setup.lock"
     flock 9
     install_packages 9>&-
     install_python 9>&-
+    install_nvcc 9>&-
     exec 9>&-
   fi
 }
@@ -91,7 +113,8 @@ run_bazel() {
   (cd "$ROOT" && flock -o "$CACHE/bazel.lock" bazel \
     --output_user_root="$CACHE/bazel" ${idle:+"--max_idle_secs=$idle"} "$command" \
     --disk_cache="$CACHE/disk" \
-    --repo_env=SHARDPLANE_PYTHON="$VENV/bin/python3" "$@")
+    --repo_env=SHARDPLANE_PYTHON="$VENV/bin/python3" \
+    --repo_env=SHARDPLANE_NVCC="$NVCC" "$@")
 }
 
 python_environment() {

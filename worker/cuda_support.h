@@ -25,6 +25,8 @@ class Store;
 
 namespace shardplane {
 
+class KernelLauncher;  // worker/kernels
+
 struct CudaGroupOptions {
   std::string name;        // of the mesh dim, for messages
   std::vector<int> ranks;  // the group's, as the gang numbers them
@@ -43,6 +45,8 @@ struct CudaSupport {
   // Bytes that tensors of this process take of GPU `index`, and that it has;
   // zeros if it cannot be asked.
   std::pair<int64_t, int64_t> (*memory)(int index);
+  // See CudaKernels.
+  absl::StatusOr<KernelLauncher*> (*kernels)(c10::Device device);
 };
 
 // nullptr in a binary for CPUs.

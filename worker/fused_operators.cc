@@ -42,6 +42,13 @@ std::tuple<at::Tensor, at::Tensor> AddRmsNorm(
   return {sum, CastRmsNorm(sum, *weight, *eps, *dtype)};
 }
 
+at::Tensor CrossEntropy(const at::Tensor& logits, const at::Tensor& target,
+                        int64_t reduction, int64_t ignore_index,
+                        std::optional<at::ScalarType> dtype) {
+  return at::cross_entropy_loss(dtype.has_value() ? logits.to(*dtype) : logits,
+                                target, std::nullopt, reduction, ignore_index);
+}
+
 void DefineFusedOperators(torch::Library* library) {
   library->def("swiglu(Tensor gate, Tensor up) -> Tensor", &Swiglu);
   library->def("rotary(Tensor x, Tensor cos, Tensor sin) -> Tensor", &Rotary);
@@ -53,6 +60,10 @@ void DefineFusedOperators(torch::Library* library) {
       "add_rms_norm(Tensor x, Tensor y, Tensor? weight, float? eps, "
       "ScalarType? dtype) -> (Tensor, Tensor)",
       &AddRmsNorm);
+  library->def(
+      "cross_entropy(Tensor logits, Tensor target, int reduction, "
+      "int ignore_index, ScalarType? dtype) -> Tensor",
+      &CrossEntropy);
 }
 
 }  // namespace shardplane

@@ -6,6 +6,7 @@
 #ifndef SHARDPLANE_WORKER_FUSED_OPERATORS_H_
 #define SHARDPLANE_WORKER_FUSED_OPERATORS_H_
 
+#include <cstdint>
 #include <optional>
 #include <tuple>
 
@@ -36,6 +37,12 @@ std::tuple<at::Tensor, at::Tensor> AddRmsNorm(
     const at::Tensor& x, const at::Tensor& y,
     const std::optional<at::Tensor>& weight, std::optional<double> eps,
     std::optional<at::ScalarType> dtype);
+
+// aten.cross_entropy_loss of class ids, without weights or smoothing; of
+// logits.to(dtype), where there is one. `reduction`: at::Reduction.
+at::Tensor CrossEntropy(const at::Tensor& logits, const at::Tensor& target,
+                        int64_t reduction, int64_t ignore_index,
+                        std::optional<at::ScalarType> dtype);
 
 // "shardplane.swiglu.default" and so on; once a process.
 void DefineFusedOperators(torch::Library* library);

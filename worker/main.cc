@@ -139,6 +139,7 @@ class Daemon {
   void MeasureMemory();
   void StartMembership();
   void TellOfGroup(const GangSpec& gang, const GroupTransport& group);
+  void TellOfKernels(const absl::Status& kernels) const;
   absl::Status CheckRegistered() const;
   // Writes the ready file once registered, unless `ending` comes first.
   void Announce(const absl::Notification& ending);
@@ -276,21 +277,35 @@ void Daemon::TellOfGroup(const GangSpec& gang, const GroupTransport& group) {
   metrics_.Add(Counter::kProcessGroups, {ToString(group.transport)});
 }
 
+void Daemon::TellOfKernels(const absl::Status& kernels) const {
+  if (kernels.ok()) {
+    log_.Info("fused operators run as kernels of this GPU");
+  } else {
+    log_.Write(
+        LogLevel::kWarning,
+        absl::StrCat("fused operators run as the calls that they stand for: ",
+                     kernels.message()));
+  }
+}
+
 absl::Status Daemon::Start() {
   SP_RETURN_IF_ERROR(FindHosts());
   SP_ASSIGN_OR_RETURN(device_, CheckDevice(absl::GetFlag(FLAGS_device)));
   SP_ASSIGN_OR_RETURN(const TransportChoice transport,
                       ParseTransportChoice(absl::GetFlag(FLAGS_collectives)));
   SP_ASSIGN_OR_RETURN(
-      executor_, MakeTorchExecutor({.device = device_,
-                                    .collective_hostname = collective_host_,
-                                    .transport = transport,
-                                    .on_group =
-                                        [this](const GangSpec& gang,
-                                               const GroupTransport& group) {
-                                          TellOfGroup(gang, group);
-                                        },
-                                    .threads = absl::GetFlag(FLAGS_threads)}));
+      executor_,
+      MakeTorchExecutor(
+          {.device = device_,
+           .collective_hostname = collective_host_,
+           .transport = transport,
+           .on_group =
+               [this](const GangSpec& gang, const GroupTransport& group) {
+                 TellOfGroup(gang, group);
+               },
+           .on_kernels =
+               [this](const absl::Status& kernels) { TellOfKernels(kernels); },
+           .threads = absl::GetFlag(FLAGS_threads)}));
   worker_ =
       std::make_unique<GangWorker>(incarnation_, executor_.get(), &metrics_);
   coordinator_ = grpc::CreateChannel(absl::GetFlag(FLAGS_coordinator),

@@ -10,6 +10,7 @@
 #include "common/errors.h"
 #include "worker/collectives.h"
 #include "worker/cuda_support.h"
+#include "worker/fused_kernels.h"
 #include "worker/gang_tensors.h"
 #include "worker/process_groups.h"
 #include "worker/torch_status.h"
@@ -253,6 +254,21 @@ void TorchExecutor::Abort(absl::string_view reason) {
 
 }  // namespace
 
+namespace {
+
+// Of the first GPU that is opened; a process has one.
+absl::Status UseKernelsOf(c10::Device device) {
+  static const absl::Status status = [&] {
+    const absl::StatusOr<KernelLauncher*> kernels =
+        FindCudaSupport()->kernels(device);
+    if (kernels.ok()) UseFusedKernels(*kernels, c10::DispatchKey::CUDA);
+    return kernels.status();
+  }();
+  return status;
+}
+
+}  // namespace
+
 bool IsForGpus() { return FindCudaSupport() != nullptr; }
 
 absl::StatusOr<std::string> CheckDevice(const std::string& name) {
@@ -270,6 +286,10 @@ absl::StatusOr<std::unique_ptr<Executor>> MakeTorchExecutor(
                                           OpenDevice(options.device));
                       if (options.threads > 0)
                         at::set_num_threads(options.threads);
+                      if (device.is_cuda()) {
+                        const absl::Status kernels = UseKernelsOf(device);
+                        if (options.on_kernels) options.on_kernels(kernels);
+                      }
                       return std::make_unique<TorchExecutor>(options, device);
                     });
 }

@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "worker/executor.h"
 #include "worker/transport.h"
@@ -27,6 +28,9 @@ struct TorchExecutorOptions {
   TransportChoice transport = TransportChoice::kAuto;
   // Told of each group that has formed, by the thread that calls JoinGang.
   std::function<void(const GangSpec&, const GroupTransport&)> on_group;
+  // Told once, on a GPU: whether fused operators run as kernels of our own, and
+  // else why they run as calls.
+  std::function<void(const absl::Status&)> on_kernels;
   // Threads of one operator; 0: as LibTorch decides.
   int threads = 0;
 };

@@ -1,0 +1,158 @@
+// The kernels of worker/fused_operators: names, arguments, how they are
+// started. Neither CUDA nor torch: bodies.h has what they compute, fused.cu
+// makes them kernels of a GPU, and host_kernels runs the same bodies on a CPU.
+#ifndef SHARDPLANE_WORKER_KERNELS_KERNELS_H_
+#define SHARDPLANE_WORKER_KERNELS_KERNELS_H_
+
+#include <cstdint>
+
+namespace shardplane {
+
+// Threads of a block, of all kernels.
+inline constexpr int kLanes = 256;
+// A row that stays in registers has at most so many packs of kPackBytes a
+// thread, or, where it is not `packed`, so many elements.
+inline constexpr int kMaxPacks = 8;
+inline constexpr int kPackBytes = 16;
+
+// Of tensors. Sums and functions are computed in f32.
+enum class Element { kF32, kBf16 };
+
+// Pointers are to memory of the device. `packed`: all those to elements are
+// aligned to kPackBytes, and so is the length of every row. Tensors are
+// contiguous but where strides (in elements) are given.
+
+// out = silu(gate) * up, of `count` elements.
+struct SwigluArgs {
+  const void* gate;
+  const void* up;
+  void* out;
+  int64_t count;
+  bool packed;
+};
+
+struct SwigluBackwardArgs {
+  const void* gradient;
+  const void* gate;
+  const void* up;
+  void* gate_gradient;
+  void* up_gradient;
+  int64_t count;
+  bool packed;
+};
+
+inline constexpr int kRotaryDims = 3;
+
+// x [a, b, c, 2 half]; cos and sin are broadcast to it by strides of 0; the
+// last dim's stride is 1 everywhere. a b c half < 2^31.
+//   out[i]        = x[i] cos[i] - x[i + half] sin[i]              i < half
+//   out[i + half] = x[i + half] cos[i + half] + x[i] sin[i + half]
+// `backward`: x is the gradient of that, and out x's.
+struct RotaryArgs {
+  const void* x;
+  const void* cos;
+  const void* sin;
+  void* out;
+  int32_t sizes[kRotaryDims];
+  int32_t half;
+  int64_t x_strides[kRotaryDims];
+  int64_t cos_strides[kRotaryDims];
+  int64_t sin_strides[kRotaryDims];
+  int64_t out_strides[kRotaryDims];
+  bool backward;
+  bool packed;  // the length of a half is
+};
+
+// Of x [rows, columns], or of x + y:
+//   r = 1 / sqrt(mean(x^2) + eps) of each row
+//   out = x r weight; `rounds`: x r is rounded to the elements' type before
+// PacksOf the columns is not 0, here and backward.
+struct RmsNormArgs {
+  const void* x;
+  const void* y;       // nullptr: none
+  const void* weight;  // nullptr: ones
+  void* sum;           // x + y; nullptr without y
+  void* out;
+  float* r;  // [rows]
+  int64_t rows;
+  int64_t columns;
+  float eps;
+  bool rounds;
+  bool packed;
+};
+
+// Block b has rows b, b + blocks, ... and writes row b of weight_gradients.
+struct RmsNormBackwardArgs {
+  const void* gradient;      // of out
+  const void* sum_gradient;  // of the sum; nullptr: none
+  const void* x;             // or the sum
+  const void* weight;        // nullptr: ones
+  const float* r;
+  void* x_gradient;         // y's too
+  float* weight_gradients;  // [blocks, columns], to be added up; nullptr: none
+  int64_t rows;
+  int64_t columns;
+  bool rounds;
+  bool packed;
+};
+
+// Of logits [rows, columns], classes `offset` ... of more, x = logits - max:
+//   sums[row]   = sum of exp(x)
+//   picked[row] = x of the target; 0 if it is elsewhere or `ignore_index`
+// max == nullptr: each row's own, written to `own_max`.
+struct CrossEntropyArgs {
+  const void* logits;
+  const float* max;  // [rows]
+  float* own_max;    // [rows]
+  const int64_t* target;
+  float* sums;
+  float* picked;
+  int64_t rows;
+  int64_t columns;
+  int64_t offset;
+  int64_t ignore_index;
+  bool packed;
+};
+
+// logit_gradients = sum_gradients exp(x), and picked_gradients more where the
+// target is.
+struct CrossEntropyBackwardArgs {
+  const void* logits;
+  const float* max;
+  const int64_t* target;
+  const float* sum_gradients;     // [rows]
+  const float* picked_gradients;  // [rows]
+  void* logit_gradients;
+  int64_t rows;
+  int64_t columns;
+  int64_t offset;
+  int64_t ignore_index;
+  bool packed;
+};
+
+// The packs of a row that a lane has room for: the smallest of 1, 2, 4 and 8
+// that hold it. 0: it is too long.
+constexpr int PacksOf(int64_t columns, bool packed, Element element) {
+  const int64_t bytes = element == Element::kF32 ? 4 : 2;
+  const int64_t lanes = kLanes * (packed ? kPackBytes / bytes : 1);
+  for (int packs = 1; packs <= kMaxPacks; packs *= 2) {
+    if (columns <= packs * lanes) return packs;
+  }
+  return 0;
+}
+
+// Kernel, its arguments, its body: X(name, Args, Body). Those of the second
+// list are compiled for each number of packs that PacksOf says.
+#define SHARDPLANE_KERNELS(X)                            \
+  X(swiglu, SwigluArgs, Swiglu)                          \
+  X(swiglu_backward, SwigluBackwardArgs, SwigluBackward) \
+  X(rotary, RotaryArgs, Rotary)                          \
+  X(cross_entropy, CrossEntropyArgs, CrossEntropy)       \
+  X(cross_entropy_backward, CrossEntropyBackwardArgs, CrossEntropyBackward)
+#define SHARDPLANE_ROW_KERNELS(X)   \
+  X(rms_norm, RmsNormArgs, RmsNorm) \
+  X(rms_norm_backward, RmsNormBackwardArgs, RmsNormBackward)
+
+}  // namespace shardplane
+
+#endif  // SHARDPLANE_WORKER_KERNELS_KERNELS_H_
