@@ -11,8 +11,9 @@ namespace shardplane {
 
 // `ids`, all of which lie in [0, count) or are `ignored`. Else c10::IndexError
 // that names the first one and the range; where a DataFaults notes it, the ids
-// with 0 for the bad ones. c10::TypeError unless they are integers. Waits for
-// the device. `what` is a noun: "Target".
+// with 0 for the bad ones. Waits for the device, unless a DataFaults defers:
+// then that asks it. c10::TypeError unless they are integers. `what` is a noun:
+// "Target".
 at::Tensor CheckedIds(const char* what, const at::Tensor& ids, int64_t count,
                       std::optional<int64_t> ignored);
 

@@ -7,11 +7,13 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "ATen/core/Tensor.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -35,6 +37,23 @@ struct CudaGroupOptions {
   c10::Device device = c10::Device(c10::kCUDA, 0);
 };
 
+// Work of a device that is started again at once, without the host's calls.
+class DeviceGraph {
+ public:
+  virtual ~DeviceGraph() = default;
+
+  // What `work` begins on the device is recorded, not run; it may not wait for
+  // the device. Returns what `work` returns: memory that every Replay fills.
+  // Once. Throws what `work` throws, and c10::Errors; then there is nothing to
+  // replay, and the thread's stream is as it was.
+  using Work = std::function<std::vector<at::Tensor>()>;
+  virtual std::vector<at::Tensor> Capture(const Work& work) = 0;
+  // Begins it on the thread's current stream. Reads and writes the memory that
+  // it did when it was captured.
+  virtual void Replay() = 0;
+};
+using MakeDeviceGraph = std::function<std::unique_ptr<DeviceGraph>()>;
+
 struct CudaSupport {
   // FailedPrecondition: tensors cannot live on that GPU; says why.
   absl::Status (*check_device)(c10::Device device);
@@ -47,6 +66,7 @@ struct CudaSupport {
   std::pair<int64_t, int64_t> (*memory)(int index);
   // See CudaKernels.
   absl::StatusOr<KernelLauncher*> (*kernels)(c10::Device device);
+  std::unique_ptr<DeviceGraph> (*make_graph)();
 };
 
 // nullptr in a binary for CPUs.

@@ -27,5 +27,39 @@ TEST(DataFaultsTest, TheFirstCountsAndSaysWhere) {
   EXPECT_EQ(DataFaults::Current(), nullptr);
 }
 
+TEST(DataFaultsTest, DeferredChecksAreMadeEachTime) {
+  DataFaults faults(/*defers=*/true);
+  EXPECT_TRUE(faults.defers());
+  std::string wrong;
+  int made = 0;
+  faults.Defer([&] {
+    ++made;
+    return std::string();
+  });
+  faults.Locate("embedding");
+  faults.Defer([&] { return wrong; });
+  faults.Locate("loss");
+  faults.Locate("what comes after");
+  EXPECT_EQ(made, 0);
+  EXPECT_TRUE(faults.status().ok());
+  EXPECT_EQ(made, 1);
+  wrong = "Target 7";
+  EXPECT_EQ(std::string(faults.status().message()), "loss: Target 7");
+  EXPECT_EQ(GetErrorInfo(faults.status())->reason, "INDEX_OUT_OF_RANGE");
+  const auto deferred = faults.TakeDeferred();
+  EXPECT_TRUE(faults.status().ok());
+  EXPECT_EQ(std::string(MakeChecks(deferred).message()), "loss: Target 7");
+  wrong.clear();
+  EXPECT_TRUE(MakeChecks(deferred).ok());
+}
+
+TEST(DataFaultsTest, WhatWasNotedCountsBeforeChecks) {
+  DataFaults faults;
+  EXPECT_FALSE(faults.defers());
+  faults.Defer([] { return std::string("Target 7"); });
+  faults.Note("Index 9");
+  EXPECT_EQ(std::string(faults.status().message()), "Index 9");
+}
+
 }  // namespace
 }  // namespace shardplane

@@ -52,9 +52,11 @@ absl::Status GangTensors::NotThere(absl::string_view what,
       {.reason = "NOT_FOUND", .metadata = {{"resource", std::string(got)}}});
 }
 
-GangTensors::GangTensors(const GangSpec& spec, c10::Device device)
+GangTensors::GangTensors(const GangSpec& spec, c10::Device device,
+                         Graphs graphs)
     : spec_(spec),
       device_(device),
+      graphs_(std::move(graphs)),
       coordinate_(spec.mesh.Coordinate(spec.rank)) {}
 
 absl::Status GangTensors::Stage(const std::string& key, HostTensor tensor) {
@@ -110,7 +112,13 @@ absl::Status GangTensors::LoadProgram(const std::string& id,
         Collectives(program, phase, coordinate_).size());
   };
   LoadedProgram& loaded = programs_[id];
+  loaded = LoadedProgram();
   loaded.prepared = std::move(prepared);
+  if (graphs_.make && CapturedRun::Fits(program, coordinate_)) {
+    loaded.captured = std::make_shared<CapturedRun>(
+        loaded.prepared, graphs_.make,
+        [this, id](const absl::Status& went) { graphs_.on_capture(id, went); });
+  }
   loaded.forward_collectives = count(Phase::kForward);
   loaded.train_collectives =
       loaded.forward_collectives + count(Phase::kBackward);
@@ -227,11 +235,9 @@ absl::StatusOr<RunResult> GangTensors::RunProgram(const RunSpec& spec,
   ResetTensorMemoryMark();
   const int64_t before = MeasureTensorMemory().now - input_bytes;
   RunResult result;
-  SP_ASSIGN_OR_RETURN(last_,
-                      program->Run(spec.mode, parameters, inputs, communicator,
-                                   {.seed = seed_, .step = spec.random_step},
-                                   spec.timeline ? &result.timeline : nullptr,
-                                   spec.keep_products));
+  SP_ASSIGN_OR_RETURN(
+      last_, RunLoaded(spec, found->second, parameters, inputs, communicator,
+                       spec.timeline ? &result.timeline : nullptr));
   last_program_ = program;
   result.ran = CountRan(last_);
   result.peak_bytes = MeasureTensorMemory().most - before;
@@ -240,10 +246,38 @@ absl::StatusOr<RunResult> GangTensors::RunProgram(const RunSpec& spec,
     pending_ = Pending{std::exchange(last_.gradients, {}),
                        std::exchange(last_.products, {}),
                        spec.accumulate || !last_.loss.defined(),
-                       std::exchange(last_.updates, {})};
+                       std::exchange(last_.updates, {}),
+                       spec.timeline ? nullptr : found->second.captured};
     if (last_.loss.defined()) result.loss = FromTorch(last_.loss);
   }
   return result;
+}
+
+absl::StatusOr<ProgramResult> GangTensors::RunLoaded(
+    const RunSpec& spec, const LoadedProgram& loaded,
+    absl::Span<const at::Tensor> parameters,
+    absl::Span<const at::Tensor> inputs, Communicator& communicator,
+    RunTimeline* timeline) {
+  // What a timeline times is the host's calls.
+  if (spec.mode == RunMode::kTrain && loaded.captured != nullptr &&
+      timeline == nullptr) {
+    LeaveMemoryOf(loaded.captured, spec.accumulate);
+    return loaded.captured->Run(parameters, inputs, communicator);
+  }
+  return loaded.prepared->Run(spec.mode, parameters, inputs, communicator,
+                              {.seed = seed_, .step = spec.random_step},
+                              timeline, spec.keep_products);
+}
+
+void GangTensors::LeaveMemoryOf(const std::shared_ptr<CapturedRun>& captured,
+                                bool accumulate) {
+  if (memory_of_ != captured || !captured->holds_results()) return;
+  if (accumulate) {
+    for (auto& [fqn, gradient] : gradients_) gradient = gradient.clone();
+  } else {
+    gradients_.clear();
+  }
+  memory_of_.reset();
 }
 
 absl::Status GangTensors::AddNorm(Communicator& communicator,
@@ -333,6 +367,7 @@ absl::Status GangTensors::Commit(
     UpdateBuffers(pending_->updates);
     gradients_ = std::move(pending_->gradients);
     products_ = std::move(pending_->products);
+    memory_of_ = std::move(pending_->memory_of);
     pending_.reset();
   }
   if (!optimizer.has_value()) return absl::OkStatus();

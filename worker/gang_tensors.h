@@ -3,6 +3,7 @@
 #define SHARDPLANE_WORKER_GANG_TENSORS_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -11,7 +12,9 @@
 #include "absl/container/btree_map.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "worker/captured_run.h"
 #include "worker/collectives.h"
+#include "worker/cuda_support.h"
 #include "worker/executor.h"
 #include "worker/optimizers.h"
 #include "worker/parameters.h"
@@ -25,7 +28,13 @@ namespace shardplane {
 // Executor's say; they throw what torch throws. One thread.
 class GangTensors {
  public:
-  GangTensors(const GangSpec& spec, c10::Device device);
+  // With `make` training runs that CapturedRun fits become graphs;
+  // `on_capture` is told the program and how it went.
+  struct Graphs {
+    MakeDeviceGraph make;
+    std::function<void(const std::string&, const absl::Status&)> on_capture;
+  };
+  GangTensors(const GangSpec& spec, c10::Device device, Graphs graphs);
 
   absl::Status Stage(const std::string& key, HostTensor tensor);
   absl::StatusOr<RanCollectives> Materialize(const MaterializeSpec& spec,
@@ -50,14 +59,16 @@ class GangTensors {
     NamedTensors gradients;
     NamedProducts products;  // the other gradients
     bool accumulate = false;
-    NamedTensors updates;  // of buffers
+    NamedTensors updates;                    // of buffers
+    std::shared_ptr<CapturedRun> memory_of;  // as memory_of_
   };
 
   struct LoadedProgram {
     // Shared with the last run, which outlives a program that is replaced.
     std::shared_ptr<const PreparedProgram> prepared;
     int64_t forward_collectives = 0;
-    int64_t train_collectives = 0;  // backward's too
+    int64_t train_collectives = 0;          // backward's too
+    std::shared_ptr<CapturedRun> captured;  // of training; nullptr: never
   };
 
   static absl::Status NotThere(absl::string_view what, absl::string_view got);
@@ -67,6 +78,14 @@ class GangTensors {
   int64_t CollectivesOf(const RunSpec& spec) const;
   absl::StatusOr<RunResult> RunProgram(const RunSpec& spec,
                                        Communicator& communicator);
+  absl::StatusOr<ProgramResult> RunLoaded(
+      const RunSpec& spec, const LoadedProgram& loaded,
+      absl::Span<const at::Tensor> parameters,
+      absl::Span<const at::Tensor> inputs, Communicator& communicator,
+      RunTimeline* timeline);
+  // Before a captured run fills its memory again: gradients that lie in it.
+  void LeaveMemoryOf(const std::shared_ptr<CapturedRun>& captured,
+                     bool accumulate);
   // The norm of what a Commit would find, into `result`.
   absl::Status AddNorm(Communicator& communicator, RunResult& result);
   // Adds what there is already to pending gradients that accumulate.
@@ -91,6 +110,7 @@ class GangTensors {
   } release_memory_;
   GangSpec spec_;
   c10::Device device_;
+  const Graphs graphs_;
   std::vector<int> coordinate_;
   bool materialized_ = false;
   uint64_t seed_ = 0;  // of the deployment
@@ -105,6 +125,8 @@ class GangTensors {
   int64_t run_ends_at_ = -1;
   std::optional<Pending> pending_;
   NamedTensors gradients_;
+  // Whose memory gradients_ may lie in, which its next run fills.
+  std::shared_ptr<CapturedRun> memory_of_;
   NamedProducts products_;      // the other gradients
   std::optional<double> norm_;  // of what the next Commit finds
   Optimizers optimizers_;

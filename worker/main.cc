@@ -61,6 +61,9 @@ ABSL_FLAG(std::string, id, "",
           "worker-PID");
 ABSL_FLAG(std::string, ready_file, "",
           "file to write once registered: addresses and pid, as JSON");
+ABSL_FLAG(bool, cuda_graphs, false,
+          "on a GPU, start training runs without collectives as CUDA graphs "
+          "(docs/gpu.md)");
 ABSL_FLAG(std::string, device, "cpu",
           "where tensors live: cpu, cuda or cuda:N");
 ABSL_FLAG(std::string, collectives, "auto",
@@ -140,6 +143,8 @@ class Daemon {
   void StartMembership();
   void TellOfGroup(const GangSpec& gang, const GroupTransport& group);
   void TellOfKernels(const absl::Status& kernels) const;
+  void TellOfCapture(const std::string& program,
+                     const absl::Status& went) const;
   absl::Status CheckRegistered() const;
   // Writes the ready file once registered, unless `ending` comes first.
   void Announce(const absl::Notification& ending);
@@ -288,6 +293,17 @@ void Daemon::TellOfKernels(const absl::Status& kernels) const {
   }
 }
 
+void Daemon::TellOfCapture(const std::string& program,
+                           const absl::Status& went) const {
+  if (went.ok()) {
+    log_.Info(absl::StrCat(program, ": steps run as a CUDA graph"));
+  } else {
+    log_.Write(LogLevel::kWarning,
+               absl::StrCat(program, ": steps run operator by operator: ",
+                            went.message()));
+  }
+}
+
 absl::Status Daemon::Start() {
   SP_RETURN_IF_ERROR(FindHosts());
   SP_ASSIGN_OR_RETURN(device_, CheckDevice(absl::GetFlag(FLAGS_device)));
@@ -305,6 +321,11 @@ absl::Status Daemon::Start() {
                },
            .on_kernels =
                [this](const absl::Status& kernels) { TellOfKernels(kernels); },
+           .graphs = absl::GetFlag(FLAGS_cuda_graphs),
+           .on_capture =
+               [this](const std::string& program, const absl::Status& went) {
+                 TellOfCapture(program, went);
+               },
            .threads = absl::GetFlag(FLAGS_threads)}));
   worker_ =
       std::make_unique<GangWorker>(incarnation_, executor_.get(), &metrics_);

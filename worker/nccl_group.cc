@@ -16,6 +16,7 @@
 #include "common/errors.h"
 #include "torch/csrc/distributed/c10d/NCCLUtils.hpp"
 #include "torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp"
+#include "worker/cuda_graph.h"
 #include "worker/cuda_kernels.h"
 
 namespace shardplane {
@@ -140,7 +141,8 @@ std::pair<int64_t, int64_t> Memory(int index) {
 constexpr CudaSupport kSupport = {.check_device = CheckDevice,
                                   .make_group = NcclGroup::Create,
                                   .memory = Memory,
-                                  .kernels = CudaKernels};
+                                  .kernels = CudaKernels,
+                                  .make_graph = MakeCudaGraph};
 [[maybe_unused]] const bool registered = [] {
   RegisterCudaSupport(&kSupport);
   return true;

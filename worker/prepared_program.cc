@@ -345,7 +345,8 @@ absl::Status PreparedProgram::ExecuteRange(int begin, int end,
 absl::StatusOr<ProgramResult> PreparedProgram::Run(
     RunMode mode, absl::Span<const at::Tensor> parameters,
     absl::Span<const at::Tensor> inputs, Communicator& communicator,
-    RandomCounter random, RunTimeline* timeline, bool keep_products) const {
+    RandomCounter random, RunTimeline* timeline, bool keep_products,
+    Checks* checks) const {
   if (mode == RunMode::kTrain && program_.loss < 0 &&
       !ChangesBuffers(program_)) {
     return MakeError(absl::StatusCode::kFailedPrecondition,
@@ -354,7 +355,7 @@ absl::StatusOr<ProgramResult> PreparedProgram::Run(
                      {.reason = "NO_LOSS", .metadata = {}});
   }
   const at::AutoGradMode no_grad(false);
-  DataFaults faults;
+  DataFaults faults(checks != nullptr || !context_.device.is_cpu());
   const bool train = mode == RunMode::kTrain;
   State state{
       .recording = train ? Recording::kOn : Recording::kOff,
@@ -381,6 +382,7 @@ absl::StatusOr<ProgramResult> PreparedProgram::Run(
     SP_RETURN_IF_ERROR(ExecuteRange(begin, end, state));
   }
   SP_RETURN_IF_ERROR(communicator.Finish());
+  if (checks != nullptr) *checks = faults.TakeDeferred();
   SP_RETURN_IF_ERROR(faults.status());
   ProgramResult result = Collect(state);
   result.forward = std::move(forward);

@@ -16,6 +16,7 @@
 #include "common/timeline.h"
 #include "common/weight_products.h"
 #include "worker/collectives.h"
+#include "worker/data_faults.h"
 #include "worker/executor.h"
 #include "worker/gradients.h"
 #include "worker/operators.h"
@@ -57,14 +58,13 @@ class PreparedProgram {
   // collectives have run: ids out of range. Throws what torch throws. Fills
   // `timeline` if there is one. With `keep_products` the gradients that
   // FindWeightProducts names are left as products, whose factors no later step
-  // changes.
-  absl::StatusOr<ProgramResult> Run(RunMode mode,
-                                    absl::Span<const at::Tensor> parameters,
-                                    absl::Span<const at::Tensor> inputs,
-                                    Communicator& communicator,
-                                    RandomCounter random = {},
-                                    RunTimeline* timeline = nullptr,
-                                    bool keep_products = false) const;
+  // changes. With `checks` ids are not checked: that is left to it.
+  using Checks = std::vector<DataFaults::Deferred>;
+  absl::StatusOr<ProgramResult> Run(
+      RunMode mode, absl::Span<const at::Tensor> parameters,
+      absl::Span<const at::Tensor> inputs, Communicator& communicator,
+      RandomCounter random = {}, RunTimeline* timeline = nullptr,
+      bool keep_products = false, Checks* checks = nullptr) const;
 
   const ShardedProgram& program() const { return program_; }
   // The part of an input that this rank gets. A Partial input lies whole on

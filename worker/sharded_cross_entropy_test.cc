@@ -13,6 +13,7 @@
 #include "common/tensor_spec.h"
 #include "tests/matchers.h"
 #include "torch/csrc/autograd/autograd.h"
+#include "worker/data_faults.h"
 #include "worker/sharded_operators.h"
 #include "worker/torch_status.h"
 
@@ -300,6 +301,32 @@ TEST(CrossEntropyErrorTest, TargetThatIsNoClass) {
                                          "-100; got: "))),
                 HasReason("INDEX_OUT_OF_RANGE")));
     }
+  }
+}
+
+TEST(CrossEntropyErrorTest, DeferredChecksFindTheSame) {
+  const at::Tensor logits = at::arange(15, at::kDouble).view({3, 5});
+  const at::Tensor max = at::amax(logits, 1);
+  struct Case {
+    std::vector<int64_t> ids;
+    int64_t ignore_index;
+  };
+  for (const auto& [ids, ignore_index] : {Case{{0, 4, 2}, -100},
+                                          {{-100, 4, 2}, -100},
+                                          {{3, 7, 3}, 7},
+                                          {{0, 5, 9}, -100},
+                                          {{1, -1, 2}, -100}}) {
+    at::Tensor terms[2];
+    std::string messages[2];
+    for (const bool defers : {false, true}) {
+      DataFaults faults(defers);
+      terms[defers] = CrossEntropyTerms(logits, max, at::tensor(ids, at::kLong),
+                                        {}, 1, 0, 5, ignore_index, 0);
+      messages[defers] = std::string(faults.status().message());
+    }
+    EXPECT_TRUE(terms[0].equal(terms[1])) << terms[0] << terms[1];
+    EXPECT_EQ(messages[0], messages[1]);
+    EXPECT_EQ(messages[0].empty(), ids[1] != 5 && ids[1] != -1);
   }
 }
 

@@ -113,13 +113,15 @@ at::Tensor ShardedAttention(const at::Tensor& query, const at::Tensor& key,
                             std::optional<double> scale, bool enable_gqa) {
   std::vector<int64_t> sizes = query.sizes().vec();
   sizes.back() = value.size(-1);
-  at::Tensor result = at::zeros(sizes, query.options());
-  if (result.numel() > 0) {
+  if (c10::multiply_integers(sizes) > 0) {
     return at::scaled_dot_product_attention(query, key, value, mask, dropout_p,
                                             is_causal, scale, enable_gqa);
   }
   // Nothing is added, and autograd is led to all three.
-  return result.add(query.sum()).add(key.sum()).add(value.sum());
+  return at::zeros(sizes, query.options())
+      .add(query.sum())
+      .add(key.sum())
+      .add(value.sum());
 }
 
 at::Tensor ViewAsComplex(const at::Tensor& x) {

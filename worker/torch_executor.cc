@@ -24,6 +24,12 @@ absl::Status NoGang() {
                    {.reason = "NO_GANG", .metadata = {}});
 }
 
+GangTensors::Graphs GraphsOf(const TorchExecutorOptions& options,
+                             c10::Device device) {
+  if (!options.graphs || !device.is_cuda()) return {};
+  return {FindCudaSupport()->make_graph, options.on_capture};
+}
+
 class TorchExecutor : public Executor {
  public:
   TorchExecutor(const TorchExecutorOptions& options, c10::Device device)
@@ -142,7 +148,8 @@ absl::Status TorchExecutor::JoinGang(const GangSpec& spec,
   }
   spec_ = spec;
   tensors_ = kept != nullptr ? std::move(kept)
-                             : std::make_unique<GangTensors>(spec, device_);
+                             : std::make_unique<GangTensors>(
+                                   spec, device_, GraphsOf(options_, device_));
   SP_RETURN_IF_ERROR(tensors_->Discard());
   communicator_ =
       std::make_unique<Communicator>(groups->get(), spec.mesh, spec.rank);

@@ -31,6 +31,10 @@ struct TorchExecutorOptions {
   // Told once, on a GPU: whether fused operators run as kernels of our own, and
   // else why they run as calls.
   std::function<void(const absl::Status&)> on_kernels;
+  // On a GPU: training runs without collectives are captured as CUDA graphs.
+  bool graphs = false;
+  // Told the program, and why it could not be if it could not.
+  std::function<void(const std::string&, const absl::Status&)> on_capture;
   // Threads of one operator; 0: as LibTorch decides.
   int threads = 0;
 };

@@ -1,0 +1,295 @@
+// On a CPU with a graph that calls its work again, and fills the memory of the
+// first time as a device's would; in the target tagged gpu with a GPU's.
+#include "worker/captured_run.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ATen/ATen.h"
+#include "absl/strings/str_cat.h"
+#include "c10/core/DeviceGuard.h"
+#include "tests/matchers.h"
+#include "worker/device_for_test.h"
+#include "worker/gang_for_test.h"
+#include "worker/gang_tensors.h"
+#include "worker/programs_for_test.h"
+
+namespace shardplane {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+struct Counts {
+  int captures = 0;
+  int replays = 0;
+  bool fails = false;
+};
+
+class CountedGraph : public DeviceGraph {
+ public:
+  CountedGraph(std::unique_ptr<DeviceGraph> real, Counts* counts)
+      : real_(std::move(real)), counts_(counts) {}
+
+  std::vector<at::Tensor> Capture(const Work& work) override {
+    ++counts_->captures;
+    TORCH_CHECK(!counts_->fails, "operation not permitted when capturing");
+    if (real_ != nullptr) return real_->Capture(work);
+    work_ = work;
+    memory_ = work();
+    return memory_;
+  }
+
+  void Replay() override {
+    ++counts_->replays;
+    if (real_ != nullptr) return real_->Replay();
+    const std::vector<at::Tensor> made = work_();
+    for (size_t i = 0; i < made.size(); ++i) {
+      if (made[i].defined()) memory_[i].copy_(made[i]);
+    }
+  }
+
+ private:
+  std::unique_ptr<DeviceGraph> real_;
+  Counts* const counts_;
+  Work work_;
+  std::vector<at::Tensor> memory_;
+};
+
+ProgramArgument Int(int64_t i) { return {i}; }
+
+// loss = sum(w[x]^2): x i64[2], w f32[3, 2], and y = w[x].
+ShardedProgram Lookup() {
+  ShardedProgram program;
+  program.mesh = *DeviceMesh::Create({{"tp", 1}});
+  const auto value = [&](const char* name, DType dtype, Shape shape) {
+    program.values.push_back(
+        {name, {dtype, std::move(shape)}, DTensorSpec::Replicated(1)});
+    return static_cast<ValueId>(program.values.size()) - 1;
+  };
+  const ValueId x = value("x", DType::kInt64, {2});
+  const ValueId w = value("w", DType::kFloat32, {3, 2});
+  const ValueId y = value("y", DType::kFloat32, {2, 2});
+  const ValueId square = value("square", DType::kFloat32, {2, 2});
+  const ValueId loss = value("loss", DType::kFloat32, {});
+  const ValueId one = value("one", DType::kFloat32, {});
+  const ValueId g_w = value("g_w", DType::kFloat32, {3, 2});
+  program.segments = {{.inputs = {x, w},
+                       .outputs = {y, loss},
+                       .ops = {{"shardplane.embedding.default",
+                                {Ref(w), Ref(x), Int(0), Int(3)},
+                                {},
+                                {y},
+                                "table"},
+                               {"aten.square.default", {Ref(y)}, {}, {square}},
+                               {"aten.sum.default", {Ref(square)}, {}, {loss}}},
+                       .differentiable_inputs = {w},
+                       .differentiable_outputs = {loss}}};
+  program.parameters = {{"w", w, g_w}};
+  program.inputs = {{x, -1}};
+  program.outputs = {y};
+  program.loss = loss;
+  program.instructions = {RunSegment{0}, Ones{one},
+                          RunSegmentBackward{0, {one}, {g_w}}};
+  program.backward_begin = 1;
+  return program;
+}
+
+class CapturedRunTest : public testing::Test {
+ protected:
+  CapturedRunTest() : device_(DeviceForTest(0)), guard_(device_) {
+    tensors_ = std::make_unique<GangTensors>(
+        GangSpec{.deployment = "deployments/d", .mesh = gang_.mesh()}, device_,
+        GangTensors::Graphs{
+            [this] {
+              return std::make_unique<CountedGraph>(
+                  device_.is_cuda() ? FindCudaSupport()->make_graph() : nullptr,
+                  &counts_);
+            },
+            [this](const std::string& program, const absl::Status& went) {
+              told_ += absl::StrCat(program, " ", went.message(), "\n");
+            }});
+    communicator_.set_device(device_);
+    EXPECT_THAT(tensors_->Stage("parameter:w", F32({3, 2}, {1, 2, 3, 4, 5, 6})),
+                IsOk());
+    MaterializeSpec spec;
+    spec.parameters = {{.fqn = "w",
+                        .type = {DType::kFloat32, {3, 2}},
+                        .spec = DTensorSpec::Replicated(1),
+                        .requires_grad = true}};
+    MaterializeProgress progress;
+    EXPECT_THAT(tensors_->Materialize(spec, communicator_, &progress), IsOk());
+    EXPECT_THAT(tensors_->LoadProgram("p", Lookup()), IsOk());
+  }
+
+  absl::StatusOr<float> Run(std::vector<int64_t> ids, bool accumulate = false,
+                            bool timeline = false) {
+    HostTensor x{{DType::kInt64, {2}}, {}};
+    x.bytes.resize(2 * sizeof(int64_t));
+    std::memcpy(x.bytes.data(), ids.data(), x.bytes.size());
+    EXPECT_THAT(tensors_->Stage("x", std::move(x)), IsOk());
+    const auto result = tensors_->Run({.program = "p",
+                                       .mode = RunMode::kTrain,
+                                       .inputs = {"x"},
+                                       .accumulate = accumulate,
+                                       .timeline = timeline},
+                                      communicator_);
+    if (!result.ok()) return result.status();
+    return Floats(*result->loss)[0];
+  }
+  void Commit(double lr) {
+    const OptimizerOptions sgd{SgdOptions{.lr = lr}, {}};
+    EXPECT_THAT(tensors_->Commit(sgd, std::nullopt), IsOk());
+  }
+  std::vector<float> Read(const TensorKey& key) {
+    const auto tensor = tensors_->Read(key);
+    EXPECT_THAT(tensor, IsOk());
+    return tensor.ok() ? Floats(tensor->local) : std::vector<float>();
+  }
+  void WarmUp() {
+    for (int i = 0; i < 2; ++i) {
+      ASSERT_THAT(Run({0, 1}), IsOkAndHolds(30));
+      Commit(0);
+    }
+    ASSERT_EQ(counts_.captures, 0);
+  }
+
+  Counts counts_;
+  std::string told_;
+  const c10::Device device_;
+  const c10::DeviceGuard guard_;
+  GangForTest gang_{{{"tp", 1}}};
+  Communicator communicator_{&gang_.groups(0), gang_.mesh(), 0};
+  std::unique_ptr<GangTensors> tensors_;
+};
+
+TEST_F(CapturedRunTest, TheThirdRunIsCapturedAndTheOthersAreReplays) {
+  WarmUp();
+  EXPECT_THAT(Run({0, 1}), IsOkAndHolds(30));
+  EXPECT_THAT(Read(OutputKey{0}), ElementsAre(1, 2, 3, 4));
+  Commit(0);
+  EXPECT_THAT(Read(GradientKey{"w"}), ElementsAre(2, 4, 6, 8, 0, 0));
+  EXPECT_THAT(Run({2, 2}), IsOkAndHolds(122));
+  EXPECT_THAT(Read(OutputKey{0}), ElementsAre(5, 6, 5, 6));
+  Commit(0);
+  EXPECT_THAT(Read(GradientKey{"w"}), ElementsAre(0, 0, 0, 0, 20, 24));
+  EXPECT_EQ(counts_.captures, 1);
+  EXPECT_EQ(counts_.replays, 2);
+  EXPECT_EQ(told_, "p \n");
+}
+
+TEST_F(CapturedRunTest, ReplaysSeeUpdatesAndLoadedState) {
+  WarmUp();
+  EXPECT_THAT(Run({0, 0}), IsOkAndHolds(10));
+  Commit(0.25);  // w[0] -= 0.25 * 4 * w[0]
+  EXPECT_THAT(Read(ParameterKey{"w"}), ElementsAre(0, 0, 3, 4, 5, 6));
+  EXPECT_THAT(Run({0, 1}), IsOkAndHolds(25));
+  EXPECT_THAT(tensors_->Stage("w", F32({3, 2}, {1, 1, 1, 1, 1, 1})), IsOk());
+  EXPECT_THAT(tensors_->LoadState({.entries = {{"w", "w"}}}), IsOk());
+  EXPECT_THAT(Run({0, 1}), IsOkAndHolds(4));
+  EXPECT_EQ(counts_.captures, 1);
+}
+
+TEST_F(CapturedRunTest, AccumulatedGradientsAddUp) {
+  WarmUp();
+  EXPECT_THAT(Run({0, 1}), IsOk());
+  Commit(0);
+  EXPECT_THAT(Run({0, 0}, /*accumulate=*/true), IsOk());
+  Commit(0);
+  EXPECT_THAT(Read(GradientKey{"w"}), ElementsAre(6, 12, 6, 8, 0, 0));
+  EXPECT_THAT(Run({2, 2}, /*accumulate=*/true), IsOk());
+  Commit(0);
+  EXPECT_THAT(Read(GradientKey{"w"}), ElementsAre(6, 12, 6, 8, 20, 24));
+  EXPECT_EQ(counts_.replays, 3);
+}
+
+TEST_F(CapturedRunTest, GradientsOfTheStepBeforeAreGoneOnceTheNextHasRun) {
+  WarmUp();
+  EXPECT_THAT(Run({0, 1}), IsOk());
+  Commit(0);
+  EXPECT_THAT(Run({2, 2}), IsOk());
+  EXPECT_THAT(tensors_->Discard(), IsOk());
+  EXPECT_THAT(tensors_->Read(GradientKey{"w"}),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("gradient")));
+  EXPECT_THAT(Read(ParameterKey{"w"}), ElementsAre(1, 2, 3, 4, 5, 6));
+}
+
+TEST_F(CapturedRunTest, IdsOutOfRangeAreFoundInReplays) {
+  WarmUp();
+  const auto is_bad =
+      AllOf(StatusIs(absl::StatusCode::kInvalidArgument,
+                     AllOf(HasSubstr("Index 7 is out of bounds"),
+                           HasSubstr("shardplane.embedding.default in table"))),
+            HasReason("INDEX_OUT_OF_RANGE"));
+  EXPECT_THAT(Run({0, 7}), is_bad);  // captured
+  EXPECT_THAT(Run({0, 1}), IsOkAndHolds(30));
+  EXPECT_THAT(Run({7, 0}), is_bad);
+  EXPECT_THAT(Run({2, 2}), IsOkAndHolds(122));
+  EXPECT_EQ(counts_.captures, 1);
+  EXPECT_EQ(counts_.replays, 4);
+}
+
+TEST_F(CapturedRunTest, ParametersElsewhereAreCapturedAnew) {
+  WarmUp();
+  EXPECT_THAT(Run({0, 1}), IsOkAndHolds(30));
+  EXPECT_THAT(tensors_->Stage("parameter:w", F32({3, 2}, {1, 1, 1, 1, 1, 1})),
+              IsOk());
+  MaterializeSpec spec;
+  spec.parameters = {{.fqn = "w",
+                      .type = {DType::kFloat32, {3, 2}},
+                      .spec = DTensorSpec::Replicated(1),
+                      .requires_grad = true}};
+  MaterializeProgress progress;
+  EXPECT_THAT(tensors_->Materialize(spec, communicator_, &progress), IsOk());
+  EXPECT_THAT(Run({0, 1}), IsOkAndHolds(4));
+  EXPECT_THAT(Run({0, 2}), IsOkAndHolds(4));
+  EXPECT_EQ(counts_.captures, 2);
+}
+
+TEST_F(CapturedRunTest, WhereCapturingFailsRunsAreAsEver) {
+  counts_.fails = true;
+  WarmUp();
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_THAT(Run({0, 1}), IsOkAndHolds(30));
+    Commit(0);
+    EXPECT_THAT(Read(GradientKey{"w"}), ElementsAre(2, 4, 6, 8, 0, 0));
+  }
+  EXPECT_EQ(counts_.captures, 1);
+  EXPECT_EQ(counts_.replays, 0);
+  EXPECT_EQ(told_,
+            "p capturing a run: operation not permitted when capturing\n");
+}
+
+TEST_F(CapturedRunTest, RunsWithATimelineAreAsEver) {
+  WarmUp();
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_THAT(Run({0, 1}, false, /*timeline=*/true), IsOkAndHolds(30));
+  }
+  EXPECT_EQ(counts_.captures, 0);
+  EXPECT_THAT(Run({0, 1}), IsOkAndHolds(30));
+  Commit(0);
+  EXPECT_THAT(Run({2, 2}, false, /*timeline=*/true), IsOkAndHolds(122));
+  EXPECT_THAT(tensors_->Discard(), IsOk());
+  EXPECT_THAT(Read(GradientKey{"w"}), ElementsAre(2, 4, 6, 8, 0, 0));
+  EXPECT_EQ(counts_.captures, 1);
+}
+
+TEST(CapturedRunFitsTest, ALossNoRandomNumbersNoCollectives) {
+  EXPECT_TRUE(CapturedRun::Fits(Lookup(), {0}));
+  ShardedProgram random = Lookup();
+  random.random = 0;
+  EXPECT_FALSE(CapturedRun::Fits(random, {0}));
+  ShardedProgram lossless = Lookup();
+  lossless.loss = -1;
+  EXPECT_FALSE(CapturedRun::Fits(lossless, {0}));
+  EXPECT_FALSE(CapturedRun::Fits(TwoLinears(), {0}));
+}
+
+}  // namespace
+}  // namespace shardplane
