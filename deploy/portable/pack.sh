@@ -1,6 +1,6 @@
 #!/bin/bash
 # pack.sh FOLDER: fills FOLDER with what a machine needs beside torch to run
-# Shardplane and its GPU tests. See docs/gpu.md.
+# Shardplane, its GPU tests and its benchmark of a GPU. See docs/gpu.md.
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
@@ -12,7 +12,8 @@ binaries=(shardplane_coordinator shardplane_worker shardplane_worker_cuda)
   "${binaries[@]/#///deploy/portable:}" "${tests[@]/#///deploy/portable:}" >&2
 
 made="$root/bazel-bin/deploy/portable"
-mkdir -p "$out"/{bin/coordinator,bin/worker,lib,python,stubs,tests/gpu,gpu_tests}
+mkdir -p "$out"/{bin/coordinator,bin/worker,lib,python,stubs} \
+  "$out"/{gpu_tests,tests/gpu,bench/measure}
 out="$(cd "$out" && pwd)"
 # Where LocalCluster looks for them under $SHARDPLANE_BIN_DIR.
 install -s "$made/shardplane_coordinator" "$out/bin/coordinator/"
@@ -29,6 +30,9 @@ cp -r "$root/python/shardplane" "$out/python/"
   xargs -0 cp -L --parents -t "$out/stubs")
 cp "$root"/tests/{__init__,conftest,models,parity}.py "$out/tests/"
 cp "$root"/tests/gpu/*.py "$out/tests/gpu/"
+cp "$root/bench/gpu.py" "$out/bench/"
+cp "$root"/bench/measure/{__init__,figures,gpu_*}.py "$out/bench/measure/"
 install "$root/deploy/portable/run_gpu_tests.sh" "$out/"
+install -m 644 "$root/deploy/portable/environment.sh" "$out/"
 find "$out" -name __pycache__ -prune -exec rm -rf {} +
 chmod -R u+w "$out"

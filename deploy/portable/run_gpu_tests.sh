@@ -6,10 +6,8 @@ set -uo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 python="${PYTHON:-python3}"
-torch="$("$python" -c 'import torch; print(torch.__path__[0])')" || exit 1
-export LD_LIBRARY_PATH="$torch/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
-export SHARDPLANE_BIN_DIR="$here/bin"
-export PYTHONPATH="$here/python:$here/stubs:$here"
+# shellcheck source=deploy/portable/environment.sh
+. "$here/environment.sh" || exit 1
 failed=0
 for test in "$here"/gpu_tests/*; do
   SHARDPLANE_TEST_DEVICE=cuda timeout 300 "$test" || failed=1

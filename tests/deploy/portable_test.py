@@ -1,5 +1,6 @@
 """The folder that deploy/portable/pack.sh fills: what it needs, that it runs."""
 
+import json
 import os
 import pathlib
 import re
@@ -98,6 +99,21 @@ def test_it_runs(packed):
                           timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "equal\n"
+
+
+def test_it_measures(packed):
+    """As docs/gpu.md has it, but on a CPU."""
+    done = subprocess.run(
+        ["bash", "-c", ". ./environment.sh && exec \"$PYTHON\" bench/gpu.py "
+         "--device=cpu --models=tiny --length=16 --rounds=1 --steps=2 "
+         "--sides=shardplane,eager --json=results/gpu.json"],
+        env={"PATH": os.environ["PATH"], "PYTHON": sys.executable,
+             "PYTHONDONTWRITEBYTECODE": "1"},
+        cwd=packed, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = json.loads((packed / "results/gpu.json").read_text())
+    assert [f["side"] for f in figures if f["figure"] == "step_seconds"] == [
+        "shardplane", "eager"]
 
 
 def test_gpu_tests_say_that_there_is_no_gpu(packed):
