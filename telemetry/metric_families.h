@@ -111,6 +111,23 @@ inline constexpr std::array kGaugeRows = {
                     "may take.",
                     {},
                     MetricOwner::kWorker},
+    MetricFamilyRow{"shardplane_device_memory_taken_bytes",
+                    "Memory of this worker's GPU that is taken, by all "
+                    "processes and by the driver.",
+                    {"gpu"},
+                    MetricOwner::kWorker},
+    MetricFamilyRow{"shardplane_device_utilization_ratio",
+                    "Share of NVML's last sample period, of a second at most, "
+                    "in which a kernel of any process ran on this worker's "
+                    "GPU.",
+                    {"gpu"},
+                    MetricOwner::kWorker},
+    MetricFamilyRow{"shardplane_device_memory_utilization_ratio",
+                    "Share of NVML's last sample period, of a second at most, "
+                    "in which any process read or wrote memory of this "
+                    "worker's GPU.",
+                    {"gpu"},
+                    MetricOwner::kWorker},
 };
 
 // By Histogram.

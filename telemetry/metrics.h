@@ -28,16 +28,19 @@ enum class Counter {
 };
 
 enum class Gauge {
-  kBuildInfo,            // {version, component}; set by the constructor
-  kWorkers,              // {state}
-  kCoordinatorEpoch,     // {}
-  kCoordinatorIsLeader,  // {}
-  kDeployments,          // {state}
-  kDeploymentLastStep,   // {deployment}
-  kOperations,           // {kind, state}
-  kWatchStreams,         // {}
-  kDeviceMemoryUsed,     // {}, bytes
-  kDeviceMemoryTotal,    // {}, bytes
+  kBuildInfo,                // {version, component}; set by the constructor
+  kWorkers,                  // {state}
+  kCoordinatorEpoch,         // {}
+  kCoordinatorIsLeader,      // {}
+  kDeployments,              // {state}
+  kDeploymentLastStep,       // {deployment}
+  kOperations,               // {kind, state}
+  kWatchStreams,             // {}
+  kDeviceMemoryUsed,         // {}, bytes
+  kDeviceMemoryTotal,        // {}, bytes
+  kDeviceMemoryTaken,        // {gpu}, bytes
+  kDeviceUtilization,        // {gpu}, a ratio
+  kDeviceMemoryUtilization,  // {gpu}, a ratio
 };
 
 enum class Histogram {

@@ -49,6 +49,9 @@ void FillAll(Metrics& metrics) {
   metrics.Set(Gauge::kWatchStreams, {}, 3);
   metrics.Set(Gauge::kDeviceMemoryUsed, {}, 1 << 20);
   metrics.Set(Gauge::kDeviceMemoryTotal, {}, 1 << 30);
+  metrics.Set(Gauge::kDeviceMemoryTaken, {"GPU-1"}, 1 << 29);
+  metrics.Set(Gauge::kDeviceUtilization, {"GPU-1"}, 0.75);
+  metrics.Set(Gauge::kDeviceMemoryUtilization, {"GPU-1"}, 0.2);
   metrics.Observe(Histogram::kStepDuration, {"train"}, absl::Milliseconds(3));
   metrics.Observe(Histogram::kMaterializeDuration, {}, absl::Seconds(1));
   metrics.Observe(Histogram::kPlanResolve, {}, absl::Microseconds(150));

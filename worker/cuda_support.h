@@ -67,6 +67,8 @@ struct CudaSupport {
   // See CudaKernels.
   absl::StatusOr<KernelLauncher*> (*kernels)(c10::Device device);
   std::unique_ptr<DeviceGraph> (*make_graph)();
+  // NVML's name of GPU `index` (worker/nvml); "" if it cannot be asked.
+  std::string (*uuid)(int index);
 };
 
 // nullptr in a binary for CPUs.

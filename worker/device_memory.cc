@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <optional>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
@@ -33,6 +34,18 @@ int64_t HostMemory(const std::string& root) {
   return 0;
 }
 
+constexpr char kGpu[] = "cuda:";
+
+// nullopt: no GPU, or in a binary for CPUs.
+std::optional<int> GpuIndex(absl::string_view device) {
+  int index = 0;
+  if (FindCudaSupport() == nullptr || !absl::ConsumePrefix(&device, kGpu) ||
+      !absl::SimpleAtoi(device, &index)) {
+    return std::nullopt;
+  }
+  return index;
+}
+
 }  // namespace
 
 int64_t MemoryLimit(const std::string& root) {
@@ -45,16 +58,18 @@ int64_t MemoryLimit(const std::string& root) {
 }
 
 DeviceMemory MeasureDeviceMemory(const std::string& device) {
-  absl::string_view number(device);
-  int index = 0;
-  if (!absl::ConsumePrefix(&number, "cuda:")) {
+  if (!absl::StartsWith(device, kGpu)) {
     return {MeasureTensorMemory().now, MemoryLimit()};
   }
-  if (FindCudaSupport() == nullptr || !absl::SimpleAtoi(number, &index)) {
-    return {};
-  }
-  const auto [used, total] = FindCudaSupport()->memory(index);
+  const std::optional<int> index = GpuIndex(device);
+  if (!index.has_value()) return {};
+  const auto [used, total] = FindCudaSupport()->memory(*index);
   return {used, total};
+}
+
+std::string GpuUuidOf(const std::string& device) {
+  const std::optional<int> index = GpuIndex(device);
+  return index.has_value() ? FindCudaSupport()->uuid(*index) : "";
 }
 
 }  // namespace shardplane

@@ -1,4 +1,5 @@
-// How much memory a worker's device has, and how much of it is taken.
+// How much memory a worker's device has, how much of it is taken, and who the
+// device is.
 #ifndef SHARDPLANE_WORKER_DEVICE_MEMORY_H_
 #define SHARDPLANE_WORKER_DEVICE_MEMORY_H_
 
@@ -14,6 +15,9 @@ struct DeviceMemory {
 
 // `device`: "cpu", "cuda:0", as CheckDevice gives it. Any thread.
 DeviceMemory MeasureDeviceMemory(const std::string& device);
+
+// Its name in NVML (worker/nvml), if it is a GPU that CUDA knows; else "".
+std::string GpuUuidOf(const std::string& device);
 
 // What this process may take of the host's memory: the smallest limit of its
 // control groups (v2 or v1), else what the host has. `root` stands before the

@@ -49,7 +49,10 @@ TEST(MeasureDeviceMemoryTest, OfACpuThereIsSome) {
 
 TEST(MeasureDeviceMemoryTest, OfAGpuABinaryForCpusKnowsNothing) {
   EXPECT_EQ(MeasureDeviceMemory("cuda:0").total, 0);
+  EXPECT_EQ(GpuUuidOf("cuda:0"), "");
 }
+
+TEST(GpuUuidOfTest, ACpuHasNone) { EXPECT_EQ(GpuUuidOf("cpu"), ""); }
 
 }  // namespace
 }  // namespace shardplane

@@ -35,6 +35,7 @@
 #include "telemetry/rpc_metrics.h"
 #include "worker/device_memory.h"
 #include "worker/gang_worker.h"
+#include "worker/gpu_metrics.h"
 #include "worker/local_steps.h"
 #include "worker/membership.h"
 #include "worker/nccl_environment.h"
@@ -139,7 +140,7 @@ class Daemon {
   absl::Status StartServer();
   void StartLocalSteps();
   absl::Status StartHttp();
-  void MeasureMemory();
+  void MeasureDevice();
   void StartMembership();
   void TellOfGroup(const GangSpec& gang, const GroupTransport& group);
   void TellOfKernels(const absl::Status& kernels) const;
@@ -165,6 +166,7 @@ class Daemon {
   std::unique_ptr<LocalSteps> local_steps_;
   std::string address_;
   std::atomic<const Membership*> registered_ = nullptr;
+  std::unique_ptr<GpuMetrics> gpu_metrics_;  // none of a CPU
   std::unique_ptr<HttpServer> http_;
   std::shared_ptr<grpc::Channel> coordinator_;
   std::unique_ptr<Membership> membership_;
@@ -220,9 +222,15 @@ absl::Status Daemon::CheckRegistered() const {
 }
 
 absl::Status Daemon::StartHttp() {
+  if (const std::string uuid = GpuUuidOf(device_); !uuid.empty()) {
+    gpu_metrics_ = std::make_unique<GpuMetrics>(GpuMetrics::Options{
+        .uuid = uuid, .metrics = &metrics_, .log = [this](absl::string_view t) {
+          log_.Write(LogLevel::kWarning, t);
+        }});
+  }
   HttpServer::Options options{.listen = absl::GetFlag(FLAGS_http_listen),
                               .metrics = &metrics_,
-                              .before_metrics = [this] { MeasureMemory(); }};
+                              .before_metrics = [this] { MeasureDevice(); }};
   options.ready.push_back({"registered", [this] { return CheckRegistered(); }});
   options.ready.push_back({"serving", [this] {
                              return draining_ ? absl::UnavailableError(
@@ -233,11 +241,12 @@ absl::Status Daemon::StartHttp() {
   return absl::OkStatus();
 }
 
-void Daemon::MeasureMemory() {
+void Daemon::MeasureDevice() {
   const DeviceMemory memory = MeasureDeviceMemory(device_);
   metrics_.Set(Gauge::kDeviceMemoryUsed, {}, static_cast<double>(memory.used));
   metrics_.Set(Gauge::kDeviceMemoryTotal, {},
                static_cast<double>(memory.total));
+  if (gpu_metrics_ != nullptr) gpu_metrics_->Measure();
 }
 
 absl::Status Daemon::FindHosts() {

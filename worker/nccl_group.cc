@@ -9,7 +9,6 @@
 
 #include "ATen/ATen.h"
 #include "ATen/cuda/CUDAContext.h"
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "c10/cuda/CUDACachingAllocator.h"
 #include "c10/cuda/CUDAFunctions.h"
@@ -18,6 +17,7 @@
 #include "torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp"
 #include "worker/cuda_graph.h"
 #include "worker/cuda_kernels.h"
+#include "worker/nvml.h"
 
 namespace shardplane {
 namespace {
@@ -59,12 +59,11 @@ c10d::ReduceOp ToC10d(ReduceOp op) {
   return c10d::ReduceOp::UNUSED;
 }
 
-// "GPU-" and the number that no other GPU in the world has.
+// The name that no other GPU in the world has.
 std::string NameOf(c10::Device device) {
   const cudaDeviceProp* properties =
       at::cuda::getDeviceProperties(device.index());
-  return absl::StrCat("GPU-", absl::BytesToHexString(absl::string_view(
-                                  properties->uuid.bytes, sizeof(cudaUUID_t))));
+  return GpuUuid(absl::string_view(properties->uuid.bytes, sizeof(cudaUUID_t)));
 }
 
 // The GPU of every rank. Blocks until all have come.
@@ -138,11 +137,21 @@ std::pair<int64_t, int64_t> Memory(int index) {
   }
 }
 
+std::string Uuid(int index) {
+  try {
+    return NameOf(
+        c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(index)));
+  } catch (const c10::Error&) {
+    return "";
+  }
+}
+
 constexpr CudaSupport kSupport = {.check_device = CheckDevice,
                                   .make_group = NcclGroup::Create,
                                   .memory = Memory,
                                   .kernels = CudaKernels,
-                                  .make_graph = MakeCudaGraph};
+                                  .make_graph = MakeCudaGraph,
+                                  .uuid = Uuid};
 [[maybe_unused]] const bool registered = [] {
   RegisterCudaSupport(&kSupport);
   return true;

@@ -71,12 +71,22 @@ COLLECTIVES = Row("Collectives of a rank", (
 ))
 
 MEMORY = Row("Memory and CPU", (
-    graph("Memory of the device", "Tensors, and what there is.", "bytes",
+    graph("Memory of the device", "Tensors, all that is taken of a GPU, and "
+          "what there is.", "bytes",
           (f"shardplane_device_memory_used_bytes{{{WORKER}}}", NAME + " used"),
+          (f"shardplane_device_memory_taken_bytes{{{WORKER}}}",
+           NAME + " taken"),
           (f"shardplane_device_memory_total_bytes{{{WORKER}}}",
            NAME + " total")),
     graph("Share of the device's memory", "The alert is at 90 %.",
           "percentunit", (f"{MEMORY_SHARE}{{{W}}}", NAME)),
+    graph("Utilization of the GPU", "By all of its processes: in what part of "
+          "the time a kernel ran, or its memory was read or written.",
+          "percentunit",
+          (f"shardplane_device_utilization_ratio{{{WORKER}}}",
+           NAME + " kernels"),
+          (f"shardplane_device_memory_utilization_ratio{{{WORKER}}}",
+           NAME + " memory")),
     graph("CPU", "Cores in use.", "none",
           (f"rate(process_cpu_seconds_total{{{WORKER}}}[$__rate_interval])",
            NAME)),
