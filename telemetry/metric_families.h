@@ -34,8 +34,9 @@ inline constexpr std::array kCounterRows = {
                     {"collective", "phase"},
                     MetricOwner::kWorker},
     MetricFamilyRow{"shardplane_collective_bytes_total",
-                    "Bytes of the larger buffer of each collective issued.",
-                    {"collective"},
+                    "Bytes of the larger buffer of each collective issued, by "
+                    "what carries it.",
+                    {"collective", "transport"},
                     MetricOwner::kWorker},
     MetricFamilyRow{"shardplane_process_groups_total",
                     "Groups that this rank has joined, by what carries their "

@@ -17,7 +17,7 @@ namespace shardplane {
 enum class Counter {
   kSteps,                  // {phase, result}
   kCollectives,            // {collective, phase}
-  kCollectiveBytes,        // {collective}
+  kCollectiveBytes,        // {collective, transport}
   kProcessGroups,          // {transport}
   kStepStreams,            // {transport}
   kMaterializeBytes,       // {op}

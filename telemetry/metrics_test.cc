@@ -32,7 +32,7 @@ std::vector<std::string> Lines(const Metrics& metrics) {
 void FillAll(Metrics& metrics) {
   metrics.Add(Counter::kSteps, {"train", "ok"});
   metrics.Add(Counter::kCollectives, {"all_reduce", "forward"}, 2);
-  metrics.Add(Counter::kCollectiveBytes, {"all_reduce"}, 4096);
+  metrics.Add(Counter::kCollectiveBytes, {"all_reduce", "nccl"}, 4096);
   metrics.Add(Counter::kProcessGroups, {"shm"});
   metrics.Add(Counter::kStepStreams, {"local"});
   metrics.Add(Counter::kMaterializeBytes, {"scatter"}, 320);
@@ -87,12 +87,12 @@ TEST(MetricsTest, CountersAddUpByLabels) {
 
 TEST(MetricsTest, CountersNeverFall) {
   Metrics metrics({.component = "worker"});
-  metrics.Add(Counter::kCollectiveBytes, {"broadcast"}, 10);
-  metrics.Add(Counter::kCollectiveBytes, {"broadcast"}, -4);
+  metrics.Add(Counter::kCollectiveBytes, {"broadcast", "nccl"}, 10);
+  metrics.Add(Counter::kCollectiveBytes, {"broadcast", "nccl"}, -4);
   EXPECT_THAT(
       Lines(metrics),
-      Contains("shardplane_collective_bytes_total{collective=\"broadcast\"} "
-               "10"));
+      Contains("shardplane_collective_bytes_total{collective=\"broadcast\","
+               "transport=\"nccl\"} 10"));
 }
 
 TEST(MetricsTest, GaugesKeepTheLastValue) {

@@ -27,7 +27,14 @@ Communicator::Communicator(ProcessGroups* groups, DeviceMesh mesh, int rank)
     : groups_(groups),
       mesh_(std::move(mesh)),
       rank_(rank),
-      coordinate_(mesh_.Coordinate(rank)) {}
+      coordinate_(mesh_.Coordinate(rank)),
+      transports_(mesh_.ndim(), Transport::kGloo) {
+  if (groups_ == nullptr) return;
+  auto group = groups_->transports().begin();
+  for (int dim = 0; dim < mesh_.ndim(); ++dim) {
+    if (mesh_.dim_size(dim) > 1) transports_[dim] = (group++)->transport;
+  }
+}
 
 bool Communicator::GoesAsReal(const at::Tensor& tensor, ReduceOp op) {
   return tensor.is_complex() && op == ReduceOp::kSum;
@@ -40,6 +47,17 @@ void Communicator::Record(RedistributeKind kind, int mesh_dim,
                       .dtype = FromScalarType(tensor.scalar_type()),
                       .send_elements = elements.sent,
                       .recv_elements = elements.received});
+  Carry(ToString(kind), mesh_dim, CountedBytes(records_.back()));
+}
+
+void Communicator::Carry(absl::string_view kind, int mesh_dim, int64_t bytes) {
+  const Transport transport = transports_[mesh_dim];
+  for (CarriedBytes& carried : carried_) {
+    if (carried.kind != kind || carried.transport != transport) continue;
+    carried.bytes += bytes;
+    return;
+  }
+  carried_.push_back({std::string(kind), transport, bytes});
 }
 
 absl::Status Communicator::Guard(const char* what, int mesh_dim,
@@ -174,7 +192,9 @@ absl::StatusOr<at::Tensor> Communicator::Scatter(const at::Tensor& full,
     group->Scatter(received, sent, root);
   }));
   ++materialized_.scatters;
-  materialized_.scatter_bytes += received.nbytes() * ranks;
+  const int64_t bytes = static_cast<int64_t>(received.nbytes()) * ranks;
+  materialized_.scatter_bytes += bytes;
+  Carry("scatter", mesh_dim, bytes);
   return DimBack(received, dim,
                  Chunk(extent, ranks, coordinate_[mesh_dim]).size);
 }
@@ -192,7 +212,9 @@ absl::StatusOr<at::Tensor> Communicator::Broadcast(const at::Tensor& full,
     group->Broadcast(buffer, root);
   }));
   ++materialized_.broadcasts;
-  materialized_.broadcast_bytes += buffer.nbytes();
+  const int64_t bytes = static_cast<int64_t>(buffer.nbytes());
+  materialized_.broadcast_bytes += bytes;
+  Carry("broadcast", mesh_dim, bytes);
   return buffer;
 }
 

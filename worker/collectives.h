@@ -11,10 +11,13 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "common/placement.h"
 #include "common/sharded_program.h"
+#include "worker/executor.h"
 #include "worker/process_groups.h"
+#include "worker/transport.h"
 
 namespace shardplane {
 
@@ -89,6 +92,10 @@ class Communicator {
     int64_t broadcast_bytes = 0;
   };
   Materialized TakeMaterialized() { return std::exchange(materialized_, {}); }
+  // Bytes of all calls since the last call of it, and by what they went.
+  std::vector<CarriedBytes> TakeCarried() {
+    return std::exchange(carried_, {});
+  }
 
   c10::Device device() const { return device_; }
   // Which device new buffers are made on.
@@ -106,6 +113,7 @@ class Communicator {
   // `tensor` says of which type.
   void Record(RedistributeKind kind, int mesh_dim, const at::Tensor& tensor,
               const Elements& elements);
+  void Carry(absl::string_view kind, int mesh_dim, int64_t bytes);
   // Calls `move`, which throws, and names mesh dim and rank if it does.
   absl::Status Guard(const char* what, int mesh_dim,
                      absl::FunctionRef<void(ProcessGroup*)> move);
@@ -129,6 +137,8 @@ class Communicator {
   int64_t completed_ = 0;
   CollectiveSeconds seconds_;
   Materialized materialized_;
+  std::vector<Transport> transports_;  // by mesh dim
+  std::vector<CarriedBytes> carried_;
 };
 
 }  // namespace shardplane

@@ -94,17 +94,40 @@ class CollectivesTest : public testing::TestWithParam<Case> {
   GangForTest gang_;
 };
 
+// What carries collectives where a test runs on such a device.
+Transport Expected(const Communicator& communicator) {
+  if (!communicator.device().is_cpu()) return Transport::kNccl;
+  return TransportForTest() == TransportChoice::kGloo
+             ? Transport::kGloo
+             : Transport::kSharedMemory;
+}
+
 // Otherwise the cases of one transport would run over another.
 TEST_P(CollectivesTest, RunOverTheTransportOfTheTest) {
   gang_.Run([&](int rank, Communicator& communicator) {
     const std::vector<GroupTransport>& groups = gang_.groups(rank).transports();
     ASSERT_EQ(groups.size(), ranks() == 1 ? 0u : 1u);
     if (groups.empty()) return;
-    EXPECT_EQ(groups[0].transport,
-              !communicator.device().is_cpu() ? Transport::kNccl
-              : TransportForTest() == TransportChoice::kGloo
-                  ? Transport::kGloo
-                  : Transport::kSharedMemory);
+    EXPECT_EQ(groups[0].transport, Expected(communicator));
+  });
+}
+
+TEST_P(CollectivesTest, BytesAreCountedByWhatCarriesThem) {
+  const std::vector<at::Tensor> pieces = Pieces();
+  const TensorType type{DType::kFloat32, shape()};
+  gang_.Run([&](int rank, Communicator& communicator) {
+    const at::Tensor mine = On(communicator, pieces[rank]);
+    for (int i = 0; i < 2; ++i) {
+      ASSERT_TRUE(communicator.AllReduce(mine, 0, ReduceOp::kSum).ok());
+    }
+    ASSERT_TRUE(communicator.Broadcast(mine, type, 0, 0).ok());
+    const Transport transport = Expected(communicator);
+    const auto bytes = static_cast<int64_t>(mine.nbytes());
+    std::vector<CarriedBytes> expected = {{"all_reduce", transport, 2 * bytes},
+                                          {"broadcast", transport, bytes}};
+    if (ranks() == 1) expected.clear();
+    EXPECT_EQ(communicator.TakeCarried(), expected);
+    EXPECT_THAT(communicator.TakeCarried(), testing::IsEmpty());
   });
 }
 

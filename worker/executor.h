@@ -26,6 +26,7 @@
 #include "common/sharded_program.h"
 #include "common/tensor_spec.h"
 #include "common/timeline.h"
+#include "worker/transport.h"
 
 namespace shardplane {
 
@@ -94,10 +95,20 @@ struct CollectiveSeconds {
   }
 };
 
+// Bytes of the collectives of one kind, as CollectiveCount has both, that one
+// transport carried.
+struct CarriedBytes {
+  std::string kind;
+  Transport transport = Transport::kGloo;
+  int64_t bytes = 0;
+  friend bool operator==(const CarriedBytes&, const CarriedBytes&) = default;
+};
+
 // What ran: counts for people, and a hash to compare with the program's.
 struct RanCollectives {
   std::vector<CollectiveCount> counts;
   uint64_t hash = kCollectiveHashSeed;
+  std::vector<CarriedBytes> carried;  // of all of them together
 };
 
 // kNorm: no program, the norm of the gradients that there are.
@@ -165,6 +176,7 @@ enum class Verdict { kCommit, kDiscard };
 struct Agreement {
   Verdict verdict = Verdict::kDiscard;  // kCommit if every rank says so
   std::vector<CollectiveCount> counts;  // what it took, phase "commit"
+  std::vector<CarriedBytes> carried;    // of them
 };
 
 // Holds one gang's tensors and runs its programs. One thread at a time calls

@@ -80,7 +80,9 @@ class FakeExecutor : public Executor {
       progress->bytes_done = 8;
     }
     Write(absl::StrCat("materialize ", spec.parameters.size()));
-    return RanCollectives{{{"materialize", "scatter", 1, 8}}, 0};
+    return RanCollectives{{{"materialize", "scatter", 1, 8}},
+                          0,
+                          {{"scatter", Transport::kSharedMemory, 8}}};
   }
   absl::Status LoadProgram(const std::string& id,
                            const ShardedProgram&) override {
@@ -117,7 +119,8 @@ class FakeExecutor : public Executor {
     Write(verdict == Verdict::kCommit ? "agree to commit" : "agree to discard");
     if (!agree_status.ok()) return agree_status;
     return Agreement{verdict == Verdict::kCommit ? peers : verdict,
-                     {{"commit", "all_reduce", 1, 4}}};
+                     {{"commit", "all_reduce", 1, 4}},
+                     {{"all_reduce", Transport::kSharedMemory, 4}}};
   }
   absl::Status Commit(const std::optional<OptimizerOptions>& optimizer,
                       std::optional<double> clip_norm) override {

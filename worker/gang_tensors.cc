@@ -78,6 +78,7 @@ absl::StatusOr<RanCollectives> GangTensors::Materialize(
     const MaterializeSpec& spec, Communicator& communicator,
     MaterializeProgress* progress) {
   communicator.TakeMaterialized();
+  communicator.TakeCarried();  // what ran before
   Materializer materializer(spec, spec_.mesh, spec_.rank, communicator);
   SP_ASSIGN_OR_RETURN(parameters_, materializer.Run(
                                        [this](const std::string& fqn) {
@@ -91,7 +92,9 @@ absl::StatusOr<RanCollectives> GangTensors::Materialize(
   seed_ = spec.seed;
   materialized_ = true;
   ReleaseTensorMemory();  // of whole parameters; runs need other sizes
-  return CountMaterialized(communicator.TakeMaterialized());
+  RanCollectives ran = CountMaterialized(communicator.TakeMaterialized());
+  ran.carried = communicator.TakeCarried();
+  return ran;
 }
 
 absl::Status GangTensors::LoadProgram(const std::string& id,
@@ -193,8 +196,10 @@ absl::StatusOr<RunResult> GangTensors::Run(const RunSpec& spec,
   const int64_t count = CollectivesOf(spec);
   run_ends_at_ = count < 0 ? -1 : communicator.completed() + count;
   communicator.TakeSeconds();  // of what ran before
+  communicator.TakeCarried();
   SP_ASSIGN_OR_RETURN(RunResult result, RunAll(spec, communicator));
   result.collective_seconds = communicator.TakeSeconds();
+  result.ran.carried = communicator.TakeCarried();
   result.seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start)
           .count();
@@ -343,8 +348,9 @@ absl::StatusOr<Agreement> GangTensors::Agree(Verdict verdict,
                      "collectives; got: one that broke off",
                      {.reason = "OUT_OF_STEP", .metadata = {}});
   }
-  if (spec_.mesh.size() == 1) return Agreement{verdict, {}};
+  if (spec_.mesh.size() == 1) return Agreement{verdict, {}, {}};
   communicator.TakeRecords();  // what a failed run left
+  communicator.TakeCarried();
   at::Tensor against = at::full({1}, verdict == Verdict::kDiscard ? 1 : 0,
                                 at::dtype(at::kInt).device(device_));
   for (int dim = 0; dim < spec_.mesh.ndim(); ++dim) {
@@ -354,7 +360,8 @@ absl::StatusOr<Agreement> GangTensors::Agree(Verdict verdict,
   SP_RETURN_IF_ERROR(communicator.Finish());
   return Agreement{
       against.item<int>() == 0 ? Verdict::kCommit : Verdict::kDiscard,
-      CountCollectives("commit", communicator.TakeRecords())};
+      CountCollectives("commit", communicator.TakeRecords()),
+      communicator.TakeCarried()};
 }
 
 absl::Status GangTensors::Commit(

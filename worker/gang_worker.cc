@@ -266,6 +266,9 @@ absl::Status GangWorker::Agree(const GangStep& step,
   for (CollectiveCount& count : agreement->counts) {
     ran->ran.counts.push_back(std::move(count));
   }
+  for (CarriedBytes& carried : agreement->carried) {
+    ran->ran.carried.push_back(std::move(carried));
+  }
   return agreement->verdict == Verdict::kCommit ? absl::OkStatus()
                                                 : PeerFailed(step.run.step);
 }
@@ -353,12 +356,7 @@ void GangWorker::Count(const GangRun& run,
   if (!result.ok()) return;
   metrics_->Observe(Histogram::kStepDuration, {phase},
                     absl::Seconds(result->seconds));
-  for (const CollectiveCount& count : result->ran.counts) {
-    metrics_->Add(Counter::kCollectives, {count.kind, count.phase},
-                  static_cast<double>(count.count));
-    metrics_->Add(Counter::kCollectiveBytes, {count.kind},
-                  static_cast<double>(count.bytes));
-  }
+  Count(result->ran);
   const auto& seconds = result->collective_seconds.by_kind;
   for (size_t kind = 0; kind < seconds.size(); ++kind) {
     if (seconds[kind] == 0) continue;
@@ -368,15 +366,24 @@ void GangWorker::Count(const GangRun& run,
   }
 }
 
+void GangWorker::Count(const RanCollectives& ran) {
+  for (const CollectiveCount& count : ran.counts) {
+    metrics_->Add(Counter::kCollectives, {count.kind, count.phase},
+                  static_cast<double>(count.count));
+  }
+  for (const CarriedBytes& carried : ran.carried) {
+    metrics_->Add(Counter::kCollectiveBytes,
+                  {carried.kind, ToString(carried.transport)},
+                  static_cast<double>(carried.bytes));
+  }
+}
+
 void GangWorker::CountMaterialize(const RanCollectives& ran, double seconds) {
   if (metrics_ == nullptr) return;
   metrics_->Observe(Histogram::kMaterializeDuration, {},
                     absl::Seconds(seconds));
+  Count(ran);
   for (const CollectiveCount& count : ran.counts) {
-    metrics_->Add(Counter::kCollectives, {count.kind, count.phase},
-                  static_cast<double>(count.count));
-    metrics_->Add(Counter::kCollectiveBytes, {count.kind},
-                  static_cast<double>(count.bytes));
     metrics_->Add(Counter::kMaterializeBytes, {count.kind},
                   static_cast<double>(count.bytes));
   }

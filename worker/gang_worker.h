@@ -24,6 +24,7 @@
 #include "worker/executor_thread.h"
 #include "worker/gang_fence.h"
 #include "worker/step_timelines.h"
+#include "worker/transport.h"
 
 namespace shardplane {
 
@@ -149,6 +150,7 @@ class GangWorker {
   absl::Status CommitNow(const GangCommit& commit);
   void Count(const GangRun& run, const absl::StatusOr<RunResult>& result);
   void CountMaterialize(const RanCollectives& ran, double seconds);
+  void Count(const RanCollectives& ran);
 
   Executor* const executor_;
   Metrics* const metrics_;

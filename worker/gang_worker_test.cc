@@ -237,19 +237,25 @@ TEST_F(GangWorkerTest, DrainingWorkerJoinsNoGang) {
 TEST_F(GangWorkerTest, CountsWhatRan) {
   ASSERT_THAT(Join(1), IsOk());
   executor_.run_result.ran.counts = {{"forward", "all_reduce", 2, 64}};
+  executor_.run_result.ran.carried = {{"all_reduce", Transport::kNccl, 48},
+                                      {"all_reduce", Transport::kGloo, 16}};
   EXPECT_THAT(worker_.Run(Call(1), Train(1)), IsOk());
-  EXPECT_THAT(
-      metrics_.Text(),
-      testing::AllOf(
-          HasSubstr("steps_total{phase=\"train\",result=\"ok\"} 1"),
-          HasSubstr("collectives_total{collective=\"all_reduce\",phase="
-                    "\"forward\"} 2"),
-          HasSubstr("collective_bytes_total{collective=\"all_reduce\"} 64")));
+  EXPECT_THAT(metrics_.Text(),
+              testing::AllOf(
+                  HasSubstr("steps_total{phase=\"train\",result=\"ok\"} 1"),
+                  HasSubstr("collectives_total{collective=\"all_reduce\",phase="
+                            "\"forward\"} 2"),
+                  HasSubstr("collective_bytes_total{collective=\"all_reduce\","
+                            "transport=\"nccl\"} 48"),
+                  HasSubstr("collective_bytes_total{collective=\"all_reduce\","
+                            "transport=\"gloo\"} 16")));
 }
 
 TEST_F(GangWorkerTest, StepRunsAgreesAndCommits) {
   ASSERT_THAT(Join(1), IsOk());
   executor_.run_result.ran.counts = {{"forward", "all_reduce", 2, 64}};
+  executor_.run_result.ran.carried = {
+      {"all_reduce", Transport::kSharedMemory, 64}};
   executor_.run_result.seconds = 3;
   GangStep clipped = ToStep(2);
   clipped.commit.clip_norm = 0.5;
@@ -268,13 +274,13 @@ TEST_F(GangWorkerTest, StepRunsAgreesAndCommits) {
                   "run p of ", "agree to commit", "commit with SGD clip 0.5"));
   EXPECT_THAT(
       metrics_.Text(),
-      AllOf(
-          HasSubstr("steps_total{phase=\"train\",result=\"ok\"} 2"),
-          HasSubstr("step_duration_seconds_sum{phase=\"train\"} 6"),
-          HasSubstr("step_duration_seconds_count{phase=\"commit\"} 2"),
-          HasSubstr("collectives_total{collective=\"all_reduce\",phase="
-                    "\"commit\"} 2"),
-          HasSubstr("collective_bytes_total{collective=\"all_reduce\"} 136")));
+      AllOf(HasSubstr("steps_total{phase=\"train\",result=\"ok\"} 2"),
+            HasSubstr("step_duration_seconds_sum{phase=\"train\"} 6"),
+            HasSubstr("step_duration_seconds_count{phase=\"commit\"} 2"),
+            HasSubstr("collectives_total{collective=\"all_reduce\",phase="
+                      "\"commit\"} 2"),
+            HasSubstr("collective_bytes_total{collective=\"all_reduce\","
+                      "transport=\"shm\"} 136")));
 }
 
 TEST_F(GangWorkerTest, ProductsAreKeptForUpdatesThatOnlyAddThem) {

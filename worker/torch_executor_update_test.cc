@@ -184,6 +184,8 @@ TEST_F(TorchExecutorTest, NormIsOverAllRanks) {
               ElementsAre(CollectiveCount{"forward", "all_reduce", 1, 8},
                           CollectiveCount{"backward", "all_reduce", 1, 8},
                           CollectiveCount{"optimizer", "all_reduce", 1, 8}));
+  ASSERT_EQ(result.ran.carried.size(), 1);
+  EXPECT_EQ(result.ran.carried[0].bytes, 24) << "and none of materializing";
   EXPECT_EQ(result.ran.hash,
             HashCollectives(NormCollectives(mesh_), HashOf(TwoLinears(), {0})));
   EXPECT_EQ(Train().gradient_norm, 0) << "only where it is asked for";

@@ -54,12 +54,13 @@ COLLECTIVES = Row("Collectives of a rank", (
           ("sum by (pod, instance, collective) (rate("
            f"shardplane_collectives_total{{{WORKER}}}[$__rate_interval]))",
            NAME + " {{collective}}")),
-    graph("Bytes", "The larger buffer of each collective.", "Bps",
-          ("sum by (pod, instance, collective) (rate("
+    graph("Bytes", "The larger buffer of each collective, by what carries it.",
+          "Bps",
+          ("sum by (pod, instance, collective, transport) (rate("
            f"shardplane_collective_bytes_total{{{WORKER}}}"
-           "[$__rate_interval]))", NAME + " {{collective}}")),
+           "[$__rate_interval]))", NAME + " {{collective}} {{transport}}")),
     graph("Groups joined, by transport", "shm is shared memory of one machine, "
-          "gloo is TCP.", "none",
+          "gloo is TCP, nccl is between GPUs.", "none",
           ("sum by (pod, instance, transport) (increase("
            f"shardplane_process_groups_total{{{WORKER}}}[5m]))",
            NAME + " {{transport}}")),
