@@ -77,27 +77,14 @@ bool Reduces(RedistributeKind kind) {
 }
 
 std::string Text(const Redistribute& step, const DeviceMesh& mesh) {
-  std::string out = absl::StrCat(Id(step.output), " = ", ToString(step.kind),
-                                 "[", mesh.dims()[step.mesh_dim].name);
-  if (step.from_dim >= 0) absl::StrAppend(&out, ", from ", step.from_dim);
-  if (step.to_dim >= 0) absl::StrAppend(&out, ", to ", step.to_dim);
-  if (Reduces(step.kind)) absl::StrAppend(&out, ", ", ToString(step.op));
-  return absl::StrCat(out, "] ", Id(step.input));
+  return absl::StrCat(Id(step.output), " = ", OperationText(step, mesh), " ",
+                      Id(step.input));
 }
 
 // `start %3, %4 = all_gather[dp, from 0 1, again] %1, %2`
 std::string Text(const Bucket& bucket, const DeviceMesh& mesh) {
-  std::string out = absl::StrCat(
-      bucket.async ? "start " : "", Ids(bucket.outputs), " = ",
-      ToString(bucket.kind), "[", mesh.dims()[bucket.mesh_dim].name);
-  if (!bucket.dims.empty()) {
-    absl::StrAppend(
-        &out, bucket.kind == RedistributeKind::kAllGather ? ", from " : ", to ",
-        absl::StrJoin(bucket.dims, " "));
-  }
-  if (Reduces(bucket.kind)) absl::StrAppend(&out, ", ", ToString(bucket.op));
-  if (bucket.again) absl::StrAppend(&out, ", again");
-  return absl::StrCat(out, "] ", Ids(bucket.inputs));
+  return absl::StrCat(bucket.async ? "start " : "", Ids(bucket.outputs), " = ",
+                      OperationText(bucket, mesh), " ", Ids(bucket.inputs));
 }
 
 // `reshard %3` or, of activations, `%8 = reshard[tp, to 1] %3`
@@ -166,6 +153,28 @@ std::string Named(absl::string_view name, ValueId id) {
 }
 
 }  // namespace
+
+std::string OperationText(const Redistribute& step, const DeviceMesh& mesh) {
+  std::string out =
+      absl::StrCat(ToString(step.kind), "[", mesh.dims()[step.mesh_dim].name);
+  if (step.from_dim >= 0) absl::StrAppend(&out, ", from ", step.from_dim);
+  if (step.to_dim >= 0) absl::StrAppend(&out, ", to ", step.to_dim);
+  if (Reduces(step.kind)) absl::StrAppend(&out, ", ", ToString(step.op));
+  return absl::StrCat(out, "]");
+}
+
+std::string OperationText(const Bucket& bucket, const DeviceMesh& mesh) {
+  std::string out = absl::StrCat(ToString(bucket.kind), "[",
+                                 mesh.dims()[bucket.mesh_dim].name);
+  if (!bucket.dims.empty()) {
+    absl::StrAppend(
+        &out, bucket.kind == RedistributeKind::kAllGather ? ", from " : ", to ",
+        absl::StrJoin(bucket.dims, " "));
+  }
+  if (Reduces(bucket.kind)) absl::StrAppend(&out, ", ", ToString(bucket.op));
+  if (bucket.again) absl::StrAppend(&out, ", again");
+  return absl::StrCat(out, "]");
+}
 
 std::string ProgramText(const ShardedProgram& program, size_t max_bytes) {
   std::string out = absl::StrCat("mesh ", program.mesh.ToString(), "\n");

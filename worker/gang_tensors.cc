@@ -53,10 +53,11 @@ absl::Status GangTensors::NotThere(absl::string_view what,
 }
 
 GangTensors::GangTensors(const GangSpec& spec, c10::Device device,
-                         Graphs graphs)
+                         Graphs graphs, NvtxDomain* nvtx)
     : spec_(spec),
       device_(device),
       graphs_(std::move(graphs)),
+      nvtx_(nvtx),
       coordinate_(spec.mesh.Coordinate(spec.rank)) {}
 
 absl::Status GangTensors::Stage(const std::string& key, HostTensor tensor) {
@@ -77,6 +78,7 @@ absl::StatusOr<HostTensor> GangTensors::TakeStaged(const std::string& key) {
 absl::StatusOr<RanCollectives> GangTensors::Materialize(
     const MaterializeSpec& spec, Communicator& communicator,
     MaterializeProgress* progress) {
+  const NvtxRange shown(nvtx_, "materialize");
   communicator.TakeMaterialized();
   communicator.TakeCarried();  // what ran before
   Materializer materializer(spec, spec_.mesh, spec_.rank, communicator);
@@ -108,8 +110,9 @@ absl::Status GangTensors::LoadProgram(const std::string& id,
   }
   SP_ASSIGN_OR_RETURN(
       std::unique_ptr<PreparedProgram> prepared,
-      PreparedProgram::Create(program,
-                              {.coordinate = coordinate_, .device = device_}));
+      PreparedProgram::Create(
+          program,
+          {.coordinate = coordinate_, .device = device_, .nvtx = nvtx_}));
   const auto count = [&](Phase phase) {
     return static_cast<int64_t>(
         Collectives(program, phase, coordinate_).size());
@@ -287,6 +290,7 @@ void GangTensors::LeaveMemoryOf(const std::shared_ptr<CapturedRun>& captured,
 
 absl::Status GangTensors::AddNorm(Communicator& communicator,
                                   RunResult& result) {
+  const NvtxRange shown(nvtx_, "norm");
   MergePending();
   NamedTensors& gradients =
       pending_.has_value() ? pending_->gradients : gradients_;
@@ -342,6 +346,7 @@ absl::Status GangTensors::CheckCommit(
 
 absl::StatusOr<Agreement> GangTensors::Agree(Verdict verdict,
                                              Communicator& communicator) {
+  const NvtxRange shown(nvtx_, "agree");
   if (communicator.completed() != run_ends_at_) {
     return MakeError(absl::StatusCode::kFailedPrecondition,
                      "agreeing on a step: expected a run of all its "
@@ -367,6 +372,7 @@ absl::StatusOr<Agreement> GangTensors::Agree(Verdict verdict,
 absl::Status GangTensors::Commit(
     const std::optional<OptimizerOptions>& optimizer,
     std::optional<double> clip_norm) {
+  const NvtxRange shown(nvtx_, "update");
   SP_RETURN_IF_ERROR(CheckCommit(optimizer, clip_norm));
   MergePending();
   const std::optional<double> norm = std::exchange(norm_, std::nullopt);

@@ -16,6 +16,7 @@
 #include "worker/collectives.h"
 #include "worker/cuda_support.h"
 #include "worker/executor.h"
+#include "worker/nvtx_range.h"
 #include "worker/optimizers.h"
 #include "worker/parameters.h"
 #include "worker/prepared_program.h"
@@ -34,7 +35,9 @@ class GangTensors {
     MakeDeviceGraph make;
     std::function<void(const std::string&, const absl::Status&)> on_capture;
   };
-  GangTensors(const GangSpec& spec, c10::Device device, Graphs graphs);
+  // Borrows `nvtx`, where runs are shown; null: nowhere.
+  GangTensors(const GangSpec& spec, c10::Device device, Graphs graphs = {},
+              NvtxDomain* nvtx = nullptr);
 
   absl::Status Stage(const std::string& key, HostTensor tensor);
   absl::StatusOr<RanCollectives> Materialize(const MaterializeSpec& spec,
@@ -111,6 +114,7 @@ class GangTensors {
   GangSpec spec_;
   c10::Device device_;
   const Graphs graphs_;
+  NvtxDomain* nvtx_;
   std::vector<int> coordinate_;
   bool materialized_ = false;
   uint64_t seed_ = 0;  // of the deployment

@@ -50,8 +50,8 @@ double SecondsSince(Clock::time_point start) {
 }  // namespace
 
 GangWorker::GangWorker(uint64_t incarnation, Executor* executor,
-                       Metrics* metrics)
-    : executor_(executor), metrics_(metrics), fence_(incarnation) {
+                       Metrics* metrics, const NvtxDomain* nvtx)
+    : executor_(executor), metrics_(metrics), nvtx_(nvtx), fence_(incarnation) {
   if (metrics_ == nullptr) return;
   // Rates know nothing of a series' first value: they are there from now on.
   for (const char* result : {"ok", "failed"}) {
@@ -188,6 +188,7 @@ absl::StatusOr<RunResult> GangWorker::RunNow(GangRun run) {
   if (run.step != 0 && run.step <= committed_step_) {
     return OutOfTurn(committed_step_, run.step);
   }
+  const NvtxRange shown(run.step == 0 ? nullptr : nvtx_, "step", run.step);
   absl::StatusOr<RunResult> result = RunChecked(run);
   Count(run, result);
   return result;
@@ -219,6 +220,7 @@ absl::StatusOr<StepOutcome> GangWorker::StepInTurn(
 
 absl::StatusOr<StepOutcome> GangWorker::StepNow(GangStep& step,
                                                 int64_t received) {
+  const NvtxRange shown(nvtx_, "step", step.run.step);
   const bool asked = std::exchange(step.run.spec.timeline, true);
   step.run.spec.keep_products =
       step.commit.optimizer.has_value() && OnlyAdds(*step.commit.optimizer) &&

@@ -12,6 +12,8 @@
 #include "tests/matchers.h"
 #include "worker/fake_executor.h"
 #include "worker/fake_gang_store.h"
+#include "worker/nvtx_range.h"
+#include "worker/nvtx_recorder_for_test.h"
 
 namespace shardplane {
 namespace {
@@ -281,6 +283,24 @@ TEST_F(GangWorkerTest, StepRunsAgreesAndCommits) {
                       "\"commit\"} 2"),
             HasSubstr("collective_bytes_total{collective=\"all_reduce\","
                       "transport=\"shm\"} 136")));
+}
+
+TEST_F(GangWorkerTest, StepsAreShownToProfilers) {
+  NvtxRecorder recorder;
+  const NvtxDomain domain;
+  GangWorker worker(kIncarnation, &executor_, nullptr, &domain);
+  ASSERT_THAT(
+      worker.Join(Call(1), {.deployment = "deployments/d", .epoch = 1}, store_),
+      IsOk());
+  GangRun forward = Train(0);
+  forward.spec.mode = RunMode::kForward;
+  EXPECT_THAT(worker.Run(Call(1), forward), IsOk());
+  EXPECT_THAT(worker.Run(Call(1), Train(1)), IsOk());
+  worker.Step(Call(1), ToStep(1), [](const auto&) {});
+  executor_.run_status = absl::InternalError("an operator");
+  worker.Step(Call(1), ToStep(2), [](const auto&) {});
+  worker.Drain();
+  EXPECT_THAT(recorder.TakeRanges(), ElementsAre("step 1", "step 1", "step 2"));
 }
 
 TEST_F(GangWorkerTest, ProductsAreKeptForUpdatesThatOnlyAddThem) {

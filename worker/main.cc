@@ -39,6 +39,7 @@
 #include "worker/local_steps.h"
 #include "worker/membership.h"
 #include "worker/nccl_environment.h"
+#include "worker/nvtx_range.h"
 #include "worker/ready_file.h"
 #include "worker/rendezvous_client.h"
 #include "worker/tensor_memory.h"
@@ -77,6 +78,9 @@ ABSL_FLAG(std::string, log_format, "text",
           "of the lines on standard error: text or json");
 ABSL_FLAG(std::string, log_level, "info",
           "lines below it are not written: debug, info, warning or error");
+ABSL_FLAG(bool, nvtx, false,
+          "names steps, modules and collectives as NVTX ranges, for profilers "
+          "as Nsight Systems");
 ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(30),
           "on SIGTERM, how long a running call may go on");
 
@@ -159,6 +163,7 @@ class Daemon {
   std::atomic<bool> refused_ = false;
   std::atomic<bool> draining_ = false;
   Metrics metrics_{{.component = "worker"}};
+  std::unique_ptr<NvtxDomain> nvtx_;  // none without --nvtx
   std::unique_ptr<Executor> executor_;
   std::unique_ptr<GangWorker> worker_;
   std::unique_ptr<WorkerService> service_;
@@ -318,6 +323,7 @@ absl::Status Daemon::Start() {
   SP_ASSIGN_OR_RETURN(device_, CheckDevice(absl::GetFlag(FLAGS_device)));
   SP_ASSIGN_OR_RETURN(const TransportChoice transport,
                       ParseTransportChoice(absl::GetFlag(FLAGS_collectives)));
+  if (absl::GetFlag(FLAGS_nvtx)) nvtx_ = std::make_unique<NvtxDomain>();
   SP_ASSIGN_OR_RETURN(
       executor_,
       MakeTorchExecutor(
@@ -335,9 +341,10 @@ absl::Status Daemon::Start() {
                [this](const std::string& program, const absl::Status& went) {
                  TellOfCapture(program, went);
                },
-           .threads = absl::GetFlag(FLAGS_threads)}));
-  worker_ =
-      std::make_unique<GangWorker>(incarnation_, executor_.get(), &metrics_);
+           .threads = absl::GetFlag(FLAGS_threads),
+           .nvtx = nvtx_.get()}));
+  worker_ = std::make_unique<GangWorker>(incarnation_, executor_.get(),
+                                         &metrics_, nvtx_.get());
   coordinator_ = grpc::CreateChannel(absl::GetFlag(FLAGS_coordinator),
                                      grpc::InsecureChannelCredentials());
   SP_RETURN_IF_ERROR(StartServer());
@@ -452,7 +459,10 @@ int main(int argc, char** argv) {
   absl::SetProgramUsageMessage(
       "holds shards and runs programs for a Shardplane coordinator");
   absl::ParseCommandLine(argc, argv);
+  const int code = shardplane::Main(argv);
+  // Profilers write what they still hold when a process ends as others do.
+  if (absl::GetFlag(FLAGS_nvtx)) std::exit(code);
   // Not by way of LibTorch's destructors, which take a tenth of a second and
   // only give back memory.
-  std::quick_exit(shardplane::Main(argv));
+  std::quick_exit(code);
 }

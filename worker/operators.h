@@ -16,14 +16,16 @@
 #include "c10/core/Device.h"
 #include "common/device_mesh.h"
 #include "common/sharded_program.h"
+#include "worker/nvtx_range.h"
 
 namespace shardplane {
 
-// What arguments are frozen for: this rank of this mesh, this device.
+// What programs are prepared for: this rank of this mesh, this device.
 struct OperatorContext {
   const DeviceMesh* mesh = nullptr;
   std::vector<int> coordinate;
   c10::Device device = c10::Device(c10::kCPU);
+  NvtxDomain* nvtx = nullptr;  // where runs are shown; null: nowhere
 };
 
 // Where a value of a program lies in a segment's frame.

@@ -11,6 +11,7 @@
 #include "common/tensor_spec.h"
 #include "worker/data_faults.h"
 #include "worker/program_state.h"
+#include "worker/range_names.h"
 #include "worker/torch_tensors.h"
 
 namespace shardplane {
@@ -73,6 +74,9 @@ absl::StatusOr<std::unique_ptr<PreparedProgram>> PreparedProgram::Create(
   auto prepared =
       std::unique_ptr<PreparedProgram>(new PreparedProgram(program, context));
   SP_RETURN_IF_ERROR(prepared->PrepareSegments(program));
+  if (context.nvtx != nullptr) {
+    prepared->names_ = NvtxNames(context.nvtx, InstructionNames(program));
+  }
   for (const Value& value : program.values) {
     prepared->local_shapes_.push_back(LocalShape(
         value.type.shape, value.spec, program.mesh, context.coordinate));
@@ -322,8 +326,9 @@ absl::Status PreparedProgram::Bind(absl::Span<const at::Tensor> parameters,
   return absl::OkStatus();
 }
 
-absl::Status PreparedProgram::ExecuteRange(int begin, int end,
+absl::Status PreparedProgram::ExecuteRange(const char* name, int begin, int end,
                                            State& state) const {
+  const NvtxRange all(context_.nvtx, name);
   const auto now = [&state] {
     return std::chrono::nanoseconds(std::chrono::steady_clock::now() -
                                     state.start)
@@ -331,6 +336,7 @@ absl::Status PreparedProgram::ExecuteRange(int begin, int end,
   };
   int64_t since = state.timeline == nullptr ? 0 : now();
   for (int i = begin; i < end; ++i) {
+    const NvtxRange shown(names_, i);
     SP_RETURN_IF_ERROR(
         std::visit([&](const auto& step) { return Execute(step, state); },
                    program_.instructions[i]));
@@ -375,11 +381,11 @@ absl::StatusOr<ProgramResult> PreparedProgram::Run(
   SP_RETURN_IF_ERROR(Bind(parameters, inputs, random, state));
   communicator.TakeRecords();  // what a failed run left
   const int begin = program_.backward_begin;
-  SP_RETURN_IF_ERROR(ExecuteRange(0, begin, state));
+  SP_RETURN_IF_ERROR(ExecuteRange("forward", 0, begin, state));
   std::vector<CollectiveRecord> forward = communicator.TakeRecords();
   if (train) {
     const int end = static_cast<int>(program_.instructions.size());
-    SP_RETURN_IF_ERROR(ExecuteRange(begin, end, state));
+    SP_RETURN_IF_ERROR(ExecuteRange("backward", begin, end, state));
   }
   SP_RETURN_IF_ERROR(communicator.Finish());
   if (checks != nullptr) *checks = faults.TakeDeferred();

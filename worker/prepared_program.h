@@ -19,6 +19,7 @@
 #include "worker/data_faults.h"
 #include "worker/executor.h"
 #include "worker/gradients.h"
+#include "worker/nvtx_range.h"
 #include "worker/operators.h"
 #include "worker/packed_dim.h"
 #include "worker/segments.h"
@@ -126,11 +127,13 @@ class PreparedProgram {
   absl::Status Bind(absl::Span<const at::Tensor> parameters,
                     absl::Span<const at::Tensor> inputs, RandomCounter random,
                     State& state) const;
-  absl::Status ExecuteRange(int begin, int end, State& state) const;
+  absl::Status ExecuteRange(const char* name, int begin, int end,
+                            State& state) const;
   ProgramResult Collect(State& state) const;
 
   ShardedProgram program_;
   OperatorContext context_;          // its mesh is program_'s
+  NvtxNames names_;                  // by instruction
   std::vector<Shape> local_shapes_;  // by value
   std::vector<PreparedSegment> segments_;
   // The same for runs that keep products; none where there are none.

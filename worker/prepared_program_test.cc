@@ -12,6 +12,8 @@
 #include "tests/matchers.h"
 #include "worker/device_for_test.h"
 #include "worker/gang_for_test.h"
+#include "worker/nvtx_range.h"
+#include "worker/nvtx_recorder_for_test.h"
 
 namespace shardplane {
 namespace {
@@ -381,6 +383,101 @@ TEST(ReshardedMemoryTest, IsNotShared) {
                 StatusIs(absl::StatusCode::kInternal,
                          testing::HasSubstr("memory of its own")));
   });
+}
+
+// x w, summed over tp, and the sum of all that as loss.
+ShardedProgram SummedLinear(const DeviceMesh& mesh) {
+  ShardedProgram p;
+  p.mesh = mesh;
+  const std::vector<std::pair<const char*, Shape>> values = {
+      {"x", {2, 3}},
+      {"net.weight", {2, 3}},
+      {"net", {2, 2}},
+      {"net", {2, 2}},
+      {"loss", {}},
+      {"gradient of the loss", {}},
+      {"gradient of net", {2, 2}},
+      {"gradient of net.weight", {2, 3}}};
+  for (const auto& [name, shape] : values) {
+    p.values.push_back({name, {DType::kFloat32, shape}, {}});
+    p.values.back().spec = DTensorSpec::Replicated(2);
+  }
+  p.values[2].spec = {{Replicate{}, Partial{}}, {}};
+  p.inputs = {{.value = 0}};
+  p.parameters = {{.fqn = "net.weight", .value = 1, .gradient = 7}};
+  const auto ref = [](ValueId id) { return ProgramArgument{ValueRef{id}}; };
+  p.segments = {
+      {.inputs = {0, 1},
+       .outputs = {2},
+       .ops = {{"aten.linear.default", {ref(0), ref(1)}, {}, {2}, "net"}},
+       .differentiable_inputs = {1},
+       .differentiable_outputs = {2}},
+      {.inputs = {3},
+       .outputs = {4},
+       .ops = {{"aten.sum.default", {ref(3)}, {}, {4}, "loss"}},
+       .differentiable_inputs = {3},
+       .differentiable_outputs = {4}}};
+  p.loss = 4;
+  p.instructions = {RunSegment{0},
+                    Redistribute{.kind = RedistributeKind::kAllReduce,
+                                 .mesh_dim = 1,
+                                 .input = 2,
+                                 .output = 3},
+                    RunSegment{1},
+                    Ones{5},
+                    RunSegmentBackward{1, {5}, {6}},
+                    RunSegmentBackward{0, {6}, {7}}};
+  p.backward_begin = 3;
+  return p;
+}
+
+// Runs it, which is to go as `ok` says, on the first of two ranks with names;
+// the ranges that a profiler sees.
+std::vector<std::string> RangesOf(const ShardedProgram& program, bool ok,
+                                  GangForTest& gang) {
+  NvtxRecorder recorder;
+  NvtxDomain domain;
+  gang.Run([&](int rank, Communicator& communicator) {
+    auto prepared = PreparedProgram::Create(
+        program, {.coordinate = gang.mesh().Coordinate(rank),
+                  .device = communicator.device(),
+                  .nvtx = rank == 0 ? &domain : nullptr});
+    ASSERT_THAT(prepared, IsOk());
+    const at::Tensor x = at::ones({2, 3}, communicator.device());
+    try {
+      const auto result =
+          (*prepared)->Run(RunMode::kTrain, {x}, {x}, communicator);
+      EXPECT_EQ(result.ok(), ok);
+    } catch (const c10::Error&) {
+      EXPECT_FALSE(ok);
+    }
+  });
+  return recorder.TakeRanges();
+}
+
+TEST(ProfiledRunTest, NamesModulesAndCollectives) {
+  GangForTest gang({{"dp", 1}, {"tp", 2}});
+  if (TooFewGpus(gang.status(), gang.mesh().size())) GTEST_SKIP();
+  ASSERT_THAT(gang.status(), IsOk());
+  EXPECT_THAT(
+      RangesOf(SummedLinear(gang.mesh()), /*ok=*/true, gang),
+      ElementsAre("forward", "  net", "  all_reduce[tp, sum] net", "  loss",
+                  "backward", "  backward of loss", "  backward of net"));
+}
+
+TEST(ProfiledRunTest, RangesEndWhereAnOperatorThrows) {
+  GangForTest gang({{"dp", 1}, {"tp", 2}});
+  if (TooFewGpus(gang.status(), gang.mesh().size())) GTEST_SKIP();
+  ASSERT_THAT(gang.status(), IsOk());
+  ShardedProgram program = SummedLinear(gang.mesh());
+  program.segments[1].ops = {{"aten.select.int",
+                              {{ValueRef{3}}, {int64_t{0}}, {int64_t{7}}},
+                              {},
+                              {4},
+                              "fails"}};
+  EXPECT_THAT(
+      RangesOf(program, /*ok=*/false, gang),
+      ElementsAre("forward", "  net", "  all_reduce[tp, sum] net", "  fails"));
 }
 
 std::string NameOf(const testing::TestParamInfo<std::vector<MeshDim>>& info) {

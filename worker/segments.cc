@@ -11,6 +11,7 @@
 #include "torch/csrc/autograd/function.h"
 #include "torch/csrc/autograd/grad_mode.h"
 #include "worker/graph_walk.h"
+#include "worker/range_names.h"
 
 namespace shardplane {
 namespace {
@@ -98,6 +99,9 @@ absl::StatusOr<PreparedSegment> PreparedSegment::Create(
                         PreparedOp::Create(op, context, slot_of));
     prepared.ops_.push_back(std::move(prepared_op));
   }
+  if (context.nvtx != nullptr) {
+    prepared.names_ = NvtxNames(context.nvtx, OperatorNames(segment));
+  }
   SP_RETURN_IF_ERROR(prepared.FindLateOps(segment, late));
   SP_ASSIGN_OR_RETURN(const std::vector<Slot> outputs,
                       SlotsOf(segment.outputs, slot_of));
@@ -134,7 +138,9 @@ SegmentRecording PreparedSegment::Forward(absl::Span<at::Tensor> values,
   }
   SegmentRecording kept;
   auto late = late_ops_.begin();
+  NvtxRuns shown(names_);
   for (size_t i = 0; i < ops_.size(); ++i) {
+    shown.At(i);
     ops_[i].Call(absl::MakeSpan(frame));
     if (record && late != late_ops_.end() && late->op == i) {
       at::Tensor& result = frame[late->result];
@@ -174,7 +180,9 @@ SegmentRecording PreparedSegment::ForwardDerived(
         {at::DimVector(frame[slot].sizes()), frame[slot].options()});
   }
   auto late = late_ops_.begin();
+  NvtxRuns shown(names_);
   for (size_t i = 0; i < ops_.size(); ++i) {
+    shown.At(i);
     derived_->Call(i, ops_[i], absl::MakeSpan(frame), kept.kept);
     if (late != late_ops_.end() && late->op == i) {
       kept.late.push_back({.weight = late->weight,

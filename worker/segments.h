@@ -15,6 +15,7 @@
 #include "torch/csrc/autograd/edge.h"
 #include "worker/derivatives.h"
 #include "worker/gradients.h"
+#include "worker/nvtx_range.h"
 #include "worker/operators.h"
 
 namespace shardplane {
@@ -106,6 +107,7 @@ class PreparedSegment {
       absl::Span<const at::Tensor> output_gradients) const;
   std::vector<Input> inputs_;  // slot i holds input i
   std::vector<PreparedOp> ops_;
+  NvtxNames names_;               // by op
   std::vector<LateOp> late_ops_;  // in the order of the ops
   std::vector<std::pair<ValueId, Slot>> outputs_;
   std::vector<Slot> differentiable_inputs_;

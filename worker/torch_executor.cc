@@ -149,7 +149,8 @@ absl::Status TorchExecutor::JoinGang(const GangSpec& spec,
   spec_ = spec;
   tensors_ = kept != nullptr ? std::move(kept)
                              : std::make_unique<GangTensors>(
-                                   spec, device_, GraphsOf(options_, device_));
+                                   spec, device_, GraphsOf(options_, device_),
+                                   options_.nvtx);
   SP_RETURN_IF_ERROR(tensors_->Discard());
   communicator_ =
       std::make_unique<Communicator>(groups->get(), spec.mesh, spec.rank);

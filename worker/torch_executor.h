@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "worker/executor.h"
+#include "worker/nvtx_range.h"
 #include "worker/transport.h"
 
 namespace shardplane {
@@ -37,6 +38,8 @@ struct TorchExecutorOptions {
   std::function<void(const std::string&, const absl::Status&)> on_capture;
   // Threads of one operator; 0: as LibTorch decides.
   int threads = 0;
+  // Where runs are shown to profilers; null: nowhere. Borrowed.
+  NvtxDomain* nvtx = nullptr;
 };
 
 // Errors: CheckDevice's.

@@ -57,6 +57,15 @@ cc_library(
     ],
     deps = [":torch"],
 )
+
+# The names that profilers show: headers only, which look for a profiler when
+# they are first called. A binary for CPUs has them, too.
+cc_library(
+    name = "nvtx",
+    hdrs = glob(["nvtx_include/**/*.h"]),
+    includes = ["nvtx_include"],
+    linkopts = ["-ldl"],
+)
 """
 
 def _torch_repository_impl(ctx):
@@ -74,6 +83,7 @@ def _torch_repository_impl(ctx):
     ctx.symlink(torch + "/include/torch/csrc/api/include", "api")
     ctx.symlink(cuda, "cuda_include")
     ctx.symlink(nccl, "nccl_include")
+    ctx.symlink(cuda + "/nvtx3", "nvtx_include/nvtx3")
     ctx.file("BUILD.bazel", _BUILD.format(lib = torch + "/lib", version = version))
 
 torch_repository = repository_rule(
