@@ -9,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/synchronization/notification.h"
 #include "tests/matchers.h"
 #include "worker/fake_executor.h"
 #include "worker/fake_gang_store.h"
@@ -296,7 +297,9 @@ TEST_F(GangWorkerTest, StepsAreShownToProfilers) {
   forward.spec.mode = RunMode::kForward;
   EXPECT_THAT(worker.Run(Call(1), forward), IsOk());
   EXPECT_THAT(worker.Run(Call(1), Train(1)), IsOk());
-  worker.Step(Call(1), ToStep(1), [](const auto&) {});
+  absl::Notification done;
+  worker.Step(Call(1), ToStep(1), [&](const auto&) { done.Notify(); });
+  done.WaitForNotification();
   executor_.run_status = absl::InternalError("an operator");
   worker.Step(Call(1), ToStep(2), [](const auto&) {});
   worker.Drain();
