@@ -29,15 +29,17 @@ std::vector<at::Tensor> TensorsOf(const ProgramResult& result) {
 
 bool CapturedRun::Fits(const ShardedProgram& program,
                        absl::Span<const int> coordinate) {
-  return program.loss >= 0 && program.random < 0 &&
+  return program.loss >= 0 &&
          Collectives(program, Phase::kForward, coordinate).empty() &&
          Collectives(program, Phase::kBackward, coordinate).empty();
 }
 
 absl::StatusOr<ProgramResult> CapturedRun::RunOpenly(
     absl::Span<const at::Tensor> parameters,
-    absl::Span<const at::Tensor> inputs, Communicator& communicator) {
-  return program_->Run(RunMode::kTrain, parameters, inputs, communicator);
+    absl::Span<const at::Tensor> inputs, const RandomCounter& random,
+    Communicator& communicator) {
+  return program_->Run(RunMode::kTrain, parameters, inputs, communicator,
+                       random);
 }
 
 bool CapturedRun::IsOf(absl::Span<const at::Tensor> parameters) const {
@@ -60,13 +62,15 @@ bool CapturedRun::Capture(absl::Span<const at::Tensor> parameters,
                           Communicator& communicator) {
   parameters_.assign(parameters.begin(), parameters.end());
   for (const at::Tensor& input : inputs) inputs_.push_back(input.clone());
+  random_ = WordsOf({}).to(communicator.device());
   const absl::Status status =
       CatchTorch("capturing a run", [&]() -> absl::Status {
         std::unique_ptr<DeviceGraph> graph = make_graph_();
         graph->Capture([this, &communicator]() -> std::vector<at::Tensor> {
-          absl::StatusOr<ProgramResult> result = program_->Run(
-              RunMode::kTrain, parameters_, inputs_, communicator, {}, nullptr,
-              /*keep_products=*/false, &checks_);
+          absl::StatusOr<ProgramResult> result =
+              program_->Run(RunMode::kTrain, parameters_, inputs_, communicator,
+                            {.words = random_}, nullptr,
+                            /*keep_products=*/false, &checks_);
           TORCH_CHECK(result.ok(), result.status().ToString());
           if (graph_ == nullptr) result_ = *result;
           return TensorsOf(*result);
@@ -82,19 +86,21 @@ bool CapturedRun::Capture(absl::Span<const at::Tensor> parameters,
 
 absl::StatusOr<ProgramResult> CapturedRun::Run(
     absl::Span<const at::Tensor> parameters,
-    absl::Span<const at::Tensor> inputs, Communicator& communicator) {
+    absl::Span<const at::Tensor> inputs, const RandomCounter& random,
+    Communicator& communicator) {
   const at::AutoGradMode no_grad(false);
   if (graph_ != nullptr && !IsOf(parameters)) Drop();
   if (graph_ == nullptr) {
     if (failed_ || open_runs_ < kOpenRuns) {
       ++open_runs_;
-      return RunOpenly(parameters, inputs, communicator);
+      return RunOpenly(parameters, inputs, random, communicator);
     }
     if (!Capture(parameters, inputs, communicator)) {
-      return RunOpenly(parameters, inputs, communicator);
+      return RunOpenly(parameters, inputs, random, communicator);
     }
   }
   for (size_t i = 0; i < inputs.size(); ++i) inputs_[i].copy_(inputs[i]);
+  if (program_->program().random >= 0) random_.copy_(WordsOf(random));
   graph_->Replay();
   SP_RETURN_IF_ERROR(MakeChecks(checks_));
   return result_;

@@ -30,8 +30,8 @@ class CapturedRun {
         make_graph_(std::move(make_graph)),
         on_capture_(std::move(on_capture)) {}
 
-  // Whether `program` has what a graph can repeat: a loss, no random numbers,
-  // which the host draws, and no collectives on this rank.
+  // Whether `program` has what a graph can repeat: a loss, and no collectives
+  // on this rank.
   static bool Fits(const ShardedProgram& program,
                    absl::Span<const int> coordinate);
 
@@ -41,6 +41,7 @@ class CapturedRun {
   // as ever.
   absl::StatusOr<ProgramResult> Run(absl::Span<const at::Tensor> parameters,
                                     absl::Span<const at::Tensor> inputs,
+                                    const RandomCounter& random,
                                     Communicator& communicator);
 
   bool holds_results() const { return graph_ != nullptr; }
@@ -48,7 +49,8 @@ class CapturedRun {
  private:
   absl::StatusOr<ProgramResult> RunOpenly(
       absl::Span<const at::Tensor> parameters,
-      absl::Span<const at::Tensor> inputs, Communicator& communicator);
+      absl::Span<const at::Tensor> inputs, const RandomCounter& random,
+      Communicator& communicator);
   // False: it failed.
   bool Capture(absl::Span<const at::Tensor> parameters,
                absl::Span<const at::Tensor> inputs, Communicator& communicator);
@@ -63,6 +65,7 @@ class CapturedRun {
   // Of the graph, which ends before the memory that it reads and fills.
   std::vector<at::Tensor> parameters_;
   std::vector<at::Tensor> inputs_;
+  at::Tensor random_;  // RandomCounter::words
   ProgramResult result_;
   PreparedProgram::Checks checks_;
   std::unique_ptr<DeviceGraph> graph_;

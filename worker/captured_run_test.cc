@@ -7,6 +7,7 @@
 
 #include <cstring>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -64,8 +65,9 @@ class CountedGraph : public DeviceGraph {
 
 ProgramArgument Int(int64_t i) { return {i}; }
 
-// loss = sum(w[x]^2): x i64[2], w f32[3, 2], and y = w[x].
-ShardedProgram Lookup() {
+// loss = sum(w[x]^2): x i64[2], w f32[3, 2], and y = w[x]; or y is of a dropout
+// of that.
+ShardedProgram Lookup(bool drops = false) {
   ShardedProgram program;
   program.mesh = *DeviceMesh::Create({{"tp", 1}});
   const auto value = [&](const char* name, DType dtype, Shape shape) {
@@ -91,6 +93,21 @@ ShardedProgram Lookup() {
                                {"aten.sum.default", {Ref(square)}, {}, {loss}}},
                        .differentiable_inputs = {w},
                        .differentiable_outputs = {loss}}};
+  if (drops) {
+    const ValueId whole = value("whole", DType::kFloat32, {2, 2});
+    program.random = value("random", DType::kInt64, {2});
+    Segment& segment = program.segments[0];
+    segment.inputs.push_back(program.random);
+    segment.ops[0].results = {whole};
+    const ProgramArgument sizes{ProgramArgumentList{Int(2), Int(2)}};
+    const ProgramArgument offsets{ProgramArgumentList{Int(0), Int(0)}};
+    segment.ops.insert(
+        segment.ops.begin() + 1,
+        {"shardplane.dropout.default",
+         {Ref(whole), Ref(program.random), {0.5}, Int(1), sizes, offsets},
+         {},
+         {y}});
+  }
   program.parameters = {{"w", w, g_w}};
   program.inputs = {{x, -1}};
   program.outputs = {y};
@@ -129,7 +146,7 @@ class CapturedRunTest : public testing::Test {
   }
 
   absl::StatusOr<float> Run(std::vector<int64_t> ids, bool accumulate = false,
-                            bool timeline = false) {
+                            bool timeline = false, uint64_t step = 0) {
     HostTensor x{{DType::kInt64, {2}}, {}};
     x.bytes.resize(2 * sizeof(int64_t));
     std::memcpy(x.bytes.data(), ids.data(), x.bytes.size());
@@ -138,6 +155,7 @@ class CapturedRunTest : public testing::Test {
                                        .mode = RunMode::kTrain,
                                        .inputs = {"x"},
                                        .accumulate = accumulate,
+                                       .random_step = step,
                                        .timeline = timeline},
                                       communicator_);
     if (!result.ok()) return result.status();
@@ -280,11 +298,25 @@ TEST_F(CapturedRunTest, RunsWithATimelineAreAsEver) {
   EXPECT_EQ(counts_.captures, 1);
 }
 
-TEST(CapturedRunFitsTest, ALossNoRandomNumbersNoCollectives) {
+TEST_F(CapturedRunTest, MasksAreOfTheStep) {
+  EXPECT_THAT(tensors_->LoadProgram("p", Lookup(/*drops=*/true)), IsOk());
+  std::vector<std::vector<float>> expected;
+  for (uint64_t step = 1; step < 8; ++step) {
+    EXPECT_THAT(Run({0, 1}, false, /*timeline=*/true, step), IsOk());
+    expected.push_back(Read(OutputKey{0}));
+  }
+  EXPECT_GT(std::set(expected.begin(), expected.end()).size(), 2u);
+  for (uint64_t step = 1; step < 8; ++step) {
+    EXPECT_THAT(Run({0, 1}, false, false, step), IsOk());
+    EXPECT_EQ(Read(OutputKey{0}), expected[step - 1]);
+  }
+  EXPECT_EQ(counts_.captures, 1);
+  EXPECT_EQ(counts_.replays, 5);
+}
+
+TEST(CapturedRunFitsTest, ALossAndNoCollectives) {
   EXPECT_TRUE(CapturedRun::Fits(Lookup(), {0}));
-  ShardedProgram random = Lookup();
-  random.random = 0;
-  EXPECT_FALSE(CapturedRun::Fits(random, {0}));
+  EXPECT_TRUE(CapturedRun::Fits(Lookup(/*drops=*/true), {0}));
   ShardedProgram lossless = Lookup();
   lossless.loss = -1;
   EXPECT_FALSE(CapturedRun::Fits(lossless, {0}));

@@ -1,7 +1,9 @@
 #include "worker/fused_kernels.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -446,6 +448,94 @@ at::Tensor CrossEntropyByKernel(const at::Tensor& logits,
   return loss.to(type);
 }
 
+// ---- Dropout by counter ----
+
+// A part of a tensor, its dims merged where they lie in one run.
+struct PartOfWhole {
+  std::vector<int64_t> sizes;
+  std::vector<int64_t> strides;
+  int64_t origin = 0;
+};
+
+PartOfWhole PartOf(at::IntArrayRef part, at::IntArrayRef sizes,
+                   at::IntArrayRef offsets) {
+  PartOfWhole merged;
+  int64_t stride = 1;
+  for (size_t dim = part.size(); dim-- > 0;) {
+    merged.origin += offsets[dim] * stride;
+    if (!merged.sizes.empty() &&
+        stride == merged.strides.back() * merged.sizes.back()) {
+      merged.sizes.back() *= part[dim];
+    } else {
+      merged.sizes.push_back(part[dim]);
+      merged.strides.push_back(stride);
+    }
+    stride *= sizes[dim];
+  }
+  return merged;  // the last dim first
+}
+
+struct DropoutFunction : Function<DropoutFunction> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x,
+                            const at::Tensor& random, double p, int64_t node,
+                            at::IntArrayRef sizes, at::IntArrayRef offsets) {
+    const PartOfWhole part = PartOf(x.sizes(), sizes, offsets);
+    DropoutArgs args{.node = node,
+                     .threshold = static_cast<uint64_t>(std::ceil(p * 0x1p32)),
+                     .scale = static_cast<float>(p < 1 ? 1 / (1 - p) : 0),
+                     .count = x.numel(),
+                     .origin = part.origin};
+    std::fill(args.sizes, args.sizes + kDropoutDims, 1);
+    for (size_t i = 0; i < part.sizes.size(); ++i) {
+      args.sizes[kDropoutDims - 1 - i] = part.sizes[i];
+      args.strides[kDropoutDims - 1 - i] = part.strides[i];
+    }
+    ctx->save_for_backward({random});
+    ctx->saved_data["args"] =
+        std::string(reinterpret_cast<const char*>(&args), sizeof(args));
+    return Run(args, x, random);
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list gradients) {
+    DropoutArgs args;
+    std::memcpy(&args, ctx->saved_data["args"].toStringRef().data(),
+                sizeof(args));
+    const at::Tensor none;
+    return {Run(args, gradients[0], ctx->get_saved_variables()[0]),
+            none,
+            none,
+            none,
+            none,
+            none};
+  }
+
+ private:
+  static at::Tensor Run(DropoutArgs args, const at::Tensor& x_in,
+                        const at::Tensor& random) {
+    const at::Tensor x = x_in.contiguous();
+    const at::Tensor out = at::empty_like(x);
+    args.x = Data(x);
+    args.out = out.mutable_data_ptr();
+    args.random = random.const_data_ptr<int64_t>();
+    Launch(x.scalar_type(), BlocksFor(args.count, 4), args);
+    return out;
+  }
+};
+
+at::Tensor DropoutByKernel(const at::Tensor& x, const at::Tensor& random,
+                           double p, int64_t node, at::IntArrayRef sizes,
+                           at::IntArrayRef offsets) {
+  const bool fits =
+      HasKernel(x.scalar_type()) && x.numel() > 0 &&
+      random.device() == x.device() && random.is_contiguous() &&
+      random.numel() == 2 && random.scalar_type() == at::kLong && p >= 0 &&
+      p <= 1 && static_cast<int64_t>(sizes.size()) == x.dim() &&
+      offsets.size() == sizes.size() &&
+      PartOf(x.sizes(), sizes, offsets).sizes.size() <= kDropoutDims;
+  return fits ? DropoutFunction::apply(x, random, p, node, sizes, offsets)
+              : CounterDropout(x, random, p, node, sizes, offsets);
+}
+
 }  // namespace
 
 void UseFusedKernels(KernelLauncher* launcher, c10::DispatchKey backend) {
@@ -458,6 +548,7 @@ void UseFusedKernels(KernelLauncher* launcher, c10::DispatchKey backend) {
     // Lives as long as the process.
     auto* library = new torch::Library(torch::Library::IMPL, "shardplane", key,
                                        __FILE__, __LINE__);
+    library->impl("dropout", &DropoutByKernel);
     library->impl("swiglu", &SwigluByKernel);
     library->impl("rotary", &RotaryByKernel);
     library->impl("cast_rms_norm", &CastRmsNormByKernel);

@@ -386,6 +386,48 @@ TEST(FusedKernelsTest, OtherCrossEntropyTermsRunAsCalls) {
                c10::ValueError);
 }
 
+// Bit for bit, masks and all: of parts along every dim.
+TEST(FusedKernelsTest, Dropout) {
+  const auto op = Operator("shardplane::dropout", &CounterDropout);
+  struct Case {
+    std::vector<int64_t> whole, offsets, part;
+    double p;
+    int launches = 2;
+  };
+  for (const Case& c :
+       {Case{{5, 7}, {0, 0}, {5, 7}, 0.3},
+        {{5, 7}, {1, 3}, {3, 2}, 0.5},
+        {{4, 6, 8, 10}, {1, 0, 4, 0}, {2, 6, 4, 10}, 0.1},
+        {{4, 6, 8, 10}, {1, 2, 4, 5}, {2, 3, 4, 5}, 0.1},
+        {{2, 4, 6, 8, 10}, {1, 1, 2, 4, 5}, {1, 2, 3, 4, 5}, 0.1, 0},
+        {{1000}, {1}, {998}, 0.9},
+        {{9}, {0}, {9}, 0.0},
+        {{9}, {0}, {9}, 1.0},
+        {{3, 1000}, {0, 0}, {3, 1000}, 0.25}}) {
+    for (const at::ScalarType type : kTypes) {
+      const at::Tensor random =
+          at::tensor({int64_t{1} << 40, (int64_t{5} << 33) + 3}, at::kLong);
+      const at::Tensor here = random.to(TestDevice());
+      Kernels().Take();
+      const Tensors found = ResultsAndGradients(
+          [&](const Tensors& x) {
+            return Tensors{op.call(x[0], here, c.p, 3, c.whole, c.offsets)};
+          },
+          {Values(c.part, type, 0)}, 1);
+      EXPECT_EQ(Kernels().Take(), c.launches);
+      const Tensors exact = ResultsAndGradients(
+          [&](const Tensors& x) {
+            return Tensors{
+                CounterDropout(x[0], random, c.p, 3, c.whole, c.offsets)};
+          },
+          {Values(c.part, type, 0)}, 1);
+      for (size_t i = 0; i < exact.size(); ++i) {
+        EXPECT_TRUE(at::equal(found[i], exact[i])) << Name(type, c.part) << i;
+      }
+    }
+  }
+}
+
 // As a worker runs them: without torch's engine.
 TEST(FusedKernelsTest, GradientsOfASegment) {
   const auto value = [](ValueId id) { return ProgramArgument{ValueRef{id}}; };

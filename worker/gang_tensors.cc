@@ -266,15 +266,15 @@ absl::StatusOr<ProgramResult> GangTensors::RunLoaded(
     absl::Span<const at::Tensor> parameters,
     absl::Span<const at::Tensor> inputs, Communicator& communicator,
     RunTimeline* timeline) {
+  const RandomCounter random{.seed = seed_, .step = spec.random_step};
   // What a timeline times is the host's calls.
   if (spec.mode == RunMode::kTrain && loaded.captured != nullptr &&
       timeline == nullptr) {
     LeaveMemoryOf(loaded.captured, spec.accumulate);
-    return loaded.captured->Run(parameters, inputs, communicator);
+    return loaded.captured->Run(parameters, inputs, random, communicator);
   }
   return loaded.prepared->Run(spec.mode, parameters, inputs, communicator,
-                              {.seed = seed_, .step = spec.random_step},
-                              timeline, spec.keep_products);
+                              random, timeline, spec.keep_products);
 }
 
 void GangTensors::LeaveMemoryOf(const std::shared_ptr<CapturedRun>& captured,

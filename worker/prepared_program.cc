@@ -55,6 +55,12 @@ void GiveMemory(at::Tensor from, const at::Tensor& to) {
 
 }  // namespace
 
+at::Tensor WordsOf(const RandomCounter& random) {
+  return at::tensor(
+      {static_cast<int64_t>(random.seed), static_cast<int64_t>(random.step)},
+      at::kLong);
+}
+
 PreparedProgram::PreparedProgram(const ShardedProgram& program,
                                  const OperatorContext& context)
     : program_(program),
@@ -318,10 +324,9 @@ absl::Status PreparedProgram::Bind(absl::Span<const at::Tensor> parameters,
     state.values[id] = inputs[i];
   }
   if (program_.random >= 0) {
-    // On the host, where masks are drawn.
-    state.values[program_.random] = at::tensor(
-        {static_cast<int64_t>(random.seed), static_cast<int64_t>(random.step)},
-        at::kLong);
+    state.values[program_.random] = random.words.defined()
+                                        ? random.words
+                                        : WordsOf(random).to(context_.device);
   }
   return absl::OkStatus();
 }

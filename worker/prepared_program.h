@@ -42,7 +42,12 @@ struct ProgramResult {
 struct RandomCounter {
   uint64_t seed = 0;  // of the deployment
   uint64_t step = 0;
+  // i64[2], seed and step, where masks are drawn; undefined: of those numbers.
+  at::Tensor words = {};
 };
+
+// i64[2] on the host.
+at::Tensor WordsOf(const RandomCounter& random);
 
 // Immutable once created: it may be run any number of times.
 class PreparedProgram {

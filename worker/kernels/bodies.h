@@ -398,6 +398,66 @@ SHARDPLANE_DEVICE void CrossEntropyBackward(
               : CrossEntropyBackwardRows<T, 1>(block, args);
 }
 
+struct Words {
+  uint32_t values[4];
+};
+
+// As common/philox, which a GPU cannot call.
+SHARDPLANE_DEVICE inline Words PhiloxWords(Words c, uint32_t k0, uint32_t k1) {
+  for (int round = 0; round < 10; ++round) {
+    const uint64_t a = uint64_t{0xd2511f53} * c.values[0];
+    const uint64_t b = uint64_t{0xcd9e8d57} * c.values[2];
+    c = {{static_cast<uint32_t>(b >> 32) ^ c.values[1] ^ k0,
+          static_cast<uint32_t>(b),
+          static_cast<uint32_t>(a >> 32) ^ c.values[3] ^ k1,
+          static_cast<uint32_t>(a)}};
+    k0 += 0x9e3779b9;
+    k1 += 0xbb67ae85;
+  }
+  return c;
+}
+
+SHARDPLANE_DEVICE inline Words TwoNumbers(uint64_t a, uint64_t b) {
+  return {{static_cast<uint32_t>(a), static_cast<uint32_t>(a >> 32),
+           static_cast<uint32_t>(b), static_cast<uint32_t>(b >> 32)}};
+}
+
+SHARDPLANE_DEVICE inline int64_t PlaceInWhole(const DropoutArgs& args,
+                                              int64_t i) {
+  int64_t place = args.origin;
+  for (int dim = kDropoutDims - 1; dim >= 0; --dim) {
+    place += i % args.sizes[dim] * args.strides[dim];
+    i /= args.sizes[dim];
+  }
+  return place;
+}
+
+template <typename T, typename Block>
+SHARDPLANE_DEVICE void Dropout(const Block& block, const DropoutArgs& args) {
+  constexpr int kWords = 4;  // of one block of random numbers
+  EachPack<kWords>(block, args.count, [&](int64_t begin) {
+    const Words stream = PhiloxWords(
+        TwoNumbers(args.random[1], args.node),
+        static_cast<uint32_t>(args.random[0]),
+        static_cast<uint32_t>(static_cast<uint64_t>(args.random[0]) >> 32));
+    uint64_t drawn = ~uint64_t{0};
+    Words words = {};
+    for (int64_t i = begin; i < begin + kWords && i < args.count; ++i) {
+      const uint64_t place = PlaceInWhole(args, i);
+      if (place / kWords != drawn) {
+        drawn = place / kWords;
+        Words counter = TwoNumbers(drawn, 0);
+        counter.values[2] = stream.values[2];
+        counter.values[3] = stream.values[3];
+        words = PhiloxWords(counter, stream.values[0], stream.values[1]);
+      }
+      const bool keeps = words.values[place % kWords] >= args.threshold;
+      const float x = ToFloat(static_cast<const T*>(args.x)[i]);
+      Store(keeps ? x * args.scale : 0.0f, static_cast<T*>(args.out)[i]);
+    }
+  });
+}
+
 }  // namespace shardplane
 
 #endif  // SHARDPLANE_WORKER_KERNELS_BODIES_H_

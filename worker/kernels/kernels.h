@@ -130,6 +130,25 @@ struct CrossEntropyBackwardArgs {
   bool packed;
 };
 
+inline constexpr int kDropoutDims = 4;
+
+// out = x * scale where the mask of common/dropout_mask keeps, else 0: of a
+// part of a tensor, whose element i lies at
+//   origin + sum over dims of (its index of the part's dim) stride
+// of the whole, row-major. Its own gradient, too.
+struct DropoutArgs {
+  const void* x;
+  void* out;
+  const int64_t* random;  // [2]: seed, step
+  int64_t node;
+  uint64_t threshold;  // words from it on keep
+  float scale;
+  int64_t count;
+  int64_t origin;
+  int64_t sizes[kDropoutDims];  // of the part; 1 before its first dim
+  int64_t strides[kDropoutDims];
+};
+
 // The packs of a row that a lane has room for: the smallest of 1, 2, 4 and 8
 // that hold it. 0: it is too long.
 constexpr int PacksOf(int64_t columns, bool packed, Element element) {
@@ -144,6 +163,7 @@ constexpr int PacksOf(int64_t columns, bool packed, Element element) {
 // Kernel, its arguments, its body: X(name, Args, Body). Those of the second
 // list are compiled for each number of packs that PacksOf says.
 #define SHARDPLANE_KERNELS(X)                            \
+  X(dropout, DropoutArgs, Dropout)                       \
   X(swiglu, SwigluArgs, Swiglu)                          \
   X(swiglu_backward, SwigluBackwardArgs, SwigluBackward) \
   X(rotary, RotaryArgs, Rotary)                          \
