@@ -96,10 +96,12 @@ class CollectivesTest : public testing::TestWithParam<Case> {
 
 // What carries collectives where a test runs on such a device.
 Transport Expected(const Communicator& communicator) {
-  if (!communicator.device().is_cpu()) return Transport::kNccl;
-  return TransportForTest() == TransportChoice::kGloo
-             ? Transport::kGloo
-             : Transport::kSharedMemory;
+  const TransportChoice choice = TransportForTest();
+  if (!communicator.device().is_cpu() && choice == TransportChoice::kAuto) {
+    return Transport::kNccl;
+  }
+  return choice == TransportChoice::kGloo ? Transport::kGloo
+                                          : Transport::kSharedMemory;
 }
 
 // Otherwise the cases of one transport would run over another.

@@ -70,7 +70,8 @@ ABSL_FLAG(std::string, device, "cpu",
           "where tensors live: cpu, cuda or cuda:N");
 ABSL_FLAG(std::string, collectives, "auto",
           "what carries them between CPUs: auto (shared memory where all ranks "
-          "of a group can, else gloo), shm or gloo");
+          "of a group can, else gloo), shm or gloo; between GPUs: auto (NCCL), "
+          "or through the hosts' memory by shm or gloo");
 ABSL_FLAG(int, threads, 0,
           "threads of one operator; 0: as LibTorch decides "
           "(OMP_NUM_THREADS, else all cores)");

@@ -96,7 +96,8 @@ absl::Status CheckSharing(const std::vector<std::string>& names,
                        kSharing, "=1; got: ranks ", options.ranks[rank],
                        " and ", options.ranks[other], " on ", names[rank],
                        " with NCCL ", c10d::getNcclVersion(), " and ", kSharing,
-                       "=", sharing == nullptr ? "" : sharing),
+                       "=", sharing == nullptr ? "" : sharing,
+                       "; --collectives=shm goes through the host's memory"),
           {.reason = "GPU_SHARED", .metadata = {{"mesh_dim", options.name}}});
     }
   }

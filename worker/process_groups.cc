@@ -14,6 +14,7 @@
 #include "worker/dim_first.h"
 #include "worker/gang_store_adapter.h"
 #include "worker/gloo_group.h"
+#include "worker/host_staged_group.h"
 #include "worker/shm/rendezvous.h"
 #include "worker/shm_group.h"
 
@@ -84,6 +85,11 @@ absl::StatusOr<std::unique_ptr<ProcessGroup>> MakeGroup(
   const c10::Device device = spec.options.device;
   if (device.is_cpu()) return MakeCpuGroup(spec, store, c10d_store, made);
   const CudaSupport* cuda = FindCudaSupport();
+  if (device.is_cuda() && spec.options.transport != TransportChoice::kAuto) {
+    SP_ASSIGN_OR_RETURN(std::unique_ptr<ProcessGroup> host,
+                        MakeCpuGroup(spec, store, c10d_store, made));
+    return std::make_unique<HostStagedGroup>(std::move(host), device);
+  }
   if (device.is_cuda() && cuda != nullptr) {
     made.transport = Transport::kNccl;
     return cuda->make_group(c10d_store, {.name = spec.dim().name,

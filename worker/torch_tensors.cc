@@ -1,10 +1,12 @@
 #include "worker/torch_tensors.h"
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 #include <utility>
 
 #include "ATen/ATen.h"
+#include "c10/core/impl/VirtualGuardImpl.h"
 
 namespace shardplane {
 namespace {
@@ -39,13 +41,47 @@ bool IsWhole(const Shape& shape, absl::Span<const Stretches> part) {
   return true;
 }
 
-at::Tensor CopyTo(const at::Tensor& tensor, c10::Device device) {
-  at::Tensor copy = at::empty(tensor.sizes(), tensor.options().device(device));
-  copy.copy_(tensor);
-  return copy;
+// Of the host's memory that a GPU reads and writes without it.
+constexpr int64_t kStagingBytes = int64_t{32} << 20;
+
+at::Tensor AsBytes(const at::Tensor& tensor) {
+  return tensor.view({-1}).view(at::kByte);
+}
+
+void Synchronize(c10::Device device) {
+  c10::impl::VirtualGuardImpl(device.type()).getStream(device).synchronize();
 }
 
 }  // namespace
+
+void CopyInChunks(const at::Tensor& from, const at::Tensor& to,
+                  int64_t chunk_bytes, Staging staging) {
+  if (from.numel() == 0) return;
+  const at::Tensor source = AsBytes(from);
+  const at::Tensor target = AsBytes(to);
+  const bool reads = !source.is_cpu();
+  const auto options =
+      at::dtype(at::kByte).pinned_memory(staging == Staging::kPinned);
+  for (int64_t at = 0; at < source.numel(); at += chunk_bytes) {
+    const int64_t bytes = std::min(chunk_bytes, source.numel() - at);
+    // Memory that the device still uses is not handed out again.
+    const at::Tensor chunk = at::empty({bytes}, options);
+    chunk.copy_(source.narrow(0, at, bytes), /*non_blocking=*/reads);
+    if (reads) Synchronize(source.device());
+    target.narrow(0, at, bytes).copy_(chunk, /*non_blocking=*/!reads);
+  }
+}
+
+at::Tensor CopyTo(const at::Tensor& tensor, c10::Device device) {
+  const at::Tensor copy =
+      at::empty(tensor.sizes(), tensor.options().device(device));
+  if (device.is_cpu() == tensor.is_cpu()) {
+    copy.copy_(tensor);
+  } else {
+    CopyInChunks(tensor.contiguous(), copy, kStagingBytes, Staging::kPinned);
+  }
+  return copy;
+}
 
 at::ScalarType ToScalarType(DType dtype) {
   for (const auto& [ours, theirs] : kTypes) {
@@ -103,7 +139,8 @@ at::Tensor SliceToTorch(const HostTensor& global,
 }
 
 HostTensor FromTorch(const at::Tensor& tensor) {
-  const at::Tensor local = Resolved(tensor.detach()).cpu().contiguous();
+  at::Tensor local = Resolved(tensor.detach()).contiguous();
+  if (!local.is_cpu()) local = CopyTo(local, at::kCPU);
   HostTensor host{TypeOf(local), std::string()};
   host.bytes.resize(local.nbytes());
   if (!host.bytes.empty()) {

@@ -20,7 +20,16 @@ DType FromScalarType(at::ScalarType type);
 
 TensorType TypeOf(const at::Tensor& tensor);
 
-// A contiguous copy on `device`.
+// Contiguous tensors of one type and size, between the host and a GPU through
+// chunks of memory that the GPU reads and writes itself (kPinned). To a GPU it
+// is begun: the stream's next kernels see it, and `from` may go. From a GPU it
+// is done.
+enum class Staging { kPinned, kPlain };
+void CopyInChunks(const at::Tensor& from, const at::Tensor& to,
+                  int64_t chunk_bytes, Staging staging);
+
+// A contiguous copy on `device`; between host and GPU as CopyInChunks.
+at::Tensor CopyTo(const at::Tensor& tensor, c10::Device device);
 at::Tensor ToTorch(const HostTensor& tensor, c10::Device device);
 // The part of `global` that the stretches name (one list per dim), as a
 // contiguous copy: f32[8, 4] with {{{2, 2}}, {{0, 4}}} -> rows 2 and 3.

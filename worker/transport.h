@@ -15,6 +15,8 @@ std::string ToString(Transport transport);  // "shm", "gloo", "nccl"
 // Between CPUs. kAuto: shared memory where all ranks of a group can use it,
 // else Gloo. kSharedMemory: that, or the group does not form. All ranks of a
 // group come to the same, whatever each one's choice.
+// Between GPUs. kAuto: NCCL. The others: those of the hosts, to whose memory
+// tensors are copied and back; all ranks have to choose so.
 enum class TransportChoice { kAuto, kSharedMemory, kGloo };
 // "auto", "shm", "gloo". InvalidArgument: another word.
 absl::StatusOr<TransportChoice> ParseTransportChoice(absl::string_view text);

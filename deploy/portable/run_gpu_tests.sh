@@ -12,6 +12,11 @@ failed=0
 for test in "$here"/gpu_tests/*; do
   SHARDPLANE_TEST_DEVICE=cuda timeout 300 "$test" || failed=1
 done
+# The same through the host's memory, without NCCL.
+for name in collectives torch_executor; do
+  SHARDPLANE_TEST_DEVICE=cuda SHARDPLANE_TEST_COLLECTIVES=shm \
+    timeout 300 "$here/gpu_tests/${name}_gpu_test" || failed=1
+done
 "$python" -m pytest -q -rs -m gpu --import-mode=importlib \
   --rootdir="$here" -p no:cacheprovider "$here/tests/gpu" || failed=1
 exit "$failed"

@@ -16,16 +16,21 @@ from tests.models import (
 from tests.parity import assert_close, assert_counts, parallelized
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+# And two ranks of a GPU that NCCL cannot connect.
+SHARED_DEVICES = [*DEVICES, pytest.param("cuda/shm", marks=pytest.mark.gpu)]
 MLP_PLAN = {"net1": ColwiseParallel(), "net2": RowwiseParallel()}
 MLP_CUTS = {"net1.weight": 0, "net1.bias": 0, "net2.weight": 1}
 
 
 @contextlib.contextmanager
 def cluster_on(device, workers):
-    """A GPU for each worker, or where there are too few the first for all."""
+    """A GPU for each worker, or where there are too few the first for all.
+    "cuda/shm": collectives go through the host's memory."""
+    device, _, collectives = device.partition("/")
     if device == "cuda" and torch.cuda.device_count() < workers:
         device = "cuda:0"
-    with sp.LocalCluster(workers=workers, device=device) as cluster:
+    with sp.LocalCluster(workers=workers, device=device,
+                         collectives=collectives or "auto") as cluster:
         yield cluster
 
 
@@ -35,7 +40,7 @@ def one(request):
         yield cluster
 
 
-@pytest.fixture(scope="module", params=DEVICES)
+@pytest.fixture(scope="module", params=SHARED_DEVICES)
 def two(request):
     with cluster_on(request.param, 2) as cluster:
         try:
