@@ -86,6 +86,8 @@ def parser():
         help="norms written out as in Llama's code, not nn.RMSNorm")
     add("--fused-operators", action=argparse.BooleanOptionalAction,
         default=True, help="of the coordinator")
+    add("--cuda-graphs", action=argparse.BooleanOptionalAction,
+        default=True, help="of the worker; CPUs have none")
     add("--coordinator-arg", action="append", default=[], metavar="FLAG",
         dest="coordinator_args", help="a further flag; may be repeated")
     add("--worker-arg", action="append", default=[], metavar="FLAG",
@@ -101,6 +103,8 @@ def main(arguments=None):
     os.environ["OMP_NUM_THREADS"] = "1"
     if options.fused_operators:
         options.coordinator_args.append("--fused_operators")
+    if options.cuda_graphs:
+        options.worker_args.append("--cuda_graphs")
     # Not above: torch reads the environment when it is imported.
     from measure.gpu_comparison import compare
     sys.exit(0 if compare(options) else 1)

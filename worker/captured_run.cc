@@ -1,5 +1,6 @@
 #include "worker/captured_run.h"
 
+#include <chrono>
 #include <utility>
 
 #include "ATen/ATen.h"
@@ -34,14 +35,6 @@ bool CapturedRun::Fits(const ShardedProgram& program,
          Collectives(program, Phase::kBackward, coordinate).empty();
 }
 
-absl::StatusOr<ProgramResult> CapturedRun::RunOpenly(
-    absl::Span<const at::Tensor> parameters,
-    absl::Span<const at::Tensor> inputs, const RandomCounter& random,
-    Communicator& communicator) {
-  return program_->Run(RunMode::kTrain, parameters, inputs, communicator,
-                       random);
-}
-
 bool CapturedRun::IsOf(absl::Span<const at::Tensor> parameters) const {
   return absl::c_equal(parameters, parameters_,
                        [](const at::Tensor& a, const at::Tensor& b) {
@@ -57,7 +50,7 @@ void CapturedRun::Drop() {
   parameters_.clear();
 }
 
-bool CapturedRun::Capture(absl::Span<const at::Tensor> parameters,
+void CapturedRun::Capture(absl::Span<const at::Tensor> parameters,
                           absl::Span<const at::Tensor> inputs,
                           Communicator& communicator) {
   parameters_.assign(parameters.begin(), parameters.end());
@@ -81,27 +74,40 @@ bool CapturedRun::Capture(absl::Span<const at::Tensor> parameters,
   failed_ = !status.ok();
   if (failed_) Drop();
   on_capture_(status);
-  return !failed_;
+}
+
+void CapturedRun::Begin(absl::Span<const at::Tensor> inputs,
+                        const RandomCounter& random, RunTimeline* timeline) {
+  using std::chrono::nanoseconds;
+  const auto start = std::chrono::steady_clock::now();
+  if (timeline != nullptr) {
+    timeline->begin_unix =
+        nanoseconds(std::chrono::system_clock::now().time_since_epoch())
+            .count();
+  }
+  for (size_t i = 0; i < inputs.size(); ++i) inputs_[i].copy_(inputs[i]);
+  if (program_->program().random >= 0) random_.copy_(WordsOf(random));
+  graph_->Replay();
+  if (timeline == nullptr) return;
+  const nanoseconds begun = std::chrono::steady_clock::now() - start;
+  timeline->spans.push_back({0, 0, begun.count()});
 }
 
 absl::StatusOr<ProgramResult> CapturedRun::Run(
     absl::Span<const at::Tensor> parameters,
     absl::Span<const at::Tensor> inputs, const RandomCounter& random,
-    Communicator& communicator) {
+    Communicator& communicator, RunTimeline* timeline) {
   const at::AutoGradMode no_grad(false);
   if (graph_ != nullptr && !IsOf(parameters)) Drop();
+  const bool may_capture =
+      graph_ == nullptr && !failed_ && open_runs_ >= kOpenRuns;
+  if (may_capture) Capture(parameters, inputs, communicator);
   if (graph_ == nullptr) {
-    if (failed_ || open_runs_ < kOpenRuns) {
-      ++open_runs_;
-      return RunOpenly(parameters, inputs, random, communicator);
-    }
-    if (!Capture(parameters, inputs, communicator)) {
-      return RunOpenly(parameters, inputs, random, communicator);
-    }
+    ++open_runs_;
+    return program_->Run(RunMode::kTrain, parameters, inputs, communicator,
+                         random, timeline);
   }
-  for (size_t i = 0; i < inputs.size(); ++i) inputs_[i].copy_(inputs[i]);
-  if (program_->program().random >= 0) random_.copy_(WordsOf(random));
-  graph_->Replay();
+  Begin(inputs, random, timeline);
   SP_RETURN_IF_ERROR(MakeChecks(checks_));
   return result_;
 }

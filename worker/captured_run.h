@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "common/timeline.h"
 #include "worker/collectives.h"
 #include "worker/cuda_support.h"
 #include "worker/prepared_program.h"
@@ -38,21 +39,21 @@ class CapturedRun {
   // PreparedProgram::Run of kTrain. Results, as long as holds_results(), are
   // memory that the next call fills again. Parameters may lie elsewhere than in
   // the call before: then it is captured anew. Where capturing fails runs are
-  // as ever.
+  // as ever. Of a replay `timeline` (nullptr: none) has one span, that of the
+  // first instruction: until the host has begun all.
   absl::StatusOr<ProgramResult> Run(absl::Span<const at::Tensor> parameters,
                                     absl::Span<const at::Tensor> inputs,
                                     const RandomCounter& random,
-                                    Communicator& communicator);
+                                    Communicator& communicator,
+                                    RunTimeline* timeline);
 
   bool holds_results() const { return graph_ != nullptr; }
 
  private:
-  absl::StatusOr<ProgramResult> RunOpenly(
-      absl::Span<const at::Tensor> parameters,
-      absl::Span<const at::Tensor> inputs, const RandomCounter& random,
-      Communicator& communicator);
-  // False: it failed.
-  bool Capture(absl::Span<const at::Tensor> parameters,
+  // Begins a replay.
+  void Begin(absl::Span<const at::Tensor> inputs, const RandomCounter& random,
+             RunTimeline* timeline);
+  void Capture(absl::Span<const at::Tensor> parameters,
                absl::Span<const at::Tensor> inputs, Communicator& communicator);
   bool IsOf(absl::Span<const at::Tensor> parameters) const;
   void Drop();

@@ -17,8 +17,10 @@
 #include "c10/core/DeviceGuard.h"
 #include "tests/matchers.h"
 #include "worker/device_for_test.h"
+#include "worker/fused_kernels.h"
 #include "worker/gang_for_test.h"
 #include "worker/gang_tensors.h"
+#include "worker/kernels_for_test.h"
 #include "worker/programs_for_test.h"
 
 namespace shardplane {
@@ -118,9 +120,20 @@ ShardedProgram Lookup(bool drops = false) {
   return program;
 }
 
+// On a GPU, where dropout would wait for it.
+void UseKernels(c10::Device device) {
+  if (device.is_cpu()) return;
+  static const bool used = [] {
+    UseFusedKernels(*KernelsForTest(), c10::DispatchKey::CUDA);
+    return true;
+  }();
+  static_cast<void>(used);
+}
+
 class CapturedRunTest : public testing::Test {
  protected:
   CapturedRunTest() : device_(DeviceForTest(0)), guard_(device_) {
+    UseKernels(device_);
     tensors_ = std::make_unique<GangTensors>(
         GangSpec{.deployment = "deployments/d", .mesh = gang_.mesh()}, device_,
         GangTensors::Graphs{
@@ -146,7 +159,7 @@ class CapturedRunTest : public testing::Test {
   }
 
   absl::StatusOr<float> Run(std::vector<int64_t> ids, bool accumulate = false,
-                            bool timeline = false, uint64_t step = 0) {
+                            bool by_operator = false, uint64_t step = 0) {
     HostTensor x{{DType::kInt64, {2}}, {}};
     x.bytes.resize(2 * sizeof(int64_t));
     std::memcpy(x.bytes.data(), ids.data(), x.bytes.size());
@@ -156,9 +169,11 @@ class CapturedRunTest : public testing::Test {
                                        .inputs = {"x"},
                                        .accumulate = accumulate,
                                        .random_step = step,
-                                       .timeline = timeline},
+                                       .timeline = true,
+                                       .timeline_by_operator = by_operator},
                                       communicator_);
     if (!result.ok()) return result.status();
+    timeline_ = result->timeline;
     return Floats(*result->loss)[0];
   }
   void Commit(double lr) {
@@ -180,6 +195,7 @@ class CapturedRunTest : public testing::Test {
 
   Counts counts_;
   std::string told_;
+  RunTimeline timeline_;  // of the last run
   const c10::Device device_;
   const c10::DeviceGuard guard_;
   GangForTest gang_{{{"tp", 1}}};
@@ -284,15 +300,27 @@ TEST_F(CapturedRunTest, WhereCapturingFailsRunsAreAsEver) {
             "p capturing a run: operation not permitted when capturing\n");
 }
 
-TEST_F(CapturedRunTest, RunsWithATimelineAreAsEver) {
+TEST_F(CapturedRunTest, AReplaysTimelineIsOneSpan) {
+  WarmUp();
+  EXPECT_EQ(timeline_.spans.size(), 3);
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_THAT(Run({0, 1}), IsOkAndHolds(30));
+    ASSERT_EQ(timeline_.spans.size(), 1);
+    EXPECT_EQ(timeline_.spans[0].instruction, 0);
+    EXPECT_GT(timeline_.spans[0].duration, 0);
+    EXPECT_GT(timeline_.begin_unix, 0);
+  }
+}
+
+TEST_F(CapturedRunTest, RunsWithATimelineByOperatorAreAsEver) {
   WarmUp();
   for (int i = 0; i < 3; ++i) {
-    EXPECT_THAT(Run({0, 1}, false, /*timeline=*/true), IsOkAndHolds(30));
+    EXPECT_THAT(Run({0, 1}, false, /*by_operator=*/true), IsOkAndHolds(30));
   }
   EXPECT_EQ(counts_.captures, 0);
   EXPECT_THAT(Run({0, 1}), IsOkAndHolds(30));
   Commit(0);
-  EXPECT_THAT(Run({2, 2}, false, /*timeline=*/true), IsOkAndHolds(122));
+  EXPECT_THAT(Run({2, 2}, false, /*by_operator=*/true), IsOkAndHolds(122));
   EXPECT_THAT(tensors_->Discard(), IsOk());
   EXPECT_THAT(Read(GradientKey{"w"}), ElementsAre(2, 4, 6, 8, 0, 0));
   EXPECT_EQ(counts_.captures, 1);
@@ -302,7 +330,7 @@ TEST_F(CapturedRunTest, MasksAreOfTheStep) {
   EXPECT_THAT(tensors_->LoadProgram("p", Lookup(/*drops=*/true)), IsOk());
   std::vector<std::vector<float>> expected;
   for (uint64_t step = 1; step < 8; ++step) {
-    EXPECT_THAT(Run({0, 1}, false, /*timeline=*/true, step), IsOk());
+    EXPECT_THAT(Run({0, 1}, false, /*by_operator=*/true, step), IsOk());
     expected.push_back(Read(OutputKey{0}));
   }
   EXPECT_GT(std::set(expected.begin(), expected.end()).size(), 2u);

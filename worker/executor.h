@@ -126,6 +126,8 @@ struct RunSpec {
   // Also the global norm of the gradients as Commit will find them.
   bool gradient_norm = false;
   bool timeline = false;  // also what ran when
+  // With it: also of a run that could be a graph, which then is none.
+  bool timeline_by_operator = false;
   // The gradients need not be made, as the update that follows OnlyAdds them: a
   // rank may keep what they are the products of. They are made when they are
   // asked for.

@@ -251,11 +251,11 @@ absl::StatusOr<RunResult> GangTensors::RunProgram(const RunSpec& spec,
   result.peak_bytes = MeasureTensorMemory().most - before;
   if (spec.mode == RunMode::kTrain) {
     // Without a loss there are no new gradients, and the old ones stay.
-    pending_ = Pending{std::exchange(last_.gradients, {}),
-                       std::exchange(last_.products, {}),
-                       spec.accumulate || !last_.loss.defined(),
-                       std::exchange(last_.updates, {}),
-                       spec.timeline ? nullptr : found->second.captured};
+    pending_ = Pending{
+        std::exchange(last_.gradients, {}), std::exchange(last_.products, {}),
+        spec.accumulate || !last_.loss.defined(),
+        std::exchange(last_.updates, {}),
+        spec.timeline_by_operator ? nullptr : found->second.captured};
     if (last_.loss.defined()) result.loss = FromTorch(last_.loss);
   }
   return result;
@@ -267,11 +267,11 @@ absl::StatusOr<ProgramResult> GangTensors::RunLoaded(
     absl::Span<const at::Tensor> inputs, Communicator& communicator,
     RunTimeline* timeline) {
   const RandomCounter random{.seed = seed_, .step = spec.random_step};
-  // What a timeline times is the host's calls.
   if (spec.mode == RunMode::kTrain && loaded.captured != nullptr &&
-      timeline == nullptr) {
+      !spec.timeline_by_operator) {
     LeaveMemoryOf(loaded.captured, spec.accumulate);
-    return loaded.captured->Run(parameters, inputs, random, communicator);
+    return loaded.captured->Run(parameters, inputs, random, communicator,
+                                timeline);
   }
   return loaded.prepared->Run(spec.mode, parameters, inputs, communicator,
                               random, timeline, spec.keep_products);

@@ -222,6 +222,7 @@ absl::StatusOr<StepOutcome> GangWorker::StepNow(GangStep& step,
                                                 int64_t received) {
   const NvtxRange shown(nvtx_, "step", step.run.step);
   const bool asked = std::exchange(step.run.spec.timeline, true);
+  step.run.spec.timeline_by_operator = asked;
   step.run.spec.keep_products =
       step.commit.optimizer.has_value() && OnlyAdds(*step.commit.optimizer) &&
       !step.run.spec.gradient_norm && !step.run.spec.accumulate;

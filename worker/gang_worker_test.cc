@@ -336,9 +336,12 @@ TEST_F(GangWorkerTest, KeepsTheTimelinesOfSteps) {
   const auto unasked = Step(Call(1), traced);
   ASSERT_THAT(unasked, IsOk());
   EXPECT_THAT(unasked->run.timeline.spans, IsEmpty()) << "nobody asked";
+  EXPECT_TRUE(executor_.last_run().timeline);
+  EXPECT_FALSE(executor_.last_run().timeline_by_operator);
   GangStep asked = ToStep(2);
   asked.run.spec.timeline = true;
   EXPECT_THAT(Step(Call(1), asked)->run.timeline.spans, SizeIs(1));
+  EXPECT_TRUE(executor_.last_run().timeline_by_operator);
 
   const auto timeline = worker_.Timeline(Call(1), 1);
   ASSERT_THAT(timeline, IsOk());

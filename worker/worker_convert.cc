@@ -102,7 +102,8 @@ absl::StatusOr<GangRun> ToGangRun(pb::RunRequest message) {
                        .accumulate = message.accumulate(),
                        .random_step = message.random_step(),
                        .gradient_norm = message.gradient_norm(),
-                       .timeline = message.timeline()},
+                       .timeline = message.timeline(),
+                       .timeline_by_operator = message.timeline()},
               .expected_hash = message.expected_hash()};
   SP_ASSIGN_OR_RETURN(run.spec.mode, ToRunMode(message));
   const FieldPath root("");

@@ -13,11 +13,14 @@ namespace {
 
 // Of the CUDA driver API's reference: types that its functions take.
 using CUresult = int;
+using CUcontext = void*;
 using CUmodule = void*;
 using CUfunction = void*;
 using CUstream = void*;
 
 struct Driver {
+  CUresult (*cuCtxGetCurrent)(CUcontext*) = nullptr;
+  CUresult (*cuCtxSetCurrent)(CUcontext) = nullptr;
   CUresult (*cuModuleLoadData)(CUmodule*, const void*) = nullptr;
   CUresult (*cuModuleGetFunction)(CUfunction*, CUmodule, const char*) = nullptr;
   CUresult (*cuLaunchKernel)(CUfunction, unsigned, unsigned, unsigned, unsigned,
@@ -50,6 +53,8 @@ absl::StatusOr<Driver> LoadDriver(const std::string& path) {
   Driver driver;
   absl::Status status;
   status.Update(Find(library, "cuModuleLoadData", &driver.cuModuleLoadData));
+  status.Update(Find(library, "cuCtxGetCurrent", &driver.cuCtxGetCurrent));
+  status.Update(Find(library, "cuCtxSetCurrent", &driver.cuCtxSetCurrent));
   status.Update(
       Find(library, "cuModuleGetFunction", &driver.cuModuleGetFunction));
   status.Update(Find(library, "cuLaunchKernel", &driver.cuLaunchKernel));
@@ -95,6 +100,11 @@ class Launcher : public KernelLauncher {
   template <typename Args>
   absl::Status Start(const char* name, CUfunction function, int64_t blocks,
                      const Args& args) {
+    // CUDA's runtime gives a thread the GPU's context at its first call, which
+    // a thread of autograd may not have made.
+    CUcontext context = nullptr;
+    driver_.cuCtxGetCurrent(&context);
+    if (context != context_) driver_.cuCtxSetCurrent(context_);
     void* arguments[] = {const_cast<Args*>(&args)};
     return driver_.Check(
         driver_.cuLaunchKernel(function, static_cast<unsigned>(blocks), 1, 1,
@@ -110,6 +120,7 @@ class Launcher : public KernelLauncher {
 
   const Driver driver_;
   const std::function<void*()> stream_;
+  CUcontext context_ = nullptr;
   CUmodule module_ = nullptr;
 #define SHARDPLANE_FUNCTIONS(name, Args, Body) Functions name##_ = {};
   SHARDPLANE_KERNELS(SHARDPLANE_FUNCTIONS)
@@ -118,9 +129,11 @@ class Launcher : public KernelLauncher {
 };
 
 absl::Status Launcher::Load(absl::Span<const uint8_t> image) {
-  absl::Status status =
-      driver_.Check(driver_.cuModuleLoadData(&module_, image.data()),
-                    "loading the fused operators' kernels");
+  absl::Status status = driver_.Check(driver_.cuCtxGetCurrent(&context_),
+                                      "asking for the GPU's context");
+  if (!status.ok()) return status;
+  status = driver_.Check(driver_.cuModuleLoadData(&module_, image.data()),
+                         "loading the fused operators' kernels");
   if (!status.ok()) return status;
   for (int element = 0; element < 2; ++element) {
     const std::string type = element == 0 ? "_f32" : "_bf16";

@@ -8,6 +8,7 @@
 #include <memory>
 #include <sstream>
 #include <string>
+#include <thread>
 
 #include "tests/matchers.h"
 
@@ -83,6 +84,15 @@ TEST_F(DriverKernelsTest, StartsTheKernelThatHasRoomForTheRow) {
                              RmsNormArgs{.columns = 16392, .packed = true}),
               StatusIs(absl::StatusCode::kInternal, HasSubstr("too long")));
   EXPECT_THAT(TakeLog(), IsEmpty());
+}
+
+TEST_F(DriverKernelsTest, GivesEachThreadTheContext) {
+  const auto loaded = Load();
+  ASSERT_THAT(loaded, IsOk());
+  std::thread([&] {
+    EXPECT_THAT((*loaded)->Launch(Element::kF32, 1, SwigluArgs{}), IsOk());
+  }).join();
+  EXPECT_THAT(TakeLog(), HasSubstr("swiglu_f32"));
 }
 
 TEST_F(DriverKernelsTest, SaysWhatTheDriverSays) {
