@@ -1,13 +1,13 @@
 """One cluster of four workers for all tests; each frees what it took."""
 
 import logging
-import os
 import warnings
 
 import pytest
 import torch
 
 import shardplane as sp
+from tests import devices
 
 
 def pytest_configure(config):
@@ -44,9 +44,8 @@ def _one_thread():
 
 @pytest.fixture(scope="session")
 def shared_cluster():
-    """SHARDPLANE_TEST_COLLECTIVES: what carries its collectives."""
-    with sp.LocalCluster(workers=4, collectives=os.environ.get(
-            "SHARDPLANE_TEST_COLLECTIVES", "auto")) as cluster:
+    """On tests.devices."""
+    with sp.LocalCluster(workers=4, **devices.options()) as cluster:
         yield cluster
 
 

@@ -5,6 +5,7 @@ import re
 import urllib.request
 
 import shardplane as sp
+from tests import devices
 from tests.paired import PairedCluster
 
 # The command line of a coordinator that sends steps through gRPC.
@@ -37,7 +38,11 @@ def _transports(cluster, counts):
 @contextlib.contextmanager
 def both_transports():
     """Four workers over shared memory and local sockets, and four over Gloo and
-    gRPC, asked as one."""
+    gRPC, asked as one. On GPUs (tests.devices) four workers."""
+    if devices.device() != "cpu":
+        with sp.LocalCluster(workers=4, **devices.options()) as cluster:
+            yield cluster
+        return
     with sp.LocalCluster(workers=4, collectives="shm") as first, \
             sp.LocalCluster(workers=4, collectives="gloo",
                             coordinator_args=NO_LOCAL_STEPS) as second, \

@@ -146,8 +146,12 @@ class CapturedRunTest : public testing::Test {
               told_ += absl::StrCat(program, " ", went.message(), "\n");
             }});
     communicator_.set_device(device_);
-    EXPECT_THAT(tensors_->Stage("parameter:w", F32({3, 2}, {1, 2, 3, 4, 5, 6})),
-                IsOk());
+    Materialize({1, 2, 3, 4, 5, 6});
+    EXPECT_THAT(tensors_->LoadProgram("p", Lookup()), IsOk());
+  }
+
+  void Materialize(const std::vector<float>& w) {
+    EXPECT_THAT(tensors_->Stage("parameter:w", F32({3, 2}, w)), IsOk());
     MaterializeSpec spec;
     spec.parameters = {{.fqn = "w",
                         .type = {DType::kFloat32, {3, 2}},
@@ -155,9 +159,7 @@ class CapturedRunTest : public testing::Test {
                         .requires_grad = true}};
     MaterializeProgress progress;
     EXPECT_THAT(tensors_->Materialize(spec, communicator_, &progress), IsOk());
-    EXPECT_THAT(tensors_->LoadProgram("p", Lookup()), IsOk());
   }
-
   absl::StatusOr<float> Run(std::vector<int64_t> ids, bool accumulate = false,
                             bool by_operator = false, uint64_t step = 0) {
     HostTensor x{{DType::kInt64, {2}}, {}};
@@ -272,15 +274,7 @@ TEST_F(CapturedRunTest, IdsOutOfRangeAreFoundInReplays) {
 TEST_F(CapturedRunTest, ParametersElsewhereAreCapturedAnew) {
   WarmUp();
   EXPECT_THAT(Run({0, 1}), IsOkAndHolds(30));
-  EXPECT_THAT(tensors_->Stage("parameter:w", F32({3, 2}, {1, 1, 1, 1, 1, 1})),
-              IsOk());
-  MaterializeSpec spec;
-  spec.parameters = {{.fqn = "w",
-                      .type = {DType::kFloat32, {3, 2}},
-                      .spec = DTensorSpec::Replicated(1),
-                      .requires_grad = true}};
-  MaterializeProgress progress;
-  EXPECT_THAT(tensors_->Materialize(spec, communicator_, &progress), IsOk());
+  Materialize({1, 1, 1, 1, 1, 1});
   EXPECT_THAT(Run({0, 1}), IsOkAndHolds(4));
   EXPECT_THAT(Run({0, 2}), IsOkAndHolds(4));
   EXPECT_EQ(counts_.captures, 2);

@@ -13,7 +13,7 @@ binaries=(shardplane_coordinator shardplane_worker shardplane_worker_cuda)
 
 made="$root/bazel-bin/deploy/portable"
 mkdir -p "$out"/{bin/coordinator,bin/worker,lib,python,stubs} \
-  "$out"/{gpu_tests,tests/gpu,bench/measure}
+  "$out"/{gpu_tests,tests,bench/measure}
 out="$(cd "$out" && pwd)"
 # Where LocalCluster looks for them under $SHARDPLANE_BIN_DIR.
 install -s "$made/shardplane_coordinator" "$out/bin/coordinator/"
@@ -28,8 +28,8 @@ ldd "$made/shardplane_coordinator" |
 cp -r "$root/python/shardplane" "$out/python/"
 (cd "$root/bazel-bin/proto" && find . -name '*_pb2*.py' -print0 |
   xargs -0 cp -L --parents -t "$out/stubs")
-cp "$root"/tests/{__init__,conftest,models,parity}.py "$out/tests/"
-cp "$root"/tests/gpu/*.py "$out/tests/gpu/"
+cp "$root"/tests/*.py "$out/tests/"
+cp -r "$root"/tests/{conformance,differential,gpu,zoo} "$out/tests/"
 cp "$root/bench/gpu.py" "$out/bench/"
 cp "$root"/bench/measure/{__init__,figures,gpu_*}.py "$out/bench/measure/"
 install "$root/deploy/portable/run_gpu_tests.sh" "$out/"

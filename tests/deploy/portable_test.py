@@ -17,8 +17,9 @@ GCC = {"libstdc++.so.6", "libgcc_s.so.1"}
 TORCH = {"libc10.so", "libtorch_cpu.so"}
 TORCH_CUDA = {"libc10_cuda.so", "libtorch_cuda.so"}
 OWN = {"libcivetweb.so.1", "libprometheus-cpp-core.so.1.0"}
-GPU_TESTS = ("collectives_gpu_test", "nccl_group_gpu_test",
-             "torch_executor_gpu_test")
+GPU_TESTS = [f"{name}_gpu_test" for name in (
+    "captured_run", "collectives", "fused_kernels", "host_staged_group",
+    "nccl_group", "optimizers", "torch_executor", "torch_tensors")]
 NEEDED = {
     "bin/coordinator/shardplane_coordinator": GLIBC | GCC | OWN,
     "bin/worker/shardplane_worker": GLIBC | GCC | OWN | TORCH,

@@ -5,6 +5,7 @@ import time
 
 import shardplane as sp
 from shardplane.v1 import coordinator_pb2 as pb
+from tests import devices
 from tests.differential.check import Failure, check
 from tests.differential.generate import random_case
 from tests.differential.results import record
@@ -24,7 +25,8 @@ class Workers:
         if self._cluster is not None and not self._whole():
             self.close()
         if self._cluster is None:
-            self._cluster = sp.LocalCluster(workers=WORKERS)
+            self._cluster = sp.LocalCluster(workers=WORKERS,
+                                            **devices.options())
         return self._cluster
 
     def _whole(self):

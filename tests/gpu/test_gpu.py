@@ -1,8 +1,6 @@
 """What GPUs compute. The same bodies also run on CPUs: so they are known to be
 right where there is no GPU, on which they are marked gpu and left out."""
 
-import contextlib
-
 import pytest
 import torch
 from torch import nn
@@ -10,28 +8,14 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel
 from torch.nn import functional as F
 
 import shardplane as sp
+from tests.gpu.clusters import DEVICES, SHARED_DEVICES, cluster_on
 from tests.models import (
     MLPModule, Transformer, TransformerArgs, rand, tokens, transformer_cuts,
     transformer_plan)
 from tests.parity import assert_close, assert_counts, parallelized
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
-# And two ranks of a GPU that NCCL cannot connect.
-SHARED_DEVICES = [*DEVICES, pytest.param("cuda/shm", marks=pytest.mark.gpu)]
 MLP_PLAN = {"net1": ColwiseParallel(), "net2": RowwiseParallel()}
 MLP_CUTS = {"net1.weight": 0, "net1.bias": 0, "net2.weight": 1}
-
-
-@contextlib.contextmanager
-def cluster_on(device, workers):
-    """A GPU for each worker, or where there are too few the first for all.
-    "cuda/shm": collectives go through the host's memory."""
-    device, _, collectives = device.partition("/")
-    if device == "cuda" and torch.cuda.device_count() < workers:
-        device = "cuda:0"
-    with sp.LocalCluster(workers=workers, device=device,
-                         collectives=collectives or "auto") as cluster:
-        yield cluster
 
 
 @pytest.fixture(scope="module", params=DEVICES)
@@ -147,8 +131,10 @@ def test_meta_parameters_get_the_values_that_cpus_give_them(one, shared_cluster)
         assert torch.equal(value, expected[name]), name
 
 
-def test_dropout_draws_the_masks_that_cpus_draw(one, shared_cluster):
-    x = torch.ones(64, 32, dtype=torch.float64)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32,
+                                   torch.bfloat16])
+def test_dropout_draws_the_masks_that_cpus_draw(one, shared_cluster, dtype):
+    x = torch.ones(64, 32, dtype=dtype)
 
     def masks(cluster):
         module = nn.Sequential(nn.Dropout(0.5))

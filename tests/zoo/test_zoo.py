@@ -12,6 +12,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel
 
 import shardplane as sp
 import shardplane.programs
+from tests import devices
 from tests.differential.styles import placements_text, stored_cuts
 from tests.parity import (
     assert_close, assert_predicted, check_gradients,
@@ -206,8 +207,8 @@ def test_pairs_are_those_of_the_usual_plan(cluster, name):
 
 @pytest.fixture(scope="module")
 def fused():
-    with sp.LocalCluster(workers=4,
-                         coordinator_args=["--fused_operators"]) as cluster:
+    with sp.LocalCluster(workers=4, coordinator_args=["--fused_operators"],
+                         **devices.options()) as cluster:
         yield cluster
 
 
