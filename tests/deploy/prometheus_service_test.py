@@ -23,6 +23,8 @@ SHARD_BYTES = 4 * (8 * 16 // 2 + 16 // 2 + 16 * 4 // 2 + 4)
 EMPTY_WHERE_ALL_IS_WELL = {"cluster-Workers_lost-A",
                            "cluster-Calls_that_failed-A",
                            "deployment-Mean_beside_its_baseline-B"}
+OF_GPUS = {"worker-Memory_of_the_device-B", "worker-Utilization_of_the_GPU-A",
+           "worker-Utilization_of_the_GPU-B"}  # and this cluster has none
 
 
 @pytest.fixture
@@ -215,6 +217,12 @@ def busy(watched):
     return watched
 
 
-@pytest.mark.parametrize("name", sorted(set(QUERIES) - EMPTY_WHERE_ALL_IS_WELL))
+@pytest.mark.parametrize(
+    "name", sorted(set(QUERIES) - EMPTY_WHERE_ALL_IS_WELL - OF_GPUS))
 def test_a_dashboard_has_data(busy, name):
     assert busy.prometheus.query(filled(QUERIES[name]))
+
+
+@pytest.mark.parametrize("name", sorted(OF_GPUS))
+def test_figures_of_gpus_are_absent_without_one(busy, name):
+    assert busy.prometheus.query(filled(QUERIES[name])) == []
