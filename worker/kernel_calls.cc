@@ -1,0 +1,41 @@
+#include "worker/kernel_calls.h"
+
+#include <algorithm>
+#include <string>
+
+#include "c10/util/Exception.h"
+
+namespace shardplane {
+namespace {
+
+// Enough for any GPU of today.
+constexpr int64_t kMaxBlocks = 1 << 16;
+
+KernelLauncher* current = nullptr;
+
+}  // namespace
+
+void SetKernelLauncher(KernelLauncher* launcher) { current = launcher; }
+
+KernelLauncher& CurrentKernelLauncher() { return *current; }
+
+void CheckLaunched(const absl::Status& status) {
+  if (status.ok()) return;
+  throw c10::AcceleratorError({__func__, __FILE__, __LINE__}, /*err=*/-1,
+                              std::string(status.message()));
+}
+
+bool IsPacked(int64_t length, std::initializer_list<at::Tensor> tensors) {
+  return std::all_of(tensors.begin(), tensors.end(), [&](const at::Tensor& t) {
+    return !t.defined() ||
+           (reinterpret_cast<uintptr_t>(t.const_data_ptr()) % kPackBytes == 0 &&
+            length * t.element_size() % kPackBytes == 0);
+  });
+}
+
+int64_t BlocksFor(int64_t count, int64_t pack) {
+  const int64_t per_block = kLanes * pack;
+  return std::min((count + per_block - 1) / per_block, kMaxBlocks);
+}
+
+}  // namespace shardplane
