@@ -14,12 +14,12 @@
 #include <vector>
 
 #include "ATen/ATen.h"
-#include "ATen/core/dispatch/Dispatcher.h"
 #include "absl/strings/str_cat.h"
 #include "torch/csrc/autograd/autograd.h"
 #include "worker/device_for_test.h"
 #include "worker/fused_operators.h"
 #include "worker/kernels_for_test.h"
+#include "worker/operator_for_test.h"
 #include "worker/segments.h"
 #include "worker/sharded_operators.h"
 
@@ -44,15 +44,6 @@ CountingLauncher& Kernels() {
     return counting;
   }();
   return *kernels;
-}
-
-// As programs reach them: by name.
-template <typename Signature>
-auto Operator(const char* name, Signature*) {
-  Kernels();
-  return c10::Dispatcher::singleton()
-      .findSchemaOrThrow(name, "")
-      .typed<Signature>();
 }
 
 at::Tensor Values(at::IntArrayRef sizes, at::ScalarType dtype, int seed) {

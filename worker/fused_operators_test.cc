@@ -7,24 +7,14 @@
 #include <vector>
 
 #include "ATen/ATen.h"
-#include "ATen/core/dispatch/Dispatcher.h"
 #include "torch/csrc/autograd/autograd.h"
-#include "worker/sharded_operators.h"
+#include "worker/operator_for_test.h"
 
 namespace shardplane {
 namespace {
 
 using Tensors = std::vector<at::Tensor>;
 using Function = std::function<Tensors(const Tensors&)>;
-
-// As programs reach them: by name.
-template <typename Signature>
-auto Operator(const char* name, Signature*) {
-  RegisterShardedOperators();
-  return c10::Dispatcher::singleton()
-      .findSchemaOrThrow(name, "")
-      .typed<Signature>();
-}
 
 at::Tensor Values(at::IntArrayRef sizes, at::ScalarType dtype, int seed) {
   const at::Tensor numbers =

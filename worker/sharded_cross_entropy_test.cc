@@ -9,11 +9,11 @@
 
 #include "ATen/ATen.h"
 #include "ATen/core/Reduction.h"
-#include "ATen/core/dispatch/Dispatcher.h"
 #include "common/tensor_spec.h"
 #include "tests/matchers.h"
 #include "torch/csrc/autograd/autograd.h"
 #include "worker/data_faults.h"
+#include "worker/operator_for_test.h"
 #include "worker/sharded_operators.h"
 #include "worker/torch_status.h"
 
@@ -26,15 +26,6 @@ using testing::HasSubstr;
 constexpr double kTolerance = 1e-12;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr int64_t kClasses = 5;
-
-// As programs reach it: by name, through LibTorch's dispatcher.
-template <typename Function>
-auto Operator(const char* name, Function*) {
-  RegisterShardedOperators();
-  return c10::Dispatcher::singleton()
-      .findSchemaOrThrow(name, "")
-      .typed<Function>();
-}
 
 at::Tensor Max(const at::Tensor& logits, int64_t dim) {
   static const auto op = Operator("shardplane::class_max", &ClassMax);

@@ -8,10 +8,10 @@
 #include <vector>
 
 #include "ATen/ATen.h"
-#include "ATen/core/dispatch/Dispatcher.h"
 #include "common/tensor_spec.h"
 #include "tests/matchers.h"
 #include "torch/csrc/autograd/autograd.h"
+#include "worker/operator_for_test.h"
 #include "worker/torch_status.h"
 
 namespace shardplane {
@@ -21,15 +21,6 @@ using testing::AllOf;
 using testing::HasSubstr;
 
 constexpr double kTolerance = 1e-12;
-
-// As programs reach it: by name, through LibTorch's dispatcher.
-template <typename Function>
-auto Operator(const char* name, Function*) {
-  RegisterShardedOperators();
-  return c10::Dispatcher::singleton()
-      .findSchemaOrThrow(name, "")
-      .typed<Function>();
-}
 
 at::Tensor Embedding(const at::Tensor& weight, const at::Tensor& indices,
                      int64_t offset, int64_t vocabulary, int64_t padding_idx) {
