@@ -1,80 +1,38 @@
 """Steps with fused operators and their kernels, as graphs of a GPU, on one
 rank. On CPUs the operators run as calls, and step by step."""
 
+import dataclasses
 from copy import deepcopy
 
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 import shardplane as sp
+from bench.measure.gpu_models import SHAPES, Llama, loss_of
 from tests.gpu.clusters import DEVICES, cluster_on
 
-VOCABULARY, WIDTH, HEADS, LENGTH = 96, 64, 4, 24
+SHAPE = dataclasses.replace(
+    SHAPES["tiny"], dim=64, hidden=128, heads=4, kv_heads=2, vocabulary=96,
+    batch=2, length=24)
 STEPS = 6  # of which the third is captured
 
 
-def turned(x):
-    half = x.shape[-1] // 2
-    return torch.cat((-x[..., half:], x[..., :half]), -1)
-
-
-class Block(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.qkv = nn.Linear(WIDTH, 3 * WIDTH, bias=False)
-        self.out = nn.Linear(WIDTH, WIDTH, bias=False)
-        self.norm = nn.RMSNorm(WIDTH, eps=1e-5)
-        self.gate = nn.Linear(WIDTH, 2 * WIDTH, bias=False)
-        self.up = nn.Linear(WIDTH, 2 * WIDTH, bias=False)
-        self.down = nn.Linear(2 * WIDTH, WIDTH, bias=False)
-
-    def forward(self, x, h, cos, sin):
-        """The residual, and what it is added to: a sum goes to its norm."""
-        q, k, v = (part.unflatten(-1, (HEADS, -1)).transpose(1, 2)
-                   for part in self.qkv(h).chunk(3, -1))
-        q = q * cos + turned(q) * sin
-        k = k * cos + turned(k) * sin
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.out(mixed.transpose(1, 2).flatten(2))
-        h = self.norm(x)
-        return x, self.down(F.silu(self.gate(h)) * self.up(h))
-
-
 class Model(nn.Module):
-    def __init__(self, dropout=0.0, layers=2, seed=3):
+    def __init__(self, dropout=0.0):
         super().__init__()
-        torch.manual_seed(seed)
-        self.embedding = nn.Embedding(VOCABULARY, WIDTH)
-        self.blocks = nn.ModuleList(Block() for _ in range(layers))
-        self.norms = nn.ModuleList(
-            nn.RMSNorm(WIDTH, eps=1e-5) for _ in range(layers))
+        torch.manual_seed(3)
+        self.llama = Llama(SHAPE)
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(WIDTH, VOCABULARY, bias=False)
-        half = WIDTH // HEADS // 2
-        angles = torch.outer(torch.arange(LENGTH) * 1.0,
-                             100 ** (-torch.arange(half) / half))
-        self.register_buffer("cos", torch.cat((angles, angles), -1).cos())
-        self.register_buffer("sin", torch.cat((angles, angles), -1).sin())
 
     def forward(self, ids):
-        x = self.dropout(self.embedding(ids))
-        h = x
-        for block, norm in zip(self.blocks, self.norms):
-            x, more = block(x, h, self.cos, self.sin)
-            x = x + more
-            h = norm(x)
-        return self.head(h)
-
-
-def loss_of(logits, targets):
-    return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        return self.dropout(self.llama(ids))
 
 
 def batch(step):
     generator = torch.Generator().manual_seed(step)
-    ids = torch.randint(VOCABULARY, (2, LENGTH + 1), generator=generator)
+    ids = torch.randint(SHAPE.vocabulary, (SHAPE.batch, SHAPE.length + 1),
+                        generator=generator)
     return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
 
 
@@ -124,14 +82,15 @@ def test_steps_are_pytorchs(fast):
 
 
 def test_an_id_out_of_range_changes_nothing(fast):
+    beyond = SHAPE.vocabulary
     with train(fast, Model()) as m:
         for step in range(STEPS):
             ids, targets = batch(step)
             bad = targets.clone()
-            bad[1, 2] = VOCABULARY
+            bad[1, 2] = beyond
             before = m.state_dict()
             with pytest.raises(sp.InvalidArgumentError,
-                               match=f"Target {VOCABULARY} is out of bounds"):
+                               match=f"Target {beyond} is out of bounds"):
                 m.step(ids, targets=bad, optimizer=sp.SGD(lr=0.1))
             for name, value in m.state_dict().items():
                 assert torch.equal(value, before[name]), name
