@@ -5,6 +5,7 @@
 
 #include "ATen/ATen.h"
 #include "absl/algorithm/container.h"
+#include "absl/time/clock.h"
 #include "common/errors.h"
 #include "worker/torch_status.h"
 
@@ -78,18 +79,14 @@ void CapturedRun::Capture(absl::Span<const at::Tensor> parameters,
 
 void CapturedRun::Begin(absl::Span<const at::Tensor> inputs,
                         const RandomCounter& random, RunTimeline* timeline) {
-  using std::chrono::nanoseconds;
   const auto start = std::chrono::steady_clock::now();
-  if (timeline != nullptr) {
-    timeline->begin_unix =
-        nanoseconds(std::chrono::system_clock::now().time_since_epoch())
-            .count();
-  }
+  if (timeline != nullptr) timeline->begin_unix = absl::GetCurrentTimeNanos();
   for (size_t i = 0; i < inputs.size(); ++i) inputs_[i].copy_(inputs[i]);
   if (program_->program().random >= 0) random_.copy_(WordsOf(random));
   graph_->Replay();
   if (timeline == nullptr) return;
-  const nanoseconds begun = std::chrono::steady_clock::now() - start;
+  const std::chrono::nanoseconds begun =
+      std::chrono::steady_clock::now() - start;
   timeline->spans.push_back({0, 0, begun.count()});
 }
 

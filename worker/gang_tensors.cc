@@ -117,17 +117,16 @@ absl::Status GangTensors::LoadProgram(const std::string& id,
     return static_cast<int64_t>(
         Collectives(program, phase, coordinate_).size());
   };
-  LoadedProgram& loaded = programs_[id];
-  loaded = LoadedProgram();
-  loaded.prepared = std::move(prepared);
+  LoadedProgram loaded{.prepared = std::move(prepared),
+                       .forward_collectives = count(Phase::kForward)};
+  loaded.train_collectives =
+      loaded.forward_collectives + count(Phase::kBackward);
   if (graphs_.make && CapturedRun::Fits(program, coordinate_)) {
     loaded.captured = std::make_shared<CapturedRun>(
         loaded.prepared, graphs_.make,
         [this, id](const absl::Status& went) { graphs_.on_capture(id, went); });
   }
-  loaded.forward_collectives = count(Phase::kForward);
-  loaded.train_collectives =
-      loaded.forward_collectives + count(Phase::kBackward);
+  programs_[id] = std::move(loaded);
   return absl::OkStatus();
 }
 

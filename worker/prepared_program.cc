@@ -7,6 +7,7 @@
 #include "ATen/ATen.h"
 #include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "common/errors.h"
 #include "common/tensor_spec.h"
 #include "worker/data_faults.h"
@@ -378,10 +379,7 @@ absl::StatusOr<ProgramResult> PreparedProgram::Run(
       .start = std::chrono::steady_clock::now()};
   if (timeline != nullptr) {
     timeline->spans.reserve(program_.instructions.size());
-    timeline->begin_unix =
-        std::chrono::nanoseconds(
-            std::chrono::system_clock::now().time_since_epoch())
-            .count();
+    timeline->begin_unix = absl::GetCurrentTimeNanos();
   }
   SP_RETURN_IF_ERROR(Bind(parameters, inputs, random, state));
   communicator.TakeRecords();  // what a failed run left

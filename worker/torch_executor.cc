@@ -30,6 +30,17 @@ GangTensors::Graphs GraphsOf(const TorchExecutorOptions& options,
   return {FindCudaSupport()->make_graph, options.on_capture};
 }
 
+// Of the first GPU that is opened; a process has one.
+absl::Status UseKernelsOf(c10::Device device) {
+  static const absl::Status status = [&] {
+    const absl::StatusOr<KernelLauncher*> kernels =
+        FindCudaSupport()->kernels(device);
+    if (kernels.ok()) UseFusedKernels(*kernels, c10::DispatchKey::CUDA);
+    return kernels.status();
+  }();
+  return status;
+}
+
 class TorchExecutor : public Executor {
  public:
   TorchExecutor(const TorchExecutorOptions& options, c10::Device device)
@@ -258,21 +269,6 @@ void TorchExecutor::Abort(absl::string_view reason) {
     if (groups != nullptr && broken_.empty()) broken_ = std::string(reason);
   }
   if (groups != nullptr) groups->Abort();
-}
-
-}  // namespace
-
-namespace {
-
-// Of the first GPU that is opened; a process has one.
-absl::Status UseKernelsOf(c10::Device device) {
-  static const absl::Status status = [&] {
-    const absl::StatusOr<KernelLauncher*> kernels =
-        FindCudaSupport()->kernels(device);
-    if (kernels.ok()) UseFusedKernels(*kernels, c10::DispatchKey::CUDA);
-    return kernels.status();
-  }();
-  return status;
 }
 
 }  // namespace

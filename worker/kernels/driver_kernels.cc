@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 
 #include <array>
+#include <iterator>
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
@@ -64,8 +65,8 @@ absl::StatusOr<Driver> LoadDriver(const std::string& path) {
 }
 
 // Those of one body, by element and, of a row kernel, by packs.
-constexpr int kSizes[] = {1, 2, 4, 8};
-using Functions = std::array<std::array<CUfunction, 4>, 2>;
+constexpr size_t kSizes = std::size(kPackCounts);
+using Functions = std::array<std::array<CUfunction, kSizes>, 2>;
 
 class Launcher : public KernelLauncher {
  public:
@@ -86,8 +87,8 @@ class Launcher : public KernelLauncher {
   absl::Status Launch(Element element, int64_t blocks, const Args& args) \
       override {                                                         \
     const int packs = PacksOf(args.columns, args.packed, element);       \
-    for (size_t i = 0; i < 4; ++i) {                                     \
-      if (kSizes[i] != packs) continue;                                  \
+    for (size_t i = 0; i < kSizes; ++i) {                                \
+      if (kPackCounts[i] != packs) continue;                             \
       return Start(#name, name##_[static_cast<int>(element)][i], blocks, \
                    args);                                                \
     }                                                                    \
@@ -141,8 +142,8 @@ absl::Status Launcher::Load(absl::Span<const uint8_t> image) {
   status.Update(Get(#name + type, &name##_[element][0]));
     SHARDPLANE_KERNELS(SHARDPLANE_GET)
 #undef SHARDPLANE_GET
-    for (size_t i = 0; i < 4; ++i) {
-      const std::string packs = absl::StrCat("_", kSizes[i]);
+    for (size_t i = 0; i < kSizes; ++i) {
+      const std::string packs = absl::StrCat("_", kPackCounts[i]);
 #define SHARDPLANE_GET(name, Args, Body) \
   status.Update(Get(#name + type + packs, &name##_[element][i]));
       SHARDPLANE_ROW_KERNELS(SHARDPLANE_GET)

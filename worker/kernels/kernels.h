@@ -10,10 +10,10 @@ namespace shardplane {
 
 // Threads of a block, of all kernels.
 inline constexpr int kLanes = 256;
-// A row that stays in registers has at most so many packs of kPackBytes a
-// thread, or, where it is not `packed`, so many elements.
-inline constexpr int kMaxPacks = 8;
 inline constexpr int kPackBytes = 16;
+// A row that stays in registers has so many packs a thread, or, where it is not
+// `packed`, so many elements. What computes rows is compiled for each.
+inline constexpr int kPackCounts[] = {1, 2, 4, 8};
 
 // Of tensors. Sums and functions are computed in f32.
 enum class Element { kF32, kBf16 };
@@ -149,19 +149,18 @@ struct DropoutArgs {
   int64_t strides[kDropoutDims];
 };
 
-// The packs of a row that a lane has room for: the smallest of 1, 2, 4 and 8
-// that hold it. 0: it is too long.
+// The smallest of kPackCounts that has room for a row. 0: it is too long.
 constexpr int PacksOf(int64_t columns, bool packed, Element element) {
   const int64_t bytes = element == Element::kF32 ? 4 : 2;
   const int64_t lanes = kLanes * (packed ? kPackBytes / bytes : 1);
-  for (int packs = 1; packs <= kMaxPacks; packs *= 2) {
+  for (const int packs : kPackCounts) {
     if (columns <= packs * lanes) return packs;
   }
   return 0;
 }
 
 // Kernel, its arguments, its body: X(name, Args, Body). Those of the second
-// list are compiled for each number of packs that PacksOf says.
+// list are compiled for each of kPackCounts.
 #define SHARDPLANE_KERNELS(X)                            \
   X(dropout, DropoutArgs, Dropout)                       \
   X(swiglu, SwigluArgs, Swiglu)                          \
