@@ -43,9 +43,10 @@ class LocalCluster(Calls):
 
     Also a connection: `parallelize_module`, `workers()`, `watch()` and so on.
     `device`: where tensors live. "cpu"; "cuda": a GPU for each worker, from the
-    first on; "cuda:N": that one for all workers, which takes NCCL 2.30
-    (docs/gpu.md). `collectives`: what carries them between CPUs; "shm", "gloo"
-    or "auto", shared memory where it can be. `coordinator_args`,
+    first on; "cuda:N": that one for all workers, which takes NCCL 2.30 or
+    `collectives` (docs/gpu.md). `collectives`: what carries them; "auto",
+    between CPUs shared memory where it can be and between GPUs NCCL; or "shm",
+    "gloo", between GPUs through the host's memory. `coordinator_args`,
     `worker_args`: further flags of the daemons.
     """
 
