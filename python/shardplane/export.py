@@ -137,7 +137,10 @@ class _on_meta_if_needed:
     def __enter__(self):
         if self._mixed:
             from torch.nn.utils import stateless
-            twins = {p.fqn: p.meta_twin() for p in self._tree.parameters}
+            twins = {}
+            for p in self._tree.parameters:
+                twins[p.fqn] = twins[p.alias_of] if p.alias_of else (
+                    p.meta_twin())
             self._swap = stateless._reparametrize_module(
                 self._tree.module, twins, tie_weights=True)
             self._swap.__enter__()

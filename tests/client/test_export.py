@@ -268,6 +268,26 @@ def test_meta_parameters(mixed):
     assert lines(result.module)[-1] == "output = output(%net2)"
 
 
+def test_tied_meta_parameters_beside_others():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed = nn.Embedding(5, 4, device="meta")
+            self.norm = nn.LayerNorm(4)
+            self.head = nn.Linear(4, 5, bias=False)
+            self.head.weight = self.embed.weight
+
+        def forward(self, x):
+            return self.head(self.norm(self.embed(x)))
+
+    module = Tied()
+    result = exported(module, torch.zeros(2, dtype=torch.long))
+    assert module.head.weight is module.embed.weight
+    assert {p.fqn: p.alias_of for p in result.module.parameters} == {
+        "embed.weight": "", "norm.weight": "", "norm.bias": "",
+        "head.weight": "embed.weight"}
+
+
 def test_dtype_that_has_no_number():
     with pytest.raises(sp.UnimplementedError, match="float8_e5m2"):
         exported(nn.Identity(),
