@@ -24,13 +24,12 @@
 namespace shardplane {
 namespace {
 
-// Calls `copy(global offset, local offset, bytes)` for each run of bytes that
-// lies together in both the tensor and the part of it that the stretches name.
-template <typename Copy>
+// See VisitRuns.
 class Runs {
  public:
-  Runs(const TensorType& global, absl::Span<const Stretches> part, Copy copy)
-      : global_(global), part_(part), copy_(std::move(copy)) {
+  Runs(const TensorType& global, absl::Span<const Stretches> part,
+       VisitRun visit)
+      : global_(global), part_(part), visit_(visit) {
     together_ = static_cast<int>(part.size());
     while (together_ > 0 && IsWhole(together_ - 1)) --together_;
   }
@@ -49,7 +48,7 @@ class Runs {
     return bytes;
   }
   void Run(int64_t from, int64_t bytes) {
-    if (bytes > 0) copy_(from, local_, bytes);
+    if (bytes > 0) visit_(from, local_, bytes);
     local_ += bytes;
   }
 
@@ -70,16 +69,16 @@ class Runs {
 
   const TensorType& global_;
   absl::Span<const Stretches> part_;
-  Copy copy_;
+  VisitRun visit_;
   int together_ = 0;  // dims from here on are whole
   int64_t local_ = 0;
 };
 
 void CopyInto(const HostTensor& shard, absl::Span<const Stretches> part,
               HostTensor* global) {
-  Runs(global->type, part, [&](int64_t to, int64_t from, int64_t bytes) {
+  VisitRuns(global->type, part, [&](int64_t to, int64_t from, int64_t bytes) {
     std::memcpy(&global->bytes[to], &shard.bytes[from], bytes);
-  }).Visit();
+  });
 }
 
 // How elements of one dtype are read, reduced and written. The 16-bit floats
@@ -289,14 +288,19 @@ absl::StatusOr<HostTensor> AssembleGlobal(const TensorType& type,
   return global;
 }
 
+void VisitRuns(const TensorType& global, absl::Span<const Stretches> part,
+               VisitRun visit) {
+  Runs(global, part, visit).Visit();
+}
+
 HostTensor SliceHost(const HostTensor& global,
                      absl::Span<const Stretches> part) {
   HostTensor slice{{global.type.dtype, {}}, ""};
   for (const Stretches& dim : part) slice.type.shape.push_back(SizeOf(dim));
   slice.bytes.resize(ByteSize(slice.type));
-  Runs(global.type, part, [&](int64_t from, int64_t to, int64_t bytes) {
+  VisitRuns(global.type, part, [&](int64_t from, int64_t to, int64_t bytes) {
     std::memcpy(&slice.bytes[to], &global.bytes[from], bytes);
-  }).Visit();
+  });
   return slice;
 }
 

@@ -2,9 +2,11 @@
 #ifndef SHARDPLANE_COMMON_HOST_TENSOR_H_
 #define SHARDPLANE_COMMON_HOST_TENSOR_H_
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/device_mesh.h"
@@ -33,6 +35,15 @@ absl::StatusOr<HostTensor> AssembleGlobal(const TensorType& type,
                                           const DTensorSpec& spec,
                                           const DeviceMesh& mesh,
                                           absl::Span<const HostTensor> shards);
+
+// Calls `visit(global offset, local offset, bytes)` for each run of bytes that
+// lies together in both a global tensor and the part of it that the stretches
+// name (one list per dim), in the part's order: none is empty. Example: rows 2
+// and 3 of f32[8, 4] are one run, (32, 0, 32).
+using VisitRun = absl::FunctionRef<void(int64_t global_offset,
+                                        int64_t local_offset, int64_t bytes)>;
+void VisitRuns(const TensorType& global, absl::Span<const Stretches> part,
+               VisitRun visit);
 
 // The part of a global tensor that the stretches name (one list per dim).
 HostTensor SliceHost(const HostTensor& global,
