@@ -73,14 +73,17 @@ struct ModuleNode {
   friend bool operator==(const ModuleNode&, const ModuleNode&) = default;
 };
 
-// Counter-based first values (see common/initializer.h).
+// First values: made (see common/initializer.h), or kept in files.
 struct Initializer {
-  enum class Kind { kZeros, kOnes, kUniform, kNormal };
+  enum class Kind { kZeros, kOnes, kUniform, kNormal, kFiles };
   Kind kind = Kind::kZeros;
   double a = 0;  // uniform: low; normal: mean
   double b = 0;  // uniform: high; normal: standard deviation
   // Index along dim 0 whose values are zero: an Embedding's padding_idx.
   std::optional<int64_t> zero_row = std::nullopt;
+  // Files: where workers find them, and what the tensor may be called there.
+  std::string path = "";
+  std::vector<std::string> names = {};
   friend bool operator==(const Initializer&, const Initializer&) = default;
 };
 

@@ -59,6 +59,8 @@ class Values {
                (initializer_.b - initializer_.a) * First(Random(index));
       case Initializer::Kind::kNormal:
         return initializer_.a + initializer_.b * Normal(Random(index));
+      case Initializer::Kind::kFiles:
+        break;  // Check refuses it
     }
     return 0;
   }
@@ -137,6 +139,10 @@ absl::Status Bad(absl::string_view fqn, absl::string_view message,
 
 absl::Status Check(const Initializer& initializer, absl::string_view fqn,
                    const TensorType& type, absl::Span<const Stretches> part) {
+  if (initializer.kind == Initializer::Kind::kFiles) {
+    return Bad(fqn, "expected values that can be made",
+               absl::StrCat("the files ", initializer.path));
+  }
   const bool random = initializer.kind == Initializer::Kind::kUniform ||
                       initializer.kind == Initializer::Kind::kNormal;
   if (random && !IsFloatingPoint(type.dtype)) {

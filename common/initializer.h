@@ -22,7 +22,7 @@ namespace shardplane {
 // the global tensor, row-major, has the Philox key `seed` and the counter (i,
 // hash of the FQN). Normal values are Box and Muller's. InvalidArgument:
 // uniform or normal values of a dtype that is not floating point; a part or a
-// zero row outside the tensor.
+// zero row outside the tensor; values that lie in files.
 absl::StatusOr<std::string> InitialValues(const Initializer& initializer,
                                           uint64_t seed, absl::string_view fqn,
                                           const TensorType& type,

@@ -53,11 +53,13 @@ absl::Status GangTensors::NotThere(absl::string_view what,
 }
 
 GangTensors::GangTensors(const GangSpec& spec, c10::Device device,
-                         Graphs graphs, NvtxDomain* nvtx)
+                         Graphs graphs, NvtxDomain* nvtx,
+                         std::string weights_root)
     : spec_(spec),
       device_(device),
       graphs_(std::move(graphs)),
       nvtx_(nvtx),
+      weights_root_(std::move(weights_root)),
       coordinate_(spec.mesh.Coordinate(spec.rank)) {}
 
 absl::Status GangTensors::Stage(const std::string& key, HostTensor tensor) {
@@ -81,7 +83,8 @@ absl::StatusOr<RanCollectives> GangTensors::Materialize(
   const NvtxRange shown(nvtx_, "materialize");
   communicator.TakeMaterialized();
   communicator.TakeCarried();  // what ran before
-  Materializer materializer(spec, spec_.mesh, spec_.rank, communicator);
+  WeightFiles files(weights_root_);
+  Materializer materializer(spec, spec_.mesh, spec_.rank, communicator, files);
   SP_ASSIGN_OR_RETURN(parameters_, materializer.Run(
                                        [this](const std::string& fqn) {
                                          return TakeStaged(SourceKey(fqn));

@@ -35,9 +35,10 @@ class GangTensors {
     MakeDeviceGraph make;
     std::function<void(const std::string&, const absl::Status&)> on_capture;
   };
-  // Borrows `nvtx`, where runs are shown; null: nowhere.
+  // Borrows `nvtx`, where runs are shown; null: nowhere. `weights_root`: see
+  // WeightFiles.
   GangTensors(const GangSpec& spec, c10::Device device, Graphs graphs = {},
-              NvtxDomain* nvtx = nullptr);
+              NvtxDomain* nvtx = nullptr, std::string weights_root = "");
 
   absl::Status Stage(const std::string& key, HostTensor tensor);
   absl::StatusOr<RanCollectives> Materialize(const MaterializeSpec& spec,
@@ -115,6 +116,7 @@ class GangTensors {
   c10::Device device_;
   const Graphs graphs_;
   NvtxDomain* nvtx_;
+  const std::string weights_root_;
   std::vector<int> coordinate_;
   bool materialized_ = false;
   uint64_t seed_ = 0;  // of the deployment

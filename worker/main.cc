@@ -82,6 +82,9 @@ ABSL_FLAG(std::string, log_level, "info",
 ABSL_FLAG(bool, nvtx, false,
           "names steps, modules and collectives as NVTX ranges, for profilers "
           "as Nsight Systems");
+ABSL_FLAG(std::string, weights_root, "",
+          "folder below which parameters may be read from safetensors files "
+          "(docs/weights.md); default: none may");
 ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(30),
           "on SIGTERM, how long a running call may go on");
 
@@ -342,6 +345,7 @@ absl::Status Daemon::Start() {
                [this](const std::string& program, const absl::Status& went) {
                  TellOfCapture(program, went);
                },
+           .weights_root = absl::GetFlag(FLAGS_weights_root),
            .threads = absl::GetFlag(FLAGS_threads),
            .nvtx = nvtx_.get()}));
   worker_ = std::make_unique<GangWorker>(incarnation_, executor_.get(),

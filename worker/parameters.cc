@@ -8,6 +8,7 @@
 #include "common/errors.h"
 #include "common/initializer.h"
 #include "worker/packed_dim.h"
+#include "worker/stored_tensors.h"
 #include "worker/torch_tensors.h"
 
 namespace shardplane {
@@ -21,14 +22,21 @@ absl::Status Bad(const ParameterSource& source, absl::string_view reason,
       {.reason = std::string(reason), .metadata = {{"fqn", source.fqn}}});
 }
 
+bool IsStored(const ParameterSource& source) {
+  return source.initializer.has_value() &&
+         source.initializer->kind == Initializer::Kind::kFiles;
+}
+
 }  // namespace
 
 Materializer::Materializer(const MaterializeSpec& spec, const DeviceMesh& mesh,
-                           int rank, Communicator& communicator)
+                           int rank, Communicator& communicator,
+                           WeightFiles& files)
     : spec_(spec),
       mesh_(mesh),
       coordinate_(mesh.Coordinate(rank)),
-      communicator_(communicator) {}
+      communicator_(communicator),
+      files_(files) {}
 
 absl::StatusOr<Parameters> Materializer::Run(TakeSource take,
                                              MaterializeProgress* progress) {
@@ -68,7 +76,7 @@ absl::StatusOr<Parameters> Materializer::Run(TakeSource take,
   return parameters;
 }
 
-absl::Status Materializer::Check(const ParameterSource& source) const {
+absl::Status Materializer::Check(const ParameterSource& source) {
   SP_RETURN_IF_ERROR(
       Validate(source.spec, mesh_, static_cast<int>(source.type.shape.size())));
   if (HasPartial(source.spec)) {
@@ -76,7 +84,19 @@ absl::Status Materializer::Check(const ParameterSource& source) const {
                absl::StrCat("expected Shard and Replicate, got: ",
                             ToString(source.spec)));
   }
-  return absl::OkStatus();
+  return IsStored(source) ? FindStored(source).status() : absl::OkStatus();
+}
+
+absl::StatusOr<WeightFiles::Found> Materializer::FindStored(
+    const ParameterSource& source) {
+  absl::StatusOr<WeightFiles::Found> found =
+      files_.Find(source.initializer->path, source.initializer->names);
+  if (!found.ok()) return WithMetadata(found.status(), "fqn", source.fqn);
+  if (CanBecome(found->tensor.type, source.type)) return found;
+  return Bad(source, "PARAMETER_TYPE_DIFFERS",
+             absl::StrCat("expected data of ", ToString(source.type),
+                          ", got: ", ToString(found->tensor.type), ", \"",
+                          found->name, "\" of ", found->file->path()));
 }
 
 int64_t Materializer::LocalBytes(const ParameterSource& source) const {
@@ -92,18 +112,26 @@ absl::StatusOr<at::Tensor> Materializer::One(const ParameterSource& source,
                                              TakeSource take) {
   const std::vector<Stretches> part =
       LocalStretches(source.type.shape, source.spec, mesh_, coordinate_);
-  if (source.initializer.has_value()) {
-    SP_ASSIGN_OR_RETURN(std::string bytes,
-                        InitialValues(*source.initializer, spec_.seed,
-                                      source.fqn, source.type, part));
-    TensorType local{source.type.dtype, {}};
-    for (const Stretches& dim : part) local.shape.push_back(SizeOf(dim));
-    return ToTorch({std::move(local), std::move(bytes)},
-                   communicator_.device());
-  }
+  if (source.initializer.has_value()) return Initial(source, part);
   if (spec_.src_data_rank.has_value()) return Distribute(source, take);
   SP_ASSIGN_OR_RETURN(const HostTensor full, Source(source, take));
   return SliceToTorch(full, part, communicator_.device());
+}
+
+absl::StatusOr<at::Tensor> Materializer::Initial(
+    const ParameterSource& source, absl::Span<const Stretches> part) {
+  if (IsStored(source)) {
+    SP_ASSIGN_OR_RETURN(const WeightFiles::Found found, FindStored(source));
+    return LoadPart(
+        found, part,
+        {.dtype = source.type.dtype, .device = communicator_.device()});
+  }
+  SP_ASSIGN_OR_RETURN(std::string bytes,
+                      InitialValues(*source.initializer, spec_.seed, source.fqn,
+                                    source.type, part));
+  TensorType local{source.type.dtype, {}};
+  for (const Stretches& dim : part) local.shape.push_back(SizeOf(dim));
+  return ToTorch({std::move(local), std::move(bytes)}, communicator_.device());
 }
 
 absl::StatusOr<HostTensor> Materializer::Source(const ParameterSource& source,

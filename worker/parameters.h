@@ -14,6 +14,7 @@
 #include "common/tensor_spec.h"
 #include "worker/collectives.h"
 #include "worker/executor.h"
+#include "worker/weights/weight_files.h"
 
 namespace shardplane {
 
@@ -34,22 +35,28 @@ using TakeSource =
 // Fills a rank's shards. With src_data_rank r the rank that has coordinate r
 // on the plan's mesh dim and 0 elsewhere has the data; they go out along the
 // mesh dims as TravelOrder says: a scatter where the dim cuts the parameter,
-// else a broadcast. Without one each rank cuts its own. InvalidArgument: data
-// of another type than the parameter's, a source outside the mesh.
+// else a broadcast. Without one each rank cuts its own. What lies in files each
+// rank reads by itself, whatever src_data_rank; they are looked for before
+// anything travels. InvalidArgument: data of another type than the parameter's,
+// a source outside the mesh. As WeightFiles::Find and LoadPart.
 class Materializer {
  public:
+  // Borrows all but the numbers.
   Materializer(const MaterializeSpec& spec, const DeviceMesh& mesh, int rank,
-               Communicator& communicator);
+               Communicator& communicator, WeightFiles& files);
 
   // `progress` may be null.
   absl::StatusOr<Parameters> Run(TakeSource take,
                                  MaterializeProgress* progress);
 
  private:
-  absl::Status Check(const ParameterSource& source) const;
+  absl::Status Check(const ParameterSource& source);
   int64_t LocalBytes(const ParameterSource& source) const;
+  absl::StatusOr<WeightFiles::Found> FindStored(const ParameterSource& source);
   absl::StatusOr<at::Tensor> One(const ParameterSource& source,
                                  TakeSource take);
+  absl::StatusOr<at::Tensor> Initial(const ParameterSource& source,
+                                     absl::Span<const Stretches> part);
   absl::StatusOr<HostTensor> Source(const ParameterSource& source,
                                     TakeSource take);
   absl::StatusOr<at::Tensor> Distribute(const ParameterSource& source,
@@ -65,6 +72,7 @@ class Materializer {
   const DeviceMesh& mesh_;
   std::vector<int> coordinate_;
   Communicator& communicator_;
+  WeightFiles& files_;
 };
 
 }  // namespace shardplane

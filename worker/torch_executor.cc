@@ -161,7 +161,7 @@ absl::Status TorchExecutor::JoinGang(const GangSpec& spec,
   tensors_ = kept != nullptr ? std::move(kept)
                              : std::make_unique<GangTensors>(
                                    spec, device_, GraphsOf(options_, device_),
-                                   options_.nvtx);
+                                   options_.nvtx, options_.weights_root);
   SP_RETURN_IF_ERROR(tensors_->Discard());
   communicator_ =
       std::make_unique<Communicator>(groups->get(), spec.mesh, spec.rank);

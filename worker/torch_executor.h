@@ -36,6 +36,8 @@ struct TorchExecutorOptions {
   bool graphs = false;
   // Told the program, and why it could not be if it could not.
   std::function<void(const std::string&, const absl::Status&)> on_capture;
+  // Folder that parameters may be read from, as WeightFiles has it.
+  std::string weights_root;
   // Threads of one operator; 0: as LibTorch decides.
   int threads = 0;
   // Where runs are shown to profilers; null: nowhere. Borrowed.

@@ -19,6 +19,7 @@
 #include "worker/programs_for_test.h"
 #include "worker/torch_executor.h"
 #include "worker/transport_for_test.h"
+#include "worker/weights/safetensors_for_test.h"
 
 namespace shardplane {
 
@@ -36,6 +37,7 @@ class TorchExecutorTest : public testing::Test {
       const int rank = static_cast<int>(executors_.size());
       executors_.push_back(*MakeTorchExecutor({.device = DeviceForTest(rank),
                                                .transport = TransportForTest(),
+                                               .weights_root = weights_ / "",
                                                .threads = 1}));
     }
     std::vector<absl::Status> formed(mesh.size());
@@ -145,6 +147,7 @@ class TorchExecutorTest : public testing::Test {
     return tensor.ok() ? Floats(tensor->local) : std::vector<float>();
   }
 
+  const TestFolder weights_;  // that executors may read from
   DeviceMesh mesh_;
   uint64_t epoch_ = 0;
   std::vector<std::unique_ptr<Executor>> executors_;

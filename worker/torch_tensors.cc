@@ -41,9 +41,6 @@ bool IsWhole(const Shape& shape, absl::Span<const Stretches> part) {
   return true;
 }
 
-// Of the host's memory that a GPU reads and writes without it.
-constexpr int64_t kStagingBytes = int64_t{32} << 20;
-
 at::Tensor AsBytes(const at::Tensor& tensor) {
   return tensor.view({-1}).view(at::kByte);
 }

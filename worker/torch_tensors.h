@@ -2,6 +2,7 @@
 #ifndef SHARDPLANE_WORKER_TORCH_TENSORS_H_
 #define SHARDPLANE_WORKER_TORCH_TENSORS_H_
 
+#include <cstdint>
 #include <vector>
 
 #include "ATen/core/Tensor.h"
@@ -19,6 +20,9 @@ at::ScalarType ToScalarType(DType dtype);
 DType FromScalarType(at::ScalarType type);
 
 TensorType TypeOf(const at::Tensor& tensor);
+
+// Of the host's memory that a GPU reads and writes without it, at a time.
+inline constexpr int64_t kStagingBytes = int64_t{32} << 20;
 
 // Contiguous tensors of one type and size, between the host and a GPU through
 // chunks of memory that the GPU reads and writes itself (kPinned). To a GPU it

@@ -74,6 +74,25 @@ void MaskNode(const pb::ModuleNode& file, pb::ModuleNode* running) {
   }
 }
 
+// Of a parameter as the coordinator completed it, what a file says, too.
+void MaskParameter(const pb::Parameter& said, pb::Parameter* running) {
+  if (!said.has_type()) running->clear_type();
+  if (!said.has_initializer()) {
+    running->clear_initializer();
+  } else if (running->initializer().has_files() &&
+             said.initializer().files().names().empty()) {
+    running->mutable_initializer()->mutable_files()->clear_names();
+  }
+}
+
+// Whether Module.weights is where it is read from. `said`: null, if the file
+// does not list it.
+bool StartsFromModuleFiles(const pb::Parameter* said,
+                           const pb::Parameter& running) {
+  return running.initializer().has_files() && running.alias_of().empty() &&
+         (said == nullptr || !said->has_initializer());
+}
+
 }  // namespace
 
 absl::StatusOr<Manifest> ManifestOf(const Document& document) {
@@ -219,14 +238,13 @@ pb::Module MaskedBy(const pb::Module& file, pb::Module running) {
   pb::Module masked;
   masked.mutable_modules()->Swap(running.mutable_modules());
   for (pb::Parameter& parameter : *running.mutable_parameters()) {
-    if (!owners.contains(OwnerOf(parameter.fqn()))) continue;
     const auto it = parameters.find(parameter.fqn());
-    if (it != parameters.end() && !it->second->has_initializer()) {
-      parameter.clear_initializer();
+    const pb::Parameter* said = it == parameters.end() ? nullptr : it->second;
+    if (StartsFromModuleFiles(said, parameter)) {
+      masked.set_weights(parameter.initializer().files().path());
     }
-    if (it != parameters.end() && !it->second->has_type()) {
-      parameter.clear_type();
-    }
+    if (!owners.contains(OwnerOf(parameter.fqn()))) continue;
+    if (said != nullptr) MaskParameter(*said, &parameter);
     *masked.add_parameters() = std::move(parameter);
   }
   return masked;

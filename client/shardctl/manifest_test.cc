@@ -81,6 +81,35 @@ TEST(SpecDiffTest, WhatTheFileLeavesOutIsNoDifference) {
   EXPECT_EQ(DeploymentDiff(running, {}, running), "");
 }
 
+// As the coordinator shows a module whose weight and bias lie in files.
+constexpr char kStored[] = R"(
+modules:
+  - {type: S}
+  - {fqn: up, type: L}
+parameters:
+  - {fqn: up.weight, meta: true,
+     initializer: {files: {path: one, names: [up.weight]}}}
+  - {fqn: up.bias, meta: true,
+     initializer: {files: {path: two, names: [up.bias]}}}
+)";
+
+std::string DiffFromStored(const std::string& parameters) {
+  return DeploymentDiff(
+      DeploymentOf(kStored), {},
+      DeploymentOf(
+          absl::StrCat("modules: [{type: S}, {fqn: up, type: L}]\n", parameters)
+              .c_str()));
+}
+
+TEST(SpecDiffTest, FilesOfAModuleAreThoseOfItsParameters) {
+  constexpr char kBias[] =
+      "parameters: [{fqn: up.weight, meta: true}, {fqn: up.bias, meta: true, "
+      "initializer: {files: {path: two}}}]";
+  EXPECT_EQ(DiffFromStored(absl::StrCat("weights: one\n", kBias)), "");
+  EXPECT_THAT(DiffFromStored(absl::StrCat("weights: three\n", kBias)),
+              HasSubstr("-  weights: one\n+  weights: three\n"));
+}
+
 TEST(SpecDiffTest, WhatItSaysIs) {
   const std::string other =
       "modules: [{type: S}, {fqn: up, type: L, attributes: {n: {intValue: "

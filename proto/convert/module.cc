@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "common/errors.h"
 #include "common/initializer.h"
@@ -55,8 +56,9 @@ absl::Status CheckDrawable(const Parameter& parameter, const FieldPath& field) {
         absl::StrCat("expected a row of '", parameter.fqn, "', ",
                      ShapeToString(shape), ", got: ", zero_row));
   }
-  if (IsFloatingPoint(parameter.type.dtype) ||
-      kind == Initializer::Kind::kZeros || kind == Initializer::Kind::kOnes) {
+  const bool random =
+      kind == Initializer::Kind::kUniform || kind == Initializer::Kind::kNormal;
+  if (!random || IsFloatingPoint(parameter.type.dtype)) {
     return absl::OkStatus();
   }
   return InvalidField(
@@ -177,29 +179,56 @@ absl::StatusOr<std::vector<CompletedParameter>> ParametersFromProto(
   return completed;
 }
 
-// What meta parameters without an initializer of their own start from; by the
-// owning module's type, so the tree must be there. Another name of a tied
-// weight starts as the first one does.
+// What files may call each parameter: its FQN, then its other names.
+using NamesInFiles = absl::flat_hash_map<std::string, std::vector<std::string>>;
+NamesInFiles NamesOf(const GraphModule& module) {
+  NamesInFiles names;
+  for (const Parameter& parameter : module.parameters()) {
+    std::vector<std::string>& all = names[module.Canonical(parameter).fqn];
+    all.insert(parameter.alias_of.empty() ? all.begin() : all.end(),
+               parameter.fqn);
+  }
+  return names;
+}
+
+// What a meta parameter without an initializer of its own starts from: the
+// module's files, else by the owning module's type.
+absl::StatusOr<Initializer> DefaultOf(const GraphModule& module,
+                                      const std::string& weights,
+                                      const Parameter& parameter) {
+  if (weights.empty()) return DefaultInitializer(module, parameter);
+  return Initializer{.kind = Initializer::Kind::kFiles, .path = weights};
+}
+
+// Completes the initializers of meta parameters; the tree must be there.
+// Another name of a tied weight starts as the first one does.
 absl::Status AddDefaults(const GraphModule& module, const pb::Module& message,
                          const FieldPath& field,
                          std::vector<CompletedParameter>* parameters) {
+  const NamesInFiles names = NamesOf(module);
   for (auto& [parameter, listed] : *parameters) {
     const bool meta = listed < 0 || message.parameters(listed).meta();
-    if (!meta || parameter.initializer.has_value()) continue;
+    if (!meta) continue;
     const Parameter& first = module.Canonical(parameter);
-    if (first.initializer.has_value()) {
+    if (!parameter.initializer.has_value()) {
       parameter.initializer = first.initializer;
-      continue;
     }
-    absl::StatusOr<Initializer> initializer = DefaultInitializer(module, first);
-    if (!initializer.ok()) {
-      return InField(
-          initializer.status(),
-          listed < 0
-              ? field.Member("modules")
-              : field.Element("parameters", listed).Member("initializer"));
+    if (!parameter.initializer.has_value()) {
+      absl::StatusOr<Initializer> initializer =
+          DefaultOf(module, message.weights(), first);
+      if (!initializer.ok()) {
+        return InField(
+            initializer.status(),
+            listed < 0
+                ? field.Member("modules")
+                : field.Element("parameters", listed).Member("initializer"));
+      }
+      parameter.initializer = *initializer;
     }
-    parameter.initializer = *initializer;
+    if (parameter.initializer->kind == Initializer::Kind::kFiles &&
+        parameter.initializer->names.empty()) {
+      parameter.initializer->names = names.at(first.fqn);
+    }
   }
   return absl::OkStatus();
 }
@@ -215,13 +244,16 @@ std::vector<Parameter> Plain(const std::vector<CompletedParameter>& completed) {
 
 bool NeedsDefaults(const pb::Module& message,
                    const std::vector<CompletedParameter>& completed) {
-  return std::any_of(
-      completed.begin(), completed.end(),
-      [&message](const CompletedParameter& one) {
-        return one.listed < 0 ||
-               (message.parameters(one.listed).meta() &&
-                !message.parameters(one.listed).has_initializer());
-      });
+  return std::any_of(completed.begin(), completed.end(),
+                     [&message](const CompletedParameter& one) {
+                       if (one.listed < 0) return true;
+                       const pb::Parameter& listed =
+                           message.parameters(one.listed);
+                       if (!listed.meta()) return false;
+                       return !listed.has_initializer() ||
+                              (listed.initializer().has_files() &&
+                               listed.initializer().files().names().empty());
+                     });
 }
 
 }  // namespace

@@ -112,6 +112,42 @@ TEST(ModuleTest, ATiedWeightMayLeaveOutItsType) {
             module->FindParameter("embed.weight")->initializer);
 }
 
+TEST(ModuleTest, MetaParametersStartFromTheModulesFiles) {
+  const auto module = Module(R"(
+    modules {}
+    modules { fqn: "embed" type: "Embedding"
+              attributes { key: "num_embeddings" value { int_value: 8 } }
+              attributes { key: "embedding_dim" value { int_value: 4 } } }
+    modules { fqn: "head" type: "Linear" }
+    modules { fqn: "own" type: "Mine" }
+    parameters { fqn: "head.weight" alias_of: "embed.weight" meta: true }
+    parameters { fqn: "own.scale" meta: true initializer { ones {} }
+                 type { dtype: DTYPE_FLOAT32 } }
+    parameters { fqn: "own.table" meta: true
+                 initializer { files { path: "other.safetensors" } }
+                 type { dtype: DTYPE_INT64 shape: 2 } }
+    parameters { fqn: "own.data" type { dtype: DTYPE_FLOAT32 shape: 2 } }
+    weights: "llama")");
+  ASSERT_TRUE(module.ok()) << module.status();
+  const auto initializer = [&](const char* fqn) {
+    return module->FindParameter(fqn)->initializer;
+  };
+  const Initializer tied{.kind = Initializer::Kind::kFiles,
+                         .path = "llama",
+                         .names = {"embed.weight", "head.weight"}};
+  EXPECT_EQ(initializer("embed.weight"), tied);
+  EXPECT_EQ(initializer("head.weight"), tied);
+  EXPECT_EQ(initializer("own.scale"), Initializer{Initializer::Kind::kOnes});
+  EXPECT_EQ(initializer("own.table"),
+            (Initializer{.kind = Initializer::Kind::kFiles,
+                         .path = "other.safetensors",
+                         .names = {"own.table"}}));
+  EXPECT_EQ(initializer("own.data"), std::nullopt);
+  const auto back = FromProto(ToProto(*module), "module");
+  ASSERT_TRUE(back.ok()) << back.status();
+  EXPECT_TRUE(*back == *module);
+}
+
 class BadModuleTest : public testing::TestWithParam<BadMessage> {};
 
 TEST_P(BadModuleTest, IsRefusedWithItsField) {
@@ -184,6 +220,15 @@ INSTANTIATE_TEST_SUITE_P(
                    WithParameter("fqn: 'w' meta: true initializer {} type { "
                                  "dtype: DTYPE_FLOAT32 }"),
                    ".parameters[0].initializer"},
+        BadMessage{"FilesWithoutPath",
+                   WithParameter("fqn: 'w' meta: true initializer { files {} } "
+                                 "type { dtype: DTYPE_FLOAT32 }"),
+                   ".parameters[0].initializer.files.path"},
+        BadMessage{"ZeroRowOfFiles",
+                   WithParameter("fqn: 'w' meta: true type { dtype: "
+                                 "DTYPE_FLOAT32 shape: 2 } initializer { "
+                                 "files { path: 'f' } zero_row: 1 }"),
+                   ".parameters[0].initializer.zero_row"},
         BadMessage{"NegativeZeroRow",
                    WithParameter("fqn: 'w' meta: true type { dtype: "
                                  "DTYPE_FLOAT32 shape: 2 } initializer { "

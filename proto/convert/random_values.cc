@@ -82,13 +82,17 @@ DeviceMesh RandomValues::AnyMesh() {
 
 Initializer RandomValues::AnyInitializer() {
   const double a = Number();
-  switch (Below(4)) {
+  switch (Below(5)) {
     case 0:
       return {Initializer::Kind::kZeros};
     case 1:
       return {Initializer::Kind::kOnes};
     case 2:
       return {Initializer::Kind::kUniform, a, a + Below(3)};
+    case 3:
+      return {.kind = Initializer::Kind::kFiles,
+              .path = "/" + Word(),
+              .names = {Word()}};
     default:
       return {Initializer::Kind::kNormal, a, Below(3) * 0.5};
   }

@@ -102,6 +102,14 @@ absl::StatusOr<Initializer> Normal(const pb::Initializer::Normal& normal,
   return Initializer{Initializer::Kind::kNormal, normal.mean(), normal.std()};
 }
 
+absl::StatusOr<Initializer> Files(const pb::Initializer::Files& files,
+                                  const FieldPath& field) {
+  if (files.path().empty()) return MissingField(field.Member("path"));
+  return Initializer{.kind = Initializer::Kind::kFiles,
+                     .path = files.path(),
+                     .names = {files.names().begin(), files.names().end()}};
+}
+
 absl::StatusOr<Initializer> KindFromProto(const pb::Initializer& message,
                                           const FieldPath& field) {
   switch (message.kind_case()) {
@@ -113,10 +121,12 @@ absl::StatusOr<Initializer> KindFromProto(const pb::Initializer& message,
       return Uniform(message.uniform(), field.Member("uniform"));
     case pb::Initializer::kNormal:
       return Normal(message.normal(), field.Member("normal"));
+    case pb::Initializer::kFiles:
+      return Files(message.files(), field.Member("files"));
     case pb::Initializer::KIND_NOT_SET:
       break;
   }
-  return MissingOneof(field, "zeros, ones, uniform, normal");
+  return MissingOneof(field, "zeros, ones, uniform, normal, files");
 }
 
 absl::Status TooLargeInline(size_t bytes, const FieldPath& field) {
@@ -359,6 +369,11 @@ absl::StatusOr<Initializer> FromProto(const v1::Initializer& message,
         field.Member("zero_row"),
         absl::StrCat("expected a row >= 0, got: ", message.zero_row()));
   }
+  if (message.has_files()) {
+    return InvalidField(
+        field.Member("zero_row"),
+        absl::StrCat("expected none beside files, got: ", message.zero_row()));
+  }
   initializer.zero_row = message.zero_row();
   return initializer;
 }
@@ -379,6 +394,11 @@ v1::Initializer ToProto(const Initializer& initializer) {
     case Initializer::Kind::kNormal:
       message.mutable_normal()->set_mean(initializer.a);
       message.mutable_normal()->set_std(initializer.b);
+      break;
+    case Initializer::Kind::kFiles:
+      message.mutable_files()->set_path(initializer.path);
+      message.mutable_files()->mutable_names()->Add(initializer.names.begin(),
+                                                    initializer.names.end());
       break;
   }
   if (initializer.zero_row.has_value()) {
