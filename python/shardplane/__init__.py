@@ -43,6 +43,7 @@ from shardplane.styles import (
     PrepareModuleInputOutput, PrepareModuleOutput, RowwiseParallel,
     SequenceParallel)
 from shardplane.watch import Watch
+from shardplane.weights import Weights
 
 __all__ = [name for name in dir() if not name.startswith("_")]
 

@@ -16,13 +16,14 @@ from shardplane.overlap import to_proto_overlap
 from shardplane.report import Report
 from shardplane.rpc import request_id
 from shardplane.v1 import coordinator_pb2 as pb
+from shardplane.weights import as_weights
 
 
-def _source(module):
+def _source(module, weights):
     """What the module is made of; torch is imported where it is torch's."""
     if is_description(module):
         from shardplane.described import DescribedSource
-        return DescribedSource(module)
+        return DescribedSource(module, weights)
     try:
         from shardplane.torch_source import TorchSource
     except ImportError as error:
@@ -31,7 +32,7 @@ def _source(module):
             f"sp.Description), as torch cannot be imported ({error}), got: "
             f"{type(module).__name__}", reason="MODULE_TYPE",
             cls=PlanTypeError, field="module") from error
-    return TorchSource(module)
+    return TorchSource(module, weights)
 
 
 def _check(source, size, src_data_rank):
@@ -82,14 +83,15 @@ def deploy(rpc, module, mesh=None, plan=None, *, device_mesh=None,
            parallelize_plan=None, example_inputs=None, example_kwargs=None,
            example_targets=None, src_data_rank=0, loss=None,
            data_parallel=None, unit_bytes=None, overlap=None, recompute=(),
-           link_costs=None, strict=False, seed=0, validate_only=False, name=None):
+           link_costs=None, strict=False, seed=0, weights=None,
+           validate_only=False, name=None):
     """See CLIENT.md."""
     mesh = meshes.to_proto_mesh(device_mesh if mesh is None else mesh)
     plan = with_loss_parallel(plans.to_proto_plan(
         parallelize_plan if plan is None else plan))
     if data_parallel is None:
         data_parallel = implied_data_parallel(module, mesh)
-    source = _source(module)
+    source = _source(module, as_weights(weights))
     data_parallel = to_proto_data_parallel(data_parallel, source.tree)
     plan_dim = meshes.plan_dim(mesh, plans.mesh_dims(plan),
                                {item.mesh_dim for item in data_parallel})

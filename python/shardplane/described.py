@@ -1,6 +1,7 @@
 """A description's deployment: its names, its programs, numpy in and out."""
 
 import json
+import os
 from collections.abc import Mapping
 
 import numpy as np
@@ -20,22 +21,44 @@ class DescribedSource:
 
     count = 1
 
-    def __init__(self, module):
+    def __init__(self, module, weights=None):
         self._description = as_description(module)
+        self._weights = _path(weights)
         self.tree = DescribedTree()
 
     def programs(self, rpc, call_signatures):
         del call_signatures  # a description's graphs say how they are called
-        return DescribedPrograms(rpc, self._description)
+        return DescribedPrograms(rpc, self._description, self._weights)
 
     def to_proto(self):
-        return self._description.proto
+        return _starting_from(self._weights, self._description.proto)
 
     def upload(self, rpc, deployment, constants, src_data_rank):
         """Nothing: the workers make all first values themselves."""
         del constants, src_data_rank
         self.tree.fill(rpc.call("GetDeployment", pb.GetDeploymentRequest(
             name=deployment.name)).module)
+
+
+def _path(weights):
+    if weights is None:
+        return ""
+    if weights.names is not None:
+        raise invalid(
+            "weights: expected a path, as a description says itself what "
+            'files call its parameters ("init": {"files": …}), got: names',
+            reason="WEIGHTS_NAMES", field="weights")
+    return os.fspath(weights.path)
+
+
+def _starting_from(path, module):
+    """`module`, with these weights if there are any."""
+    if not path:
+        return module
+    copy = types_pb2.Module()
+    copy.CopyFrom(module)
+    copy.weights = path
+    return copy
 
 
 class DescribedTree:
@@ -114,9 +137,10 @@ class DescribedPrograms(ProgramStore):
     codec = arrays
     check_loss = staticmethod(check_loss)
 
-    def __init__(self, rpc, description):
+    def __init__(self, rpc, description, weights=""):
         super().__init__(rpc)
         self._description = description
+        self._weights = weights
         self._names = _input_names(description.proto)
         self._outputs = _Outputs(description.proto)
         self._deployed_modes = self._modes()
@@ -173,10 +197,11 @@ class DescribedPrograms(ProgramStore):
                 pb.InputSpec(type=arrays.type_of(value, f"target {i}"),
                              name=f"target_{i}")
                 for i, value in enumerate(targets))
+        module = _starting_from(self._weights, self._description.proto)
         if self._deployment is not None and (
                 self._modes() != self._deployed_modes):
-            signature.module.CopyFrom(self._description.proto)
-        exported = _Exported(self._description.proto, self._outputs)
+            signature.module.CopyFrom(module)
+        exported = _Exported(module, self._outputs)
         return Program(exported, signature, loss, [])
 
 

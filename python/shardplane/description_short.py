@@ -153,8 +153,21 @@ def _initializer(value, place):
             if kind == "normal":
                 message.normal.mean, message.normal.std = numbers
                 return message
-    raise Bad(place, '"zeros", "ones", {"uniform": [low, high]} or {"normal": '
-              "[mean, std]}", repr(value))
+        if kind == "files" and isinstance(numbers, dict):
+            return _files(numbers, member(place, kind))
+    raise Bad(place, '"zeros", "ones", {"uniform": [low, high]}, {"normal": '
+              '[mean, std]} or {"files": {"path": …}}', repr(value))
+
+
+def _files(value, place):
+    only(value, ("path", "names"), place, "files")
+    message = pb.Initializer()
+    message.files.path = text(value.get("path", ""), member(place, "path"))
+    names = member(place, "names")
+    message.files.names.extend(
+        text(name, f"{names}[{i}]") for i, name in enumerate(
+            entries(value, "names", place, "names of a tensor")))
+    return message
 
 
 def join(prefix, name):

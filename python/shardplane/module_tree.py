@@ -6,10 +6,12 @@ weight is one parameter with further names.
 """
 
 import dataclasses
+import os
 import re
 
 import torch
 
+from shardplane.errors import invalid
 from shardplane.tensors import type_of
 from shardplane.v1 import types_pb2 as pb
 
@@ -28,6 +30,13 @@ class ParameterInfo:
     tensor: torch.Tensor
     buffer: bool
     alias_of: str  # "" for a first name
+    persistent: bool = True  # in the module's state_dict
+    stored: tuple = ()  # its names in the tree's weights, if it starts there
+
+    @property
+    def meta(self):
+        """Without data to upload."""
+        return bool(self.stored) or self.tensor.device.type == "meta"
 
     def meta_twin(self):
         twin = self.tensor.detach().to("meta")
@@ -38,7 +47,7 @@ class ParameterInfo:
         return pb.Parameter(
             fqn=self.fqn, type=type_of(self.tensor, f"parameter {self.fqn!r}"),
             requires_grad=self.tensor.requires_grad, buffer=self.buffer,
-            alias_of=self.alias_of, meta=self.tensor.device.type == "meta")
+            alias_of=self.alias_of, meta=self.meta)
 
 
 class ModuleTree:
@@ -54,9 +63,11 @@ class ModuleTree:
             for fqn, m in module.named_modules(remove_duplicate=False)}
         self.parameters = []
         self._by_tensor = {}
+        self.weights = None
         for fqn, m in self.modules:
             self._add(fqn, m._parameters, buffer=False)
-            self._add(fqn, m._buffers, buffer=True)
+            self._add(fqn, m._buffers, buffer=True,
+                      passing=m._non_persistent_buffers_set)
         self._fqns = {p.fqn for p in self.parameters}
 
     @property
@@ -65,14 +76,31 @@ class ModuleTree:
         return any(isinstance(module, torch.nn.MultiheadAttention)
                    for module in self.module.modules())
 
-    def _add(self, prefix, tensors, buffer):
+    def start_from(self, weights):
+        """What a state_dict has starts from these Weights, not from here."""
+        self.weights = weights
+        names = {}
+        for p in self.parameters:
+            names.setdefault(p.alias_of or p.fqn, []).append(p.fqn)
+        for p in self.parameters:
+            if p.persistent:
+                p.stored = tuple(map(weights.name, names[p.alias_of or p.fqn]))
+            elif p.meta:
+                raise invalid(
+                    f"weights: expected values of buffer {p.fqn!r}, which is "
+                    "not persistent, so that no file has it, got: one on the "
+                    "meta device; give the module the buffer with its values",
+                    reason="BUFFER_WITHOUT_DATA", field="weights", fqn=p.fqn)
+
+    def _add(self, prefix, tensors, buffer, passing=()):
         for name, tensor in tensors.items():
             if tensor is None:
                 continue
             fqn = join(prefix, name)
             alias_of = self._by_tensor.setdefault(id(tensor), fqn)
             self.parameters.append(ParameterInfo(
-                fqn, tensor, buffer, "" if alias_of == fqn else alias_of))
+                fqn, tensor, buffer, "" if alias_of == fqn else alias_of,
+                persistent=name not in passing))
 
     def module_fqn(self, name):
         """The first name of the module that `name` (`a.b`, `a.b@1`) names."""
@@ -107,6 +135,14 @@ class ModuleTree:
     def training_modes(self):
         return tuple(m.training for _, m in self.modules)
 
+    def _add_weights(self, message):
+        message.weights = os.fspath(self.weights.path)
+        for p, parameter in zip(self.parameters, message.parameters):
+            if p.stored and self.weights.names is not None:
+                files = parameter.initializer.files
+                files.path = message.weights
+                files.names.extend(dict.fromkeys(p.stored))
+
     def to_proto(self, graphs=None, constants=()):
         """`graphs`: FQN -> Graph; `constants`: (FQN, tensor)."""
         message = pb.Module()
@@ -117,6 +153,8 @@ class ModuleTree:
             if graphs and fqn in graphs:
                 node.graph.CopyFrom(graphs[fqn])
         message.parameters.extend(p.to_proto() for p in self.parameters)
+        if self.weights is not None:
+            self._add_weights(message)
         for fqn, tensor in constants:
             message.parameters.add(
                 fqn=fqn, type=type_of(tensor, f"constant {fqn!r}"),

@@ -12,7 +12,7 @@ from shardplane.transfer import upload_parameter
 class TorchSource:
     """One module, or one a rank: their names, their data, their programs."""
 
-    def __init__(self, module):
+    def __init__(self, module, weights=None):
         modules = list(module) if isinstance(module, (list, tuple)) else [
             module]
         if not modules or not all(
@@ -23,6 +23,9 @@ class TorchSource:
                 f"{type(module).__name__}", reason="MODULE_TYPE",
                 cls=PlanTypeError, field="module")
         self._trees = [ModuleTree(m) for m in modules]
+        if weights is not None:
+            for tree in self._trees:
+                tree.start_from(weights)
         self.tree = self._trees[0]
         self.count = len(modules)
         parameters = [p.to_proto() for p in self.tree.parameters]
@@ -49,7 +52,7 @@ class TorchSource:
             sources = [(tree, rank) for rank, tree in enumerate(self._trees)]
         for tree, rank in sources:
             for p in tree.parameters:
-                if not p.alias_of and p.tensor.device.type != "meta":
+                if not p.alias_of and not p.meta:
                     upload_parameter(rpc, deployment, p.fqn, p.tensor, rank,
                                      tensors)
         for fqn, tensor in constants:

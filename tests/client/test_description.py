@@ -192,6 +192,14 @@ def nested(inner):
     (nested({"type": "X", "parameters": {"w": {"init": {"uniform": [1]}}}}),
      "$.children.a.parameters.w.init",
      'expected "zeros", "ones", {"uniform": [low, high]}'),
+    (nested({"type": "X", "parameters": {"w": {"init": {
+        "files": {"file": "a"}}}}}),
+     "$.children.a.parameters.w.init.files.file",
+     "expected one of path, names, got: 'file'"),
+    (nested({"type": "X", "parameters": {"w": {"init": {
+        "files": {"path": "a", "names": ["b", 3]}}}}}),
+     "$.children.a.parameters.w.init.files.names[1]",
+     "expected a string, got: 3"),
     ({"type": "Block", "graph": []}, "$.graph",
      "expected a list of nodes, got: []"),
     ({"type": "Block", "graph": {"node": []}}, "$.graph",
