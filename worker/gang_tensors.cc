@@ -7,9 +7,7 @@
 #include "ATen/core/grad_mode.h"
 #include "absl/strings/str_cat.h"
 #include "common/errors.h"
-#include "common/gradient_norm.h"
 #include "common/tensor_spec.h"
-#include "worker/global_norm.h"
 #include "worker/torch_tensors.h"
 
 namespace shardplane {
@@ -213,8 +211,7 @@ absl::StatusOr<RunResult> GangTensors::Run(const RunSpec& spec,
 
 absl::StatusOr<RunResult> GangTensors::RunAll(const RunSpec& spec,
                                               Communicator& communicator) {
-  pending_.reset();
-  norm_.reset();
+  gradients_.Discard();
   if (!materialized_) {
     return MakeError(absl::StatusCode::kFailedPrecondition,
                      "a run expects materialized parameters, got: none yet",
@@ -253,11 +250,11 @@ absl::StatusOr<RunResult> GangTensors::RunProgram(const RunSpec& spec,
   result.peak_bytes = MeasureTensorMemory().most - before;
   if (spec.mode == RunMode::kTrain) {
     // Without a loss there are no new gradients, and the old ones stay.
-    pending_ = Pending{
-        std::exchange(last_.gradients, {}), std::exchange(last_.products, {}),
-        spec.accumulate || !last_.loss.defined(),
-        std::exchange(last_.updates, {}),
-        spec.timeline_by_operator ? nullptr : found->second.captured};
+    gradients_.SetPending(
+        {std::exchange(last_.gradients, {}), std::exchange(last_.products, {}),
+         spec.accumulate || !last_.loss.defined(),
+         std::exchange(last_.updates, {}),
+         spec.timeline_by_operator ? nullptr : found->second.captured});
     if (last_.loss.defined()) result.loss = FromTorch(last_.loss);
   }
   return result;
@@ -271,7 +268,7 @@ absl::StatusOr<ProgramResult> GangTensors::RunLoaded(
   const RandomCounter random{.seed = seed_, .step = spec.random_step};
   if (spec.mode == RunMode::kTrain && loaded.captured != nullptr &&
       !spec.timeline_by_operator) {
-    LeaveMemoryOf(loaded.captured, spec.accumulate);
+    gradients_.LeaveMemoryOf(loaded.captured, spec.accumulate);
     return loaded.captured->Run(parameters, inputs, random, communicator,
                                 timeline);
   }
@@ -279,33 +276,13 @@ absl::StatusOr<ProgramResult> GangTensors::RunLoaded(
                               random, timeline, spec.keep_products);
 }
 
-void GangTensors::LeaveMemoryOf(const std::shared_ptr<CapturedRun>& captured,
-                                bool accumulate) {
-  if (memory_of_ != captured || !captured->holds_results()) return;
-  if (accumulate) {
-    for (auto& [fqn, gradient] : gradients_) gradient = gradient.clone();
-  } else {
-    gradients_.clear();
-  }
-  memory_of_.reset();
-}
-
 absl::Status GangTensors::AddNorm(Communicator& communicator,
                                   RunResult& result) {
   const NvtxRange shown(nvtx_, "norm");
-  MergePending();
-  NamedTensors& gradients =
-      pending_.has_value() ? pending_->gradients : gradients_;
-  MakeProducts(pending_.has_value() ? pending_->products : products_,
-               gradients);
-  absl::StatusOr<double> norm =
-      GlobalNorm(parameters_, gradients, spec_.mesh, coordinate_, communicator);
+  const absl::StatusOr<double> norm =
+      gradients_.Norm(parameters_, spec_.mesh, coordinate_, communicator);
   const std::vector<CollectiveRecord> records = communicator.TakeRecords();
-  if (!norm.ok()) {
-    pending_.reset();
-    return norm.status();
-  }
-  norm_ = *norm;
+  if (!norm.ok()) return norm.status();
   result.gradient_norm = *norm;
   for (CollectiveCount& count : CountCollectives("optimizer", records)) {
     result.ran.counts.push_back(std::move(count));
@@ -314,36 +291,10 @@ absl::Status GangTensors::AddNorm(Communicator& communicator,
   return absl::OkStatus();
 }
 
-void GangTensors::MergePending() {
-  if (!pending_.has_value() || !pending_->accumulate) return;
-  MakeProducts(pending_->products, pending_->gradients);
-  MakeProducts(products_, gradients_);
-  for (auto& [fqn, gradient] : pending_->gradients) {
-    const auto earlier = gradients_.find(fqn);
-    if (earlier == gradients_.end()) continue;
-    gradient = earlier->second.add(gradient);
-  }
-  // Parameters that this program does not use keep what they have.
-  pending_->gradients.insert(gradients_.begin(), gradients_.end());
-  pending_->accumulate = false;
-}
-
-absl::Status GangTensors::CheckNorm(std::optional<double> clip_norm) const {
-  if (!clip_norm.has_value() || norm_.has_value()) return absl::OkStatus();
-  return MakeError(
-      absl::StatusCode::kFailedPrecondition,
-      "clip_norm: expected a run that told the norm of the gradients; got: "
-      "none",
-      {.reason = "NO_GRADIENT_NORM", .metadata = {{"field", "clip_norm"}}});
-}
-
 absl::Status GangTensors::CheckCommit(
     const std::optional<OptimizerOptions>& optimizer,
     std::optional<double> clip_norm) {
-  if (optimizer.has_value()) {
-    SP_RETURN_IF_ERROR(optimizers_.Check(*optimizer, locals_));
-  }
-  return CheckNorm(clip_norm);
+  return gradients_.CheckCommit(locals_, optimizer, clip_norm);
 }
 
 absl::StatusOr<Agreement> GangTensors::Agree(Verdict verdict,
@@ -375,38 +326,11 @@ absl::Status GangTensors::Commit(
     const std::optional<OptimizerOptions>& optimizer,
     std::optional<double> clip_norm) {
   const NvtxRange shown(nvtx_, "update");
-  SP_RETURN_IF_ERROR(CheckCommit(optimizer, clip_norm));
-  MergePending();
-  const std::optional<double> norm = std::exchange(norm_, std::nullopt);
-  if (pending_.has_value()) {
-    UpdateBuffers(pending_->updates);
-    gradients_ = std::move(pending_->gradients);
-    products_ = std::move(pending_->products);
-    memory_of_ = std::move(pending_->memory_of);
-    pending_.reset();
-  }
-  if (!optimizer.has_value()) return absl::OkStatus();
-  const double scale = clip_norm.has_value() ? ClipScale(*norm, *clip_norm) : 1;
-  if (scale == 1) {
-    return optimizers_.Apply(*optimizer, locals_, gradients_, products_);
-  }
-  NamedTensors clipped;  // what Read shows stays as it is
-  for (const auto& [fqn, gradient] : gradients_) {
-    clipped[fqn] = gradient.mul(scale);
-  }
-  return optimizers_.Apply(*optimizer, locals_, clipped);
-}
-
-void GangTensors::UpdateBuffers(const NamedTensors& updates) {
-  const at::AutoGradMode no_grad(false);
-  for (const auto& [fqn, update] : updates) {
-    parameters_.find(fqn)->second.local.copy_(update);
-  }
+  return gradients_.Commit(locals_, optimizer, clip_norm);
 }
 
 absl::Status GangTensors::Discard() {
-  pending_.reset();
-  norm_.reset();
+  gradients_.Discard();
   return absl::OkStatus();
 }
 
@@ -444,7 +368,7 @@ absl::Status GangTensors::LoadState(const LoadStateSpec& spec) {
 }
 
 absl::Status GangTensors::ResetOptimizer() {
-  optimizers_.Reset();
+  gradients_.ResetOptimizer();
   return absl::OkStatus();
 }
 

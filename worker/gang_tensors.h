@@ -16,8 +16,9 @@
 #include "worker/collectives.h"
 #include "worker/cuda_support.h"
 #include "worker/executor.h"
+#include "worker/gang_gradients.h"
+#include "worker/gradients.h"
 #include "worker/nvtx_range.h"
-#include "worker/optimizers.h"
 #include "worker/parameters.h"
 #include "worker/prepared_program.h"
 #include "worker/tensor_memory.h"
@@ -59,14 +60,6 @@ class GangTensors {
   absl::StatusOr<ShardedTensor> Read(const TensorKey& key) const;
 
  private:
-  struct Pending {
-    NamedTensors gradients;
-    NamedProducts products;  // the other gradients
-    bool accumulate = false;
-    NamedTensors updates;                    // of buffers
-    std::shared_ptr<CapturedRun> memory_of;  // as memory_of_
-  };
-
   struct LoadedProgram {
     // Shared with the last run, which outlives a program that is replaced.
     std::shared_ptr<const PreparedProgram> prepared;
@@ -87,16 +80,8 @@ class GangTensors {
       absl::Span<const at::Tensor> parameters,
       absl::Span<const at::Tensor> inputs, Communicator& communicator,
       RunTimeline* timeline);
-  // Before a captured run fills its memory again: gradients that lie in it.
-  void LeaveMemoryOf(const std::shared_ptr<CapturedRun>& captured,
-                     bool accumulate);
   // The norm of what a Commit would find, into `result`.
   absl::Status AddNorm(Communicator& communicator, RunResult& result);
-  // Adds what there is already to pending gradients that accumulate.
-  void MergePending();
-  void UpdateBuffers(const NamedTensors& updates);
-  // Whether there are gradients for the norm that clipping needs.
-  absl::Status CheckNorm(std::optional<double> clip_norm) const;
   absl::StatusOr<HostTensor> TakeStaged(const std::string& key);
   absl::StatusOr<std::vector<at::Tensor>> TakeInputs(
       const RunSpec& spec, const PreparedProgram& program);
@@ -129,13 +114,7 @@ class GangTensors {
   // Of Communicator::completed(), once the last run has had all its
   // collectives; -1: none has begun, or nobody knows.
   int64_t run_ends_at_ = -1;
-  std::optional<Pending> pending_;
-  NamedTensors gradients_;
-  // Whose memory gradients_ may lie in, which its next run fills.
-  std::shared_ptr<CapturedRun> memory_of_;
-  NamedProducts products_;      // the other gradients
-  std::optional<double> norm_;  // of what the next Commit finds
-  Optimizers optimizers_;
+  GangGradients gradients_;
 };
 
 }  // namespace shardplane

@@ -21,20 +21,13 @@ absl::StatusOr<ShardedTensor> GangTensors::ReadOne(
 
 absl::StatusOr<ShardedTensor> GangTensors::ReadOne(
     const GradientKey& key) const {
-  const NamedTensors& gradients =
-      pending_.has_value() ? pending_->gradients : gradients_;
-  const NamedProducts& products =
-      pending_.has_value() ? pending_->products : products_;
   const auto parameter = parameters_.find(key.fqn);
-  const auto gradient = gradients.find(key.fqn);
-  const auto product = products.find(key.fqn);
-  const bool made = gradient != gradients.end();
-  if (parameter == parameters_.end() || (!made && product == products.end())) {
+  const at::Tensor gradient = gradients_.Find(key.fqn);
+  if (parameter == parameters_.end() || !gradient.defined()) {
     return NotThere("a parameter with a gradient", key.fqn);
   }
-  return ShardedTensor{
-      FromTorch(made ? gradient->second : product->second.Made()),
-      parameter->second.type, parameter->second.spec};
+  return ShardedTensor{FromTorch(gradient), parameter->second.type,
+                       parameter->second.spec};
 }
 
 ShardedTensor GangTensors::ValueOf(const at::Tensor& tensor, ValueId id) const {
