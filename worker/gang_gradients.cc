@@ -96,15 +96,9 @@ absl::Status GangGradients::Commit(
     pending_.reset();
   }
   if (!optimizer.has_value()) return absl::OkStatus();
-  const double scale = clip_norm.has_value() ? ClipScale(*norm, *clip_norm) : 1;
-  if (scale == 1) {
-    return optimizers_.Apply(*optimizer, locals, gradients_, products_);
-  }
-  NamedTensors clipped;  // what Find shows stays as it is
-  for (const auto& [fqn, gradient] : gradients_) {
-    clipped[fqn] = gradient.mul(scale);
-  }
-  return optimizers_.Apply(*optimizer, locals, clipped);
+  std::optional<double> scale;
+  if (clip_norm.has_value()) scale = ClipScale(*norm, *clip_norm);
+  return optimizers_.Apply(*optimizer, locals, gradients_, products_, scale);
 }
 
 void GangGradients::Discard() {

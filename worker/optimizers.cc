@@ -13,76 +13,11 @@
 namespace shardplane {
 namespace {
 
-// Of complex numbers their parts, each of which torch's optimizers update as a
-// number of its own. Else `tensor`.
-at::Tensor AsReal(const at::Tensor& tensor) {
-  return tensor.is_complex() ? at::view_as_real(tensor.resolve_conj()) : tensor;
-}
-
-// Tensors that one call of a kernel updates together.
-struct SgdBatch {
-  std::vector<at::Tensor> parameters;
-  std::vector<at::Tensor> gradients;
-  std::vector<at::Tensor> buffers;
-};
-
-void FusedSgd(const SgdOptions& options, const SgdBatch& batch, bool first) {
-  if (batch.parameters.empty()) return;
-  at::_fused_sgd_(batch.parameters, batch.gradients, batch.buffers,
-                  options.weight_decay, options.momentum, options.lr,
-                  options.dampening, options.nesterov, options.maximize, first);
-}
-
-// torch 2.11's fused CPU kernel is wrong for f16 and bf16: from the 16th
-// element on it updates with other elements' gradients.
-void PlainSgd(const SgdOptions& options, const at::Tensor& parameter,
-              const at::Tensor& gradient, at::Tensor* buffer, bool first) {
-  at::Tensor step = options.maximize ? gradient.neg() : gradient;
-  if (options.weight_decay != 0) {
-    step = step.add(parameter, options.weight_decay);
-  }
-  if (buffer != nullptr) {
-    if (first) {
-      buffer->copy_(step);
-    } else {
-      buffer->mul_(options.momentum).add_(step, 1 - options.dampening);
-    }
-    step = options.nesterov ? step.add(*buffer, options.momentum) : *buffer;
-  }
-  parameter.add_(step, -options.lr);
-}
-
 // weight -= lr * (gradient + weight_decay * weight), without momentum.
 void AddProduct(const SgdOptions& options, const at::Tensor& weight,
                 const WeightProduct& gradient) {
   gradient.AddTo(weight, 1 - options.lr * options.weight_decay,
                  options.maximize ? options.lr : -options.lr);
-}
-
-struct AdamBatch {
-  std::vector<at::Tensor> parameters;
-  std::vector<at::Tensor> gradients;
-  std::vector<at::Tensor> exp_avgs;
-  std::vector<at::Tensor> exp_avg_sqs;
-  std::vector<at::Tensor> max_exp_avg_sqs;  // empty without amsgrad
-  std::vector<at::Tensor> steps;  // this one counted; f32, as kernels want it
-};
-
-// Unlike SGD's, these kernels compute f16 and bf16 in f32, and rightly so:
-// closer to exact arithmetic than torch's plain formula, whose eps vanishes in
-// f16.
-void FusedAdam(const AdamOptions& options, const AdamBatch& batch) {
-  const auto call = [&](auto kernel) {
-    kernel(batch.parameters, batch.gradients, batch.exp_avgs, batch.exp_avg_sqs,
-           batch.max_exp_avg_sqs, batch.steps, options.lr, options.beta1,
-           options.beta2, options.weight_decay, options.eps, options.amsgrad,
-           options.maximize);
-  };
-  if (options.kind == AdamKind::kAdamW) {
-    call([](const auto&... args) { at::_fused_adamw_(args...); });
-  } else {
-    call([](const auto&... args) { at::_fused_adam_(args...); });
-  }
 }
 
 }  // namespace
@@ -144,8 +79,7 @@ std::vector<Optimizers::UpdateSet> Optimizers::Collect(
     const auto gradient = gradients.find(fqn);
     const auto product = products.find(fqn);
     if (gradient != gradients.end()) {
-      set.updates.push_back(
-          {fqn, AsReal(parameter), AsReal(gradient->second).contiguous()});
+      set.updates.push_back({fqn, AsReal(parameter), gradient->second});
     } else if (product != products.end() && OnlyAdds(*set.values)) {
       set.products.push_back({parameter, &product->second});
     } else if (product != products.end()) {
@@ -158,15 +92,21 @@ std::vector<Optimizers::UpdateSet> Optimizers::Collect(
 absl::Status Optimizers::Apply(const OptimizerOptions& options,
                                const NamedTensors& parameters,
                                const NamedTensors& gradients,
-                               const NamedProducts& products) {
+                               const NamedProducts& products,
+                               std::optional<double> clip_scale) {
   SP_RETURN_IF_ERROR(Check(options, parameters));
   const std::vector<UpdateSet> sets =
       Collect(options, parameters, gradients, products);
   kind_ = KindName(options.values);
   const at::AutoGradMode no_grad(false);
+  std::vector<UpdateBatch> batches;
   for (const UpdateSet& set : sets) {
-    std::visit([&](const auto& values) { ApplyKind(values, set.updates); },
-               *set.values);
+    std::visit(
+        [&](const auto& values) { Prepare(values, set.updates, batches); },
+        *set.values);
+  }
+  CallKernels(batches, clip_scale);
+  for (const UpdateSet& set : sets) {
     for (const ProductUpdate& update : set.products) {
       AddProduct(std::get<SgdOptions>(*set.values), update.parameter,
                  *update.gradient);
@@ -175,60 +115,55 @@ absl::Status Optimizers::Apply(const OptimizerOptions& options,
   return absl::OkStatus();
 }
 
-void Optimizers::ApplyKind(const SgdOptions& options,
-                           const std::vector<Update>& updates) {
+void Optimizers::Prepare(const SgdOptions& options,
+                         const std::vector<Update>& updates,
+                         std::vector<UpdateBatch>& batches) {
   // The kernel takes one element type a call, and one answer to whether the
   // buffers are new.
-  absl::btree_map<std::pair<at::ScalarType, bool>, SgdBatch> batches;
+  absl::btree_map<std::pair<at::ScalarType, bool>, SgdBatch> by_kind;
   for (const auto& [fqn, parameter, gradient] : updates) {
     const bool first = !momentum_.contains(fqn);
-    at::Tensor* buffer = nullptr;
+    SgdBatch& batch = by_kind[{parameter.scalar_type(), first}];
     if (options.momentum != 0) {
-      buffer = &momentum_[fqn];
-      if (first) *buffer = at::empty_like(parameter);
+      at::Tensor& buffer = momentum_[fqn];
+      if (first) buffer = at::empty_like(parameter);
+      batch.buffers.push_back(buffer);
     }
-    if (at::isReducedFloatingType(parameter.scalar_type()) &&
-        parameter.is_cpu()) {
-      PlainSgd(options, parameter, gradient, buffer, first);
-      continue;
-    }
-    SgdBatch& batch = batches[{parameter.scalar_type(), first}];
     batch.parameters.push_back(parameter);
     batch.gradients.push_back(gradient);
-    if (buffer != nullptr) batch.buffers.push_back(*buffer);
   }
-  for (const auto& [key, batch] : batches) {
-    FusedSgd(options, batch, key.second);
+  for (auto& [kind, batch] : by_kind) {
+    batch.options = options;
+    batch.first = kind.second;
+    batches.push_back(std::move(batch));
   }
 }
 
-void Optimizers::ApplyKind(const AdamOptions& options,
-                           const std::vector<Update>& updates) {
-  absl::btree_map<at::ScalarType, AdamBatch> batches;
-  // Most have taken as many steps, and share the tensor that says so.
-  absl::btree_map<int64_t, at::Tensor> steps;
+void Optimizers::Prepare(const AdamOptions& options,
+                         const std::vector<Update>& updates,
+                         std::vector<UpdateBatch>& batches) {
+  absl::btree_map<at::ScalarType, AdamBatch> by_type;
   for (const auto& [fqn, parameter, gradient] : updates) {
     AdamState& state = adam_[fqn];
     if (state.steps == 0) {
       state.exp_avg = at::zeros_like(parameter);
       state.exp_avg_sq = at::zeros_like(parameter);
     }
-    at::Tensor& step = steps[++state.steps];
-    if (!step.defined()) {
-      step = at::full({}, state.steps, parameter.options().dtype(at::kFloat));
-    }
     if (options.amsgrad && !state.max_exp_avg_sq.defined()) {
       state.max_exp_avg_sq = at::zeros_like(parameter);
     }
-    AdamBatch& batch = batches[parameter.scalar_type()];
+    AdamBatch& batch = by_type[parameter.scalar_type()];
     batch.parameters.push_back(parameter);
     batch.gradients.push_back(gradient);
     batch.exp_avgs.push_back(state.exp_avg);
     batch.exp_avg_sqs.push_back(state.exp_avg_sq);
     if (options.amsgrad) batch.max_exp_avg_sqs.push_back(state.max_exp_avg_sq);
-    batch.steps.push_back(step);
+    batch.steps.push_back(++state.steps);
   }
-  for (const auto& [dtype, batch] : batches) FusedAdam(options, batch);
+  for (auto& [type, batch] : by_type) {
+    batch.options = options;
+    batches.push_back(std::move(batch));
+  }
 }
 
 void Optimizers::Reset() {

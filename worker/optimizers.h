@@ -3,6 +3,7 @@
 #define SHARDPLANE_WORKER_OPTIMIZERS_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "common/optimizer.h"
 #include "worker/gradients.h"
+#include "worker/update_calls.h"
 
 namespace shardplane {
 
@@ -30,11 +32,13 @@ class Optimizers {
   // of Check; nothing is changed then. Hyperparameters may differ each time:
   // what an update with them needs for the first time (momentum, the maximum of
   // amsgrad) starts there. A gradient that is a product is made only where the
-  // update needs it: see OnlyAdds.
+  // update needs it: see OnlyAdds. With `clip_scale` none is a product, and the
+  // update is by all gradients times that; gradients stay as they are.
   absl::Status Apply(const OptimizerOptions& options,
                      const NamedTensors& parameters,
                      const NamedTensors& gradients,
-                     const NamedProducts& products = {});
+                     const NamedProducts& products = {},
+                     std::optional<double> clip_scale = std::nullopt);
   void Reset();
 
  private:
@@ -77,9 +81,11 @@ class Optimizers {
                                  const NamedTensors& parameters,
                                  const NamedTensors& gradients,
                                  const NamedProducts& products) const;
-  void ApplyKind(const SgdOptions& options, const std::vector<Update>& updates);
-  void ApplyKind(const AdamOptions& options,
-                 const std::vector<Update>& updates);
+  // Appends the set's batches; makes the state that is missing, counts steps.
+  void Prepare(const SgdOptions& options, const std::vector<Update>& updates,
+               std::vector<UpdateBatch>& batches);
+  void Prepare(const AdamOptions& options, const std::vector<Update>& updates,
+               std::vector<UpdateBatch>& batches);
 
   Assigned assigned_;
   std::string kind_;  // of the updates so far; "": none yet
