@@ -20,6 +20,7 @@
 #include "worker/fused_kernels.h"
 #include "worker/gang_for_test.h"
 #include "worker/gang_tensors.h"
+#include "worker/graph_for_test.h"
 #include "worker/kernels_for_test.h"
 #include "worker/programs_for_test.h"
 
@@ -28,42 +29,6 @@ namespace {
 
 using testing::ElementsAre;
 using testing::HasSubstr;
-
-struct Counts {
-  int captures = 0;
-  int replays = 0;
-  bool fails = false;
-};
-
-class CountedGraph : public DeviceGraph {
- public:
-  CountedGraph(std::unique_ptr<DeviceGraph> real, Counts* counts)
-      : real_(std::move(real)), counts_(counts) {}
-
-  std::vector<at::Tensor> Capture(const Work& work) override {
-    ++counts_->captures;
-    TORCH_CHECK(!counts_->fails, "operation not permitted when capturing");
-    if (real_ != nullptr) return real_->Capture(work);
-    work_ = work;
-    memory_ = work();
-    return memory_;
-  }
-
-  void Replay() override {
-    ++counts_->replays;
-    if (real_ != nullptr) return real_->Replay();
-    const std::vector<at::Tensor> made = work_();
-    for (size_t i = 0; i < made.size(); ++i) {
-      if (made[i].defined()) memory_[i].copy_(made[i]);
-    }
-  }
-
- private:
-  std::unique_ptr<DeviceGraph> real_;
-  Counts* const counts_;
-  Work work_;
-  std::vector<at::Tensor> memory_;
-};
 
 ProgramArgument Int(int64_t i) { return {i}; }
 
@@ -139,11 +104,13 @@ class CapturedRunTest : public testing::Test {
         GangTensors::Graphs{
             [this] {
               return std::make_unique<CountedGraph>(
-                  device_.is_cuda() ? FindCudaSupport()->make_graph() : nullptr,
-                  &counts_);
+                  device_, commits_ ? OnCpu::kKeepsWork : OnCpu::kFillsMemory,
+                  commits_ ? &updates_ : &counts_);
             },
-            [this](const std::string& program, const absl::Status& went) {
-              told_ += absl::StrCat(program, " ", went.message(), "\n");
+            [this](const std::string& what, const absl::Status& went) {
+              if (!commits_) {
+                told_ += absl::StrCat(what, " ", went.message(), "\n");
+              }
             }});
     communicator_.set_device(device_);
     Materialize({1, 2, 3, 4, 5, 6});
@@ -180,7 +147,9 @@ class CapturedRunTest : public testing::Test {
   }
   void Commit(double lr) {
     const OptimizerOptions sgd{SgdOptions{.lr = lr}, {}};
+    commits_ = true;
     EXPECT_THAT(tensors_->Commit(sgd, std::nullopt), IsOk());
+    commits_ = false;
   }
   std::vector<float> Read(const TensorKey& key) {
     const auto tensor = tensors_->Read(key);
@@ -195,8 +164,10 @@ class CapturedRunTest : public testing::Test {
     ASSERT_EQ(counts_.captures, 0);
   }
 
-  Counts counts_;
-  std::string told_;
+  GraphCounts counts_;   // of runs
+  GraphCounts updates_;  // of their updates
+  bool commits_ = false;
+  std::string told_;      // of runs
   RunTimeline timeline_;  // of the last run
   const c10::Device device_;
   const c10::DeviceGuard guard_;
@@ -217,7 +188,7 @@ TEST_F(CapturedRunTest, TheThirdRunIsCapturedAndTheOthersAreReplays) {
   EXPECT_THAT(Read(GradientKey{"w"}), ElementsAre(0, 0, 0, 0, 20, 24));
   EXPECT_EQ(counts_.captures, 1);
   EXPECT_EQ(counts_.replays, 2);
-  EXPECT_EQ(told_, "p \n");
+  EXPECT_EQ(told_, "p: steps \n");
 }
 
 TEST_F(CapturedRunTest, ReplaysSeeUpdatesAndLoadedState) {
@@ -230,6 +201,35 @@ TEST_F(CapturedRunTest, ReplaysSeeUpdatesAndLoadedState) {
   EXPECT_THAT(tensors_->LoadState({.entries = {{"w", "w"}}}), IsOk());
   EXPECT_THAT(Run({0, 1}), IsOkAndHolds(4));
   EXPECT_EQ(counts_.captures, 1);
+}
+
+TEST_F(CapturedRunTest, TheThirdUpdateByReplaysIsCapturedToo) {
+  WarmUp();
+  // w[2] *= 1 - 2 lr
+  for (const double lr : {0.25, 0.25, 0.25, 1., 0.}) {
+    EXPECT_THAT(Run({2, 1}), IsOk());
+    Commit(lr);
+  }
+  EXPECT_THAT(Read(ParameterKey{"w"}),
+              ElementsAre(1, 2, -0.375, -0.5, -0.625, -0.75));
+  EXPECT_THAT(Read(GradientKey{"w"}),
+              ElementsAre(0, 0, -0.75, -1, -1.25, -1.5));
+  EXPECT_EQ(updates_.captures, 1);
+  EXPECT_EQ(updates_.replays, 3);
+}
+
+TEST_F(CapturedRunTest, UpdatesOfParametersElsewhereAreCapturedAnew) {
+  WarmUp();
+  for (const int expected : {1, 2}) {
+    for (int i = 0; i < 3; ++i) {
+      EXPECT_THAT(Run({2, 2}), IsOk());
+      Commit(0.125);
+    }
+    EXPECT_EQ(updates_.captures, expected);
+    EXPECT_THAT(Read(ParameterKey{"w"}),
+                ElementsAre(1, 2, 3, 4, 0.625, 0.75));  // halved thrice
+    Materialize({1, 2, 3, 4, 5, 6});
+  }
 }
 
 TEST_F(CapturedRunTest, AccumulatedGradientsAddUp) {
@@ -290,8 +290,9 @@ TEST_F(CapturedRunTest, WhereCapturingFailsRunsAreAsEver) {
   }
   EXPECT_EQ(counts_.captures, 1);
   EXPECT_EQ(counts_.replays, 0);
-  EXPECT_EQ(told_,
-            "p capturing a run: operation not permitted when capturing\n");
+  EXPECT_EQ(
+      told_,
+      "p: steps capturing a run: operation not permitted when capturing\n");
 }
 
 TEST_F(CapturedRunTest, AReplaysTimelineIsOneSpan) {

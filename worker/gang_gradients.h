@@ -14,6 +14,7 @@
 #include "common/device_mesh.h"
 #include "common/optimizer.h"
 #include "worker/captured_run.h"
+#include "worker/captured_update.h"
 #include "worker/collectives.h"
 #include "worker/gradients.h"
 #include "worker/optimizers.h"
@@ -36,6 +37,10 @@ class GangGradients {
     // nobody's.
     std::shared_ptr<CapturedRun> memory_of;
   };
+
+  // See Optimizers.
+  explicit GangGradients(std::unique_ptr<CapturedUpdate> captured)
+      : optimizers_(std::move(captured)) {}
 
   void SetPending(Pending pending) { pending_ = std::move(pending); }
   // Before `captured` fills its memory again: gradients that lie in it.

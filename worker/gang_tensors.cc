@@ -58,7 +58,16 @@ GangTensors::GangTensors(const GangSpec& spec, c10::Device device,
       graphs_(std::move(graphs)),
       nvtx_(nvtx),
       weights_root_(std::move(weights_root)),
-      coordinate_(spec.mesh.Coordinate(spec.rank)) {}
+      coordinate_(spec.mesh.Coordinate(spec.rank)),
+      gradients_(MakeCapturedUpdate()) {}
+
+std::unique_ptr<CapturedUpdate> GangTensors::MakeCapturedUpdate() {
+  if (!graphs_.make) return nullptr;
+  return std::make_unique<CapturedUpdate>(graphs_.make,
+                                          [this](const absl::Status& went) {
+                                            graphs_.on_capture("updates", went);
+                                          });
+}
 
 absl::Status GangTensors::Stage(const std::string& key, HostTensor tensor) {
   staged_[key] = std::move(tensor);
@@ -125,7 +134,9 @@ absl::Status GangTensors::LoadProgram(const std::string& id,
   if (graphs_.make && CapturedRun::Fits(program, coordinate_)) {
     loaded.captured = std::make_shared<CapturedRun>(
         loaded.prepared, graphs_.make,
-        [this, id](const absl::Status& went) { graphs_.on_capture(id, went); });
+        [this, what = absl::StrCat(id, ": steps")](const absl::Status& went) {
+          graphs_.on_capture(what, went);
+        });
   }
   programs_[id] = std::move(loaded);
   return absl::OkStatus();

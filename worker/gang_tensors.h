@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "worker/captured_run.h"
+#include "worker/captured_update.h"
 #include "worker/collectives.h"
 #include "worker/cuda_support.h"
 #include "worker/executor.h"
@@ -30,8 +31,9 @@ namespace shardplane {
 // Executor's say; they throw what torch throws. One thread.
 class GangTensors {
  public:
-  // With `make` training runs that CapturedRun fits become graphs;
-  // `on_capture` is told the program and how it went.
+  // With `make` training runs that CapturedRun fits and updates become graphs;
+  // `on_capture` is told what ("p: steps", of program p; "updates") and how it
+  // went.
   struct Graphs {
     MakeDeviceGraph make;
     std::function<void(const std::string&, const absl::Status&)> on_capture;
@@ -69,6 +71,7 @@ class GangTensors {
   };
 
   static absl::Status NotThere(absl::string_view what, absl::string_view got);
+  std::unique_ptr<CapturedUpdate> MakeCapturedUpdate();  // nullptr: no graphs
   absl::StatusOr<RunResult> RunAll(const RunSpec& spec,
                                    Communicator& communicator);
   // How many collectives a run has on every rank; -1: no such program.

@@ -64,8 +64,8 @@ ABSL_FLAG(std::string, id, "",
 ABSL_FLAG(std::string, ready_file, "",
           "file to write once registered: addresses and pid, as JSON");
 ABSL_FLAG(bool, cuda_graphs, false,
-          "on a GPU, start training runs without collectives as CUDA graphs "
-          "(docs/gpu.md)");
+          "on a GPU, start training runs without collectives, and updates, as "
+          "CUDA graphs (docs/gpu.md)");
 ABSL_FLAG(std::string, device, "cpu",
           "where tensors live: cpu, cuda or cuda:N");
 ABSL_FLAG(std::string, collectives, "auto",
@@ -152,8 +152,7 @@ class Daemon {
   void StartMembership();
   void TellOfGroup(const GangSpec& gang, const GroupTransport& group);
   void TellOfKernels(const absl::Status& kernels) const;
-  void TellOfCapture(const std::string& program,
-                     const absl::Status& went) const;
+  void TellOfCapture(const std::string& what, const absl::Status& went) const;
   absl::Status CheckRegistered() const;
   // Writes the ready file once registered, unless `ending` comes first.
   void Announce(const absl::Notification& ending);
@@ -311,14 +310,14 @@ void Daemon::TellOfKernels(const absl::Status& kernels) const {
   }
 }
 
-void Daemon::TellOfCapture(const std::string& program,
+void Daemon::TellOfCapture(const std::string& what,
                            const absl::Status& went) const {
   if (went.ok()) {
-    log_.Info(absl::StrCat(program, ": steps run as a CUDA graph"));
+    log_.Info(absl::StrCat(what, " run as a CUDA graph"));
   } else {
-    log_.Write(LogLevel::kWarning,
-               absl::StrCat(program, ": steps run operator by operator: ",
-                            went.message()));
+    log_.Write(
+        LogLevel::kWarning,
+        absl::StrCat(what, " run operator by operator: ", went.message()));
   }
 }
 
@@ -342,8 +341,8 @@ absl::Status Daemon::Start() {
                [this](const absl::Status& kernels) { TellOfKernels(kernels); },
            .graphs = absl::GetFlag(FLAGS_cuda_graphs),
            .on_capture =
-               [this](const std::string& program, const absl::Status& went) {
-                 TellOfCapture(program, went);
+               [this](const std::string& what, const absl::Status& went) {
+                 TellOfCapture(what, went);
                },
            .weights_root = absl::GetFlag(FLAGS_weights_root),
            .threads = absl::GetFlag(FLAGS_threads),

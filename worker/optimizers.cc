@@ -105,7 +105,7 @@ absl::Status Optimizers::Apply(const OptimizerOptions& options,
         [&](const auto& values) { Prepare(values, set.updates, batches); },
         *set.values);
   }
-  CallKernels(batches, clip_scale);
+  Make(batches, clip_scale);
   for (const UpdateSet& set : sets) {
     for (const ProductUpdate& update : set.products) {
       AddProduct(std::get<SgdOptions>(*set.values), update.parameter,
@@ -113,6 +113,18 @@ absl::Status Optimizers::Apply(const OptimizerOptions& options,
     }
   }
   return absl::OkStatus();
+}
+
+void Optimizers::Make(std::vector<UpdateBatch>& batches,
+                      std::optional<double> clip_scale) {
+  const auto rest =
+      captured_ == nullptr
+          ? batches.begin()
+          : std::stable_partition(batches.begin(), batches.end(), TakesNumbers);
+  const size_t taken = rest - batches.begin();
+  const absl::Span<const UpdateBatch> all = batches;
+  if (captured_ != nullptr) captured_->Run(all.first(taken), clip_scale);
+  CallKernels(all.subspan(taken), clip_scale);
 }
 
 void Optimizers::Prepare(const SgdOptions& options,

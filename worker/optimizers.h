@@ -3,8 +3,10 @@
 #define SHARDPLANE_WORKER_OPTIMIZERS_H_
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "ATen/core/Tensor.h"
@@ -12,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/optimizer.h"
+#include "worker/captured_update.h"
 #include "worker/gradients.h"
 #include "worker/update_calls.h"
 
@@ -21,6 +24,11 @@ namespace shardplane {
 // are updated without regard to each other. One thread.
 class Optimizers {
  public:
+  // With `captured` updates run through it, but for those that it does not
+  // take: TakesNumbers. nullptr: all are calls.
+  explicit Optimizers(std::unique_ptr<CapturedUpdate> captured = nullptr)
+      : captured_(std::move(captured)) {}
+
   // InvalidArgument: hyperparameters that Validate refuses, a pattern that
   // matches none of the parameters. FailedPrecondition: another kind of
   // optimizer than the state is of.
@@ -86,12 +94,15 @@ class Optimizers {
                std::vector<UpdateBatch>& batches);
   void Prepare(const AdamOptions& options, const std::vector<Update>& updates,
                std::vector<UpdateBatch>& batches);
+  void Make(std::vector<UpdateBatch>& batches,
+            std::optional<double> clip_scale);
 
   Assigned assigned_;
   std::string kind_;  // of the updates so far; "": none yet
   // A buffer exists from the first update with momentum on.
   NamedTensors momentum_;
   absl::btree_map<std::string, AdamState> adam_;
+  const std::unique_ptr<CapturedUpdate> captured_;
 };
 
 }  // namespace shardplane

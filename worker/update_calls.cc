@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <initializer_list>
 
 #include "ATen/ATen.h"
 #include "absl/algorithm/container.h"
@@ -16,6 +17,26 @@ std::vector<at::Tensor> Ready(const std::vector<at::Tensor>& gradients,
   for (const at::Tensor& gradient : gradients) {
     ready.push_back(
         AsReal(clips ? gradient.mul(*clip_scale) : gradient).contiguous());
+  }
+  return ready;
+}
+
+// `scale` has a dim of its own, f32[1]: so f16 and bf16 are multiplied in f32,
+// and it is not rounded to their type.
+at::Tensor Clipped(const at::Tensor& gradient, const at::Tensor& scale) {
+  at::Tensor clipped = at::empty_like(gradient);
+  at::Tensor flat = clipped.view({-1});
+  at::mul_out(flat, gradient.view({-1}), scale);
+  return clipped;
+}
+
+// `clip_scale` undefined: as they are.
+std::vector<at::Tensor> Ready(const std::vector<at::Tensor>& gradients,
+                              const at::Tensor& clip_scale) {
+  std::vector<at::Tensor> ready;
+  for (const at::Tensor& gradient : gradients) {
+    const at::Tensor real = AsReal(gradient).contiguous();
+    ready.push_back(clip_scale.defined() ? Clipped(real, clip_scale) : real);
   }
   return ready;
 }
@@ -46,8 +67,10 @@ void PlainSgd(const SgdOptions& options, const at::Tensor& parameter,
   parameter.add_(step, -options.lr);
 }
 
+// `lr`, here and below: a double, or f32[] on the device.
+template <typename Rate>
 void FusedSgd(const SgdBatch& batch, const std::vector<at::Tensor>& gradients,
-              double lr) {
+              const Rate& lr) {
   const SgdOptions& options = batch.options;
   at::_fused_sgd_(batch.parameters, gradients, batch.buffers,
                   options.weight_decay, options.momentum, lr, options.dampening,
@@ -57,8 +80,9 @@ void FusedSgd(const SgdBatch& batch, const std::vector<at::Tensor>& gradients,
 // Unlike SGD's, these kernels compute f16 and bf16 in f32, and rightly so:
 // closer to exact arithmetic than torch's plain formula, whose eps vanishes in
 // f16. `steps`: by parameter, f32 as kernels want it.
+template <typename Rate>
 void FusedAdam(const AdamBatch& batch, const std::vector<at::Tensor>& gradients,
-               const std::vector<at::Tensor>& steps, double lr) {
+               const std::vector<at::Tensor>& steps, const Rate& lr) {
   const AdamOptions& options = batch.options;
   const auto call = [&](auto kernel) {
     kernel(batch.parameters, gradients, batch.exp_avgs, batch.exp_avg_sqs,
@@ -79,6 +103,10 @@ const std::vector<at::Tensor>& ParametersOf(const UpdateBatch& batch) {
         return of.parameters;
       },
       batch);
+}
+
+double LrOf(const UpdateBatch& batch) {
+  return std::visit([](const auto& of) { return of.options.lr; }, batch);
 }
 
 at::TensorOptions NumberOptions(const UpdateBatch& batch) {
@@ -132,6 +160,39 @@ void Call(const AdamBatch& batch, const std::vector<int64_t>& counts,
             StepsOf(batch, counts, steps), batch.options.lr);
 }
 
+void Append(const std::vector<at::Tensor>& tensors, UpdateIdentity& identity) {
+  for (const at::Tensor& tensor : tensors) {
+    std::vector<int64_t>& places = identity.places;
+    places.push_back(reinterpret_cast<intptr_t>(tensor.const_data_ptr()));
+    places.push_back(static_cast<int64_t>(tensor.scalar_type()));
+    // Whether numbers are lazily conjugated or negated is a part of it.
+    places.push_back(static_cast<int64_t>(tensor.key_set().raw_repr()));
+    places.push_back(tensor.dim());
+    places.insert(places.end(), tensor.sizes().begin(), tensor.sizes().end());
+    places.insert(places.end(), tensor.strides().begin(),
+                  tensor.strides().end());
+  }
+}
+
+void Append(const SgdBatch& batch, const std::vector<int64_t>&,
+            UpdateIdentity& identity) {
+  identity.places.push_back(batch.first ? 1 : 0);
+  for (const auto* of : {&batch.parameters, &batch.gradients, &batch.buffers}) {
+    Append(*of, identity);
+  }
+}
+
+void Append(const AdamBatch& batch, const std::vector<int64_t>& counts,
+            UpdateIdentity& identity) {
+  for (const int64_t steps : batch.steps) {
+    identity.places.push_back(IndexOf(steps, counts));
+  }
+  for (const auto* of : {&batch.parameters, &batch.gradients, &batch.exp_avgs,
+                         &batch.exp_avg_sqs, &batch.max_exp_avg_sqs}) {
+    Append(*of, identity);
+  }
+}
+
 }  // namespace
 
 at::Tensor AsReal(const at::Tensor& tensor) {
@@ -149,6 +210,67 @@ void CallKernels(absl::Span<const UpdateBatch> batches,
     std::visit([&](const auto& of) { Call(of, counts, steps, clip_scale); },
                batch);
   }
+}
+
+bool TakesNumbers(const UpdateBatch& batch) {
+  if (ParametersOf(batch)[0].scalar_type() == at::kDouble) return false;
+  const auto* sgd = std::get_if<SgdBatch>(&batch);
+  return sgd == nullptr || !IsPlain(*sgd);
+}
+
+UpdateNumbers MakeNumbers(absl::Span<const UpdateBatch> batches, bool clips) {
+  UpdateNumbers numbers;
+  for (const UpdateBatch& batch : batches) {
+    numbers.lrs.push_back(at::empty({}, NumberOptions(batch)));
+  }
+  for (size_t i = 0; i < CountsOf(batches).size(); ++i) {
+    numbers.steps.push_back(at::empty({}, NumberOptions(batches[0])));
+  }
+  if (clips) numbers.clip_scale = at::empty({1}, NumberOptions(batches[0]));
+  return numbers;
+}
+
+void FillNumbers(absl::Span<const UpdateBatch> batches,
+                 std::optional<double> clip_scale, UpdateNumbers& numbers) {
+  for (size_t i = 0; i < batches.size(); ++i) {
+    numbers.lrs[i].fill_(LrOf(batches[i]));
+  }
+  const std::vector<int64_t> counts = CountsOf(batches);
+  for (size_t i = 0; i < counts.size(); ++i) numbers.steps[i].fill_(counts[i]);
+  if (clip_scale.has_value()) numbers.clip_scale.fill_(*clip_scale);
+}
+
+void CallKernels(absl::Span<const UpdateBatch> batches,
+                 const UpdateNumbers& numbers) {
+  const std::vector<int64_t> counts = CountsOf(batches);
+  for (size_t i = 0; i < batches.size(); ++i) {
+    const at::Tensor& lr = numbers.lrs[i];
+    if (const auto* sgd = std::get_if<SgdBatch>(&batches[i])) {
+      FusedSgd(*sgd, Ready(sgd->gradients, numbers.clip_scale), lr);
+    } else {
+      const AdamBatch& adam = std::get<AdamBatch>(batches[i]);
+      FusedAdam(adam, Ready(adam.gradients, numbers.clip_scale),
+                StepsOf(adam, counts, numbers.steps), lr);
+    }
+  }
+}
+
+UpdateIdentity IdentityOf(absl::Span<const UpdateBatch> batches, bool clips) {
+  const std::vector<int64_t> counts = CountsOf(batches);
+  UpdateIdentity identity;
+  identity.places.push_back(clips ? 1 : 0);
+  for (const UpdateBatch& batch : batches) {
+    std::visit(
+        [&](const auto& of) {
+          auto options = of.options;
+          options.lr = 0;
+          identity.options.push_back(options);
+          identity.places.push_back(static_cast<int64_t>(of.parameters.size()));
+          Append(of, counts, identity);
+        },
+        batch);
+  }
+  return identity;
 }
 
 }  // namespace shardplane

@@ -43,6 +43,37 @@ using UpdateBatch = std::variant<SgdBatch, AdamBatch>;
 void CallKernels(absl::Span<const UpdateBatch> batches,
                  std::optional<double> clip_scale);
 
+// The numbers of an update that change from step to step, where kernels read
+// them: a graph of the device that reads them need not be captured anew.
+struct UpdateNumbers {
+  std::vector<at::Tensor> lrs;    // f32[], by batch
+  std::vector<at::Tensor> steps;  // f32[], of all counts that occur, ascending
+  at::Tensor clip_scale;          // f32[1]; undefined: nothing is clipped
+};
+
+// Whether the batch's kernel takes UpdateNumbers. f64's do not, as they would
+// get an lr of 24 bits, nor what torch has no right kernel for.
+bool TakesNumbers(const UpdateBatch& batch);
+
+// Of the same shape for all updates of one UpdateIdentity. Does not wait for
+// the device.
+UpdateNumbers MakeNumbers(absl::Span<const UpdateBatch> batches, bool clips);
+void FillNumbers(absl::Span<const UpdateBatch> batches,
+                 std::optional<double> clip_scale, UpdateNumbers& numbers);
+// CallKernels, of batches that take numbers. lr is rounded to f32.
+void CallKernels(absl::Span<const UpdateBatch> batches,
+                 const UpdateNumbers& numbers);
+
+// All that a graph of CallKernels has fixed: kernels, addresses, extents, what
+// is no UpdateNumber. Keeps no memory: it says where tensors lay.
+struct UpdateIdentity {
+  std::vector<Hyperparameters> options;  // by batch; lr 0
+  std::vector<int64_t> places;
+  friend bool operator==(const UpdateIdentity&,
+                         const UpdateIdentity&) = default;
+};
+UpdateIdentity IdentityOf(absl::Span<const UpdateBatch> batches, bool clips);
+
 }  // namespace shardplane
 
 #endif  // SHARDPLANE_WORKER_UPDATE_CALLS_H_

@@ -5,7 +5,7 @@ set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 out="${1:?usage: pack.sh FOLDER}"
-tests=({captured_run,collectives,fused_kernels,host_staged_group,nccl_group,optimizers,stored_tensors,torch_executor,torch_tensors}_gpu_test)
+tests=({captured_run,captured_update,collectives,fused_kernels,host_staged_group,nccl_group,optimizers,stored_tensors,torch_executor,torch_tensors}_gpu_test)
 binaries=(shardplane_coordinator shardplane_worker shardplane_worker_cuda)
 
 "$root/shardplane" build //proto:py \

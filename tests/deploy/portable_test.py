@@ -18,9 +18,9 @@ TORCH = {"libc10.so", "libtorch_cpu.so"}
 TORCH_CUDA = {"libc10_cuda.so", "libtorch_cuda.so"}
 OWN = {"libcivetweb.so.1", "libprometheus-cpp-core.so.1.0"}
 GPU_TESTS = [f"{name}_gpu_test" for name in (
-    "captured_run", "collectives", "fused_kernels", "host_staged_group",
-    "nccl_group", "optimizers", "stored_tensors", "torch_executor",
-    "torch_tensors")]
+    "captured_run", "captured_update", "collectives", "fused_kernels",
+    "host_staged_group", "nccl_group", "optimizers", "stored_tensors",
+    "torch_executor", "torch_tensors")]
 NEEDED = {
     "bin/coordinator/shardplane_coordinator": GLIBC | GCC | OWN,
     "bin/worker/shardplane_worker": GLIBC | GCC | OWN | TORCH,

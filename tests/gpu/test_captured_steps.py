@@ -15,7 +15,7 @@ from tests.gpu.clusters import DEVICES, cluster_on
 SHAPE = dataclasses.replace(
     SHAPES["tiny"], dim=64, hidden=128, heads=4, kv_heads=2, vocabulary=96,
     batch=2, length=24)
-STEPS = 6  # of which the third is captured
+STEPS = 6  # of which the third is captured, and the fifth's update
 
 
 class Model(nn.Module):
@@ -79,6 +79,29 @@ def test_steps_are_pytorchs(fast):
         if fast.on_gpu:
             assert "kernels of this GPU" in log_of(fast)
             assert "steps run as a CUDA graph" in log_of(fast)
+
+
+def test_updates_are_pytorchs(fast):
+    module = Model()
+    reference = deepcopy(module)
+    optimizer = torch.optim.AdamW(reference.parameters())
+    with train(fast, module) as m:
+        for step in range(STEPS):
+            ids, targets = batch(step)
+            lr = 0.01 / (1 + step)
+            m.step(ids, targets=targets, optimizer=sp.AdamW(lr=lr, eps=0.1),
+                   clip_norm=0.2)
+            for group in optimizer.param_groups:
+                group.update(lr=lr, eps=0.1)
+            optimizer.zero_grad()
+            loss_of(reference(ids), targets).backward()
+            nn.utils.clip_grad_norm_(reference.parameters(), 0.2)
+            optimizer.step()
+        for name, value in reference.state_dict().items():
+            torch.testing.assert_close(m.state_dict()[name], value,
+                                       rtol=1e-3, atol=1e-5)
+        if fast.on_gpu:
+            assert "updates run as a CUDA graph" in log_of(fast)
 
 
 def test_an_id_out_of_range_changes_nothing(fast):
