@@ -30,8 +30,8 @@ using ::testing::HasSubstr;
 
 using Kind = Initializer::Kind;
 
-constexpr Initializer kUniform = {Kind::kUniform, -0.25, 0.5};
-constexpr Initializer kNormal = {Kind::kNormal, 3, 2};
+const Initializer kUniform = {Kind::kUniform, -0.25, 0.5};
+const Initializer kNormal = {Kind::kNormal, 3, 2};
 
 std::vector<Stretches> Whole(const Shape& shape) {
   std::vector<Stretches> whole;
