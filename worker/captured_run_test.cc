@@ -29,6 +29,7 @@ namespace {
 
 using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::StartsWith;
 
 ProgramArgument Int(int64_t i) { return {i}; }
 
@@ -82,6 +83,18 @@ ShardedProgram Lookup(bool drops = false) {
   program.instructions = {RunSegment{0}, Ones{one},
                           RunSegmentBackward{0, {one}, {g_w}}};
   program.backward_begin = 1;
+  return program;
+}
+
+// And where the square is not zero, for which the host waits for a device.
+ShardedProgram LookupThatWaits() {
+  ShardedProgram program = Lookup();
+  constexpr ValueId kSquare = 3;
+  const auto places = static_cast<ValueId>(program.values.size());
+  program.values.push_back(
+      {"places", {DType::kInt64, {4, 2}}, DTensorSpec::Replicated(1)});
+  program.segments[0].ops.push_back(
+      {"aten.nonzero.default", {Ref(kSquare)}, {}, {places}});
   return program;
 }
 
@@ -293,6 +306,21 @@ TEST_F(CapturedRunTest, WhereCapturingFailsRunsAreAsEver) {
   EXPECT_EQ(
       told_,
       "p: steps capturing a run: operation not permitted when capturing\n");
+}
+
+TEST_F(CapturedRunTest, AfterAProgramThatCannotBeCapturedAnotherIs) {
+  EXPECT_THAT(tensors_->LoadProgram("p", LookupThatWaits()), IsOk());
+  counts_.fails = device_.is_cpu();  // a GPU says so by itself
+  for (int i = 0; i < 4; ++i) EXPECT_THAT(Run({0, 1}), IsOkAndHolds(30));
+  EXPECT_THAT(told_, StartsWith("p capturing a run: "));
+  EXPECT_EQ(counts_.captures, 1);
+  EXPECT_EQ(counts_.replays, 0);
+  counts_.fails = false;
+  told_.clear();
+  EXPECT_THAT(tensors_->LoadProgram("p", Lookup()), IsOk());
+  for (int i = 0; i < 4; ++i) EXPECT_THAT(Run({0, 1}), IsOkAndHolds(30));
+  EXPECT_EQ(told_, "p \n");
+  EXPECT_EQ(counts_.replays, 2);
 }
 
 TEST_F(CapturedRunTest, AReplaysTimelineIsOneSpan) {

@@ -2,13 +2,52 @@
 
 #include <exception>
 
+#include "ATen/core/CachingHostAllocator.h"
 #include "ATen/cuda/CUDAContext.h"
+#include "ATen/cuda/CUDAGeneratorImpl.h"
 #include "ATen/cuda/CUDAGraph.h"
 #include "c10/core/StreamGuard.h"
 #include "c10/cuda/CUDACachingAllocator.h"
 
 namespace shardplane {
 namespace {
+
+// LibTorch's capture_end throws where the capture has failed, before it has
+// taken back what capture_begin told others.
+class Graph : public at::cuda::CUDAGraph {
+ public:
+  // After a capture_begin or capture_end that threw. Else the allocators ask
+  // the graph about each allocation, also once it is gone, and keep its memory.
+  void Abandon() {
+    if (capture_ended_) return;  // the destructor does the rest
+    namespace allocator = c10::cuda::CUDACachingAllocator;
+    at::HostAllocator* const host = at::getHostAllocator(at::kCUDA);
+    Try([&] { allocator::endAllocateToPool(capture_dev_, mempool_id_); });
+    Try([&] { host->end_allocate_to_pool(mempool_id_); });
+    Try([&] { allocator::releasePool(capture_dev_, mempool_id_); });
+    Try([&] { host->release_pool(mempool_id_); });
+    for (const auto& [generator, increment] : captured_generator_states_) {
+      generator->capturing_ = false;
+    }
+  }
+
+ private:
+  template <typename Function>
+  static void Try(Function function) {
+    try {
+      function();
+    } catch (const std::exception&) {
+      // capture_end came as far as that, or capture_begin did not.
+    }
+  }
+};
+
+// One for all graphs: cuBLAS has a workspace, 32 MiB on Hopper, for each stream
+// that it has seen, which lies in the memory of a graph. A process has one GPU.
+c10::Stream CaptureStream() {
+  static const c10::Stream stream = at::cuda::getStreamFromPool().unwrap();
+  return stream;
+}
 
 class CudaGraph : public DeviceGraph {
  public:
@@ -18,33 +57,44 @@ class CudaGraph : public DeviceGraph {
     // as a graph's is apart from it.
     at::cuda::getCurrentCUDAStream().unwrap().synchronize();
     c10::cuda::CUDACachingAllocator::emptyCache();
-    const c10::StreamGuard guard(at::cuda::getStreamFromPool().unwrap());
-    // Other threads may go on calling CUDA.
-    graph_.capture_begin(/*pool=*/{0, 0}, cudaStreamCaptureModeThreadLocal);
+    const c10::StreamGuard guard(CaptureStream());
+    Take([&] {
+      // Other threads may go on calling CUDA.
+      graph_.capture_begin(/*pool=*/{0, 0}, cudaStreamCaptureModeThreadLocal);
+    });
     std::vector<at::Tensor> made;
     try {
       made = work();
     } catch (...) {
-      End(std::current_exception());
+      EndFailed();
+      throw;
     }
-    graph_.capture_end();
+    Take([&] { graph_.capture_end(); });
     return made;
   }
 
   void Replay() override { graph_.replay(); }
 
  private:
-  // Ends a capture that failed, and throws why it did.
-  [[noreturn]] void End(const std::exception_ptr& why) {
+  template <typename Step>
+  void Take(Step step) {
     try {
-      graph_.capture_end();
+      step();
+    } catch (const c10::Error&) {
+      graph_.Abandon();
+      throw;
+    }
+  }
+
+  void EndFailed() {
+    try {
+      Take([&] { graph_.capture_end(); });
     } catch (const c10::Error&) {
       // Says again that the capture has failed.
     }
-    std::rethrow_exception(why);
   }
 
-  at::cuda::CUDAGraph graph_;
+  Graph graph_;
 };
 
 }  // namespace
