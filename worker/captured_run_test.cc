@@ -23,6 +23,7 @@
 #include "worker/graph_for_test.h"
 #include "worker/kernels_for_test.h"
 #include "worker/programs_for_test.h"
+#include "worker/tensor_memory.h"
 
 namespace shardplane {
 namespace {
@@ -112,6 +113,7 @@ class CapturedRunTest : public testing::Test {
  protected:
   CapturedRunTest() : device_(DeviceForTest(0)), guard_(device_) {
     UseKernels(device_);
+    KeepTensorMemory();
     tensors_ = std::make_unique<GangTensors>(
         GangSpec{.deployment = "deployments/d", .mesh = gang_.mesh()}, device_,
         GangTensors::Graphs{
@@ -156,6 +158,7 @@ class CapturedRunTest : public testing::Test {
                                       communicator_);
     if (!result.ok()) return result.status();
     timeline_ = result->timeline;
+    peak_bytes_ = result->peak_bytes;
     return Floats(*result->loss)[0];
   }
   void Commit(double lr) {
@@ -182,6 +185,7 @@ class CapturedRunTest : public testing::Test {
   bool commits_ = false;
   std::string told_;      // of runs
   RunTimeline timeline_;  // of the last run
+  int64_t peak_bytes_ = 0;
   const c10::Device device_;
   const c10::DeviceGuard guard_;
   GangForTest gang_{{{"tp", 1}}};
@@ -333,6 +337,17 @@ TEST_F(CapturedRunTest, AReplaysTimelineIsOneSpan) {
     EXPECT_GT(timeline_.spans[0].duration, 0);
     EXPECT_GT(timeline_.begin_unix, 0);
   }
+}
+
+TEST_F(CapturedRunTest, AReplaysPeakIsThatOfTheRunThatWasCaptured) {
+  WarmUp();
+  EXPECT_THAT(Run({0, 1}), IsOk());
+  const int64_t captured = peak_bytes_;
+  EXPECT_GT(captured, 2 * 24) << "w's gradient, what it was made of";
+  EXPECT_THAT(Run({0, 1}), IsOk());
+  EXPECT_EQ(peak_bytes_, captured);
+  EXPECT_THAT(Run({0, 1}, false, /*by_operator=*/true), IsOk());
+  EXPECT_LT(peak_bytes_, captured);
 }
 
 TEST_F(CapturedRunTest, RunsWithATimelineByOperatorAreAsEver) {

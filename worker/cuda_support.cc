@@ -26,6 +26,19 @@ const CudaSupport* FindCudaSupport() { return registered; }
 
 void RegisterCudaSupport(const CudaSupport* support) { registered = support; }
 
+TensorMemory MeasureTensorMemory(c10::Device device) {
+  if (!device.is_cuda()) return MeasureTensorMemory();
+  return registered == nullptr ? TensorMemory()
+                               : registered->tensor_memory(device.index());
+}
+
+void ResetTensorMemoryMark(c10::Device device) {
+  if (!device.is_cuda()) return ResetTensorMemoryMark();
+  if (registered != nullptr) {
+    registered->reset_tensor_memory_mark(device.index());
+  }
+}
+
 absl::StatusOr<c10::Device> OpenDevice(absl::string_view name) {
   if (name == "cpu") return c10::Device(c10::kCPU);
   absl::string_view number = name;

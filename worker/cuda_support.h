@@ -20,6 +20,7 @@
 #include "c10/core/Device.h"
 #include "c10/util/intrusive_ptr.h"
 #include "worker/process_groups.h"
+#include "worker/tensor_memory.h"
 
 namespace c10d {
 class Store;
@@ -64,6 +65,10 @@ struct CudaSupport {
   // Bytes that tensors of this process take of GPU `index`, and that it has;
   // zeros if it cannot be asked.
   std::pair<int64_t, int64_t> (*memory)(int index);
+  // As MeasureTensorMemory and ResetTensorMemoryMark, of GPU `index`: what
+  // tensors of this process have asked for. Zeros if it cannot be asked.
+  TensorMemory (*tensor_memory)(int index);
+  void (*reset_tensor_memory_mark)(int index);
   // See CudaKernels.
   absl::StatusOr<KernelLauncher*> (*kernels)(c10::Device device);
   std::unique_ptr<DeviceGraph> (*make_graph)();
@@ -80,6 +85,12 @@ void RegisterCudaSupport(const CudaSupport* support);
 // InvalidArgument: anything else. FailedPrecondition: no such GPU here, or a
 // binary for CPUs.
 absl::StatusOr<c10::Device> OpenDevice(absl::string_view name);
+
+// What worker/tensor_memory tells of the host, of any device that is open. Of
+// a GPU what libraries ask LibTorch for counts, too: workspaces of cuBLAS,
+// which stay. What a DeviceGraph computes in does not, but for what it returns.
+TensorMemory MeasureTensorMemory(c10::Device device);
+void ResetTensorMemoryMark(c10::Device device);
 
 }  // namespace shardplane
 

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "ATen/ATen.h"
 #include "absl/strings/str_cat.h"
 #include "tests/matchers.h"
 
@@ -12,6 +13,8 @@ namespace {
 using absl::StatusCode;
 using testing::AllOf;
 using testing::HasSubstr;
+
+using testing::FieldsAre;
 
 // This test does not link worker/nccl_group: it is a binary for CPUs.
 TEST(OpenDeviceTest, CpuIsThere) {
@@ -37,6 +40,30 @@ TEST(OpenDeviceTest, OtherNamesAreRefused) {
                       HasReason("NO_SUCH_DEVICE")))
         << name;
   }
+}
+
+int marks_reset = 0;  // on GPU 3
+
+constexpr CudaSupport kCounting = {
+    .tensor_memory = [](int index) -> TensorMemory {
+      return {.now = index, .most = 70};
+    },
+    .reset_tensor_memory_mark = [](int index) { marks_reset += index == 3; }};
+
+TEST(TensorMemoryOfADeviceTest, IsTheHostsOrTheGpus) {
+  KeepTensorMemory();
+  const at::Tensor tensor = at::empty({1000}, at::kByte);
+  const c10::Device gpu(c10::kCUDA, 3);
+  EXPECT_GE(MeasureTensorMemory(c10::Device(c10::kCPU)).now, 1000);
+  EXPECT_THAT(MeasureTensorMemory(gpu), FieldsAre(0, 0));
+  ResetTensorMemoryMark(gpu);
+
+  RegisterCudaSupport(&kCounting);
+  EXPECT_THAT(MeasureTensorMemory(gpu), FieldsAre(3, 70));
+  ResetTensorMemoryMark(gpu);
+  ResetTensorMemoryMark(c10::Device(c10::kCPU));
+  EXPECT_EQ(marks_reset, 1);
+  RegisterCudaSupport(nullptr);
 }
 
 }  // namespace

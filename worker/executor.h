@@ -140,7 +140,7 @@ struct RunResult {
   double gradient_norm = 0;        // alike on every rank; if asked for
   double seconds = 0;
   CollectiveSeconds collective_seconds;  // of them
-  // The most that tensors on the host took at one time beyond what was there
+  // The most that tensors on the device took at one time beyond what was there
   // before the run: inputs, activations, gradients. 0: not measured.
   int64_t peak_bytes = 0;
   RunTimeline timeline;  // if asked for

@@ -1,5 +1,6 @@
 #include "worker/gang_tensors.h"
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
@@ -243,22 +244,23 @@ absl::StatusOr<RunResult> GangTensors::RunProgram(const RunSpec& spec,
   const auto found = programs_.find(spec.program);
   if (found == programs_.end()) return NotThere("a program", spec.program);
   const std::shared_ptr<const PreparedProgram> program = found->second.prepared;
-  const int64_t without_inputs = MeasureTensorMemory().now;
+  const int64_t without_inputs = MeasureTensorMemory(device_).now;
   SP_ASSIGN_OR_RETURN(const std::vector<at::Tensor> inputs,
                       TakeInputs(spec, *program));
   SP_ASSIGN_OR_RETURN(const std::vector<at::Tensor> parameters,
                       ParametersOf(*program));
-  const int64_t input_bytes = MeasureTensorMemory().now - without_inputs;
+  const int64_t input_bytes = MeasureTensorMemory(device_).now - without_inputs;
   last_ = ProgramResult();  // room for this run's
-  ResetTensorMemoryMark();
-  const int64_t before = MeasureTensorMemory().now - input_bytes;
+  ResetTensorMemoryMark(device_);
+  const int64_t before = MeasureTensorMemory(device_).now - input_bytes;
   RunResult result;
   SP_ASSIGN_OR_RETURN(
       last_, RunLoaded(spec, found->second, parameters, inputs, communicator,
                        spec.timeline ? &result.timeline : nullptr));
   last_program_ = program;
   result.ran = CountRan(last_);
-  result.peak_bytes = MeasureTensorMemory().most - before;
+  result.peak_bytes =
+      PeakOf(spec, MeasureTensorMemory(device_).most - before, found->second);
   if (spec.mode == RunMode::kTrain) {
     // Without a loss there are no new gradients, and the old ones stay.
     gradients_.SetPending(
@@ -277,14 +279,28 @@ absl::StatusOr<ProgramResult> GangTensors::RunLoaded(
     absl::Span<const at::Tensor> inputs, Communicator& communicator,
     RunTimeline* timeline) {
   const RandomCounter random{.seed = seed_, .step = spec.random_step};
-  if (spec.mode == RunMode::kTrain && loaded.captured != nullptr &&
-      !spec.timeline_by_operator) {
+  if (MayBeCaptured(spec, loaded)) {
     gradients_.LeaveMemoryOf(loaded.captured, spec.accumulate);
     return loaded.captured->Run(parameters, inputs, random, communicator,
                                 timeline);
   }
   return loaded.prepared->Run(spec.mode, parameters, inputs, communicator,
                               random, timeline, spec.keep_products);
+}
+
+bool GangTensors::MayBeCaptured(const RunSpec& spec,
+                                const LoadedProgram& loaded) {
+  return spec.mode == RunMode::kTrain && loaded.captured != nullptr &&
+         !spec.timeline_by_operator;
+}
+
+int64_t GangTensors::PeakOf(const RunSpec& spec, int64_t measured,
+                            LoadedProgram& loaded) {
+  if (!MayBeCaptured(spec, loaded) || !loaded.captured->holds_results()) {
+    return measured;
+  }
+  loaded.captured_peak = std::max(loaded.captured_peak, measured);
+  return loaded.captured_peak;
 }
 
 absl::Status GangTensors::AddNorm(Communicator& communicator,

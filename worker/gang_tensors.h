@@ -68,6 +68,7 @@ class GangTensors {
     int64_t forward_collectives = 0;
     int64_t train_collectives = 0;          // backward's too
     std::shared_ptr<CapturedRun> captured;  // of training; nullptr: never
+    int64_t captured_peak = 0;              // see PeakOf
   };
 
   static absl::Status NotThere(absl::string_view what, absl::string_view got);
@@ -83,6 +84,11 @@ class GangTensors {
       absl::Span<const at::Tensor> parameters,
       absl::Span<const at::Tensor> inputs, Communicator& communicator,
       RunTimeline* timeline);
+  static bool MayBeCaptured(const RunSpec& spec, const LoadedProgram& loaded);
+  // Bytes of a run that has taken `measured`: replays ask for no memory, and
+  // take what the run that was captured did.
+  static int64_t PeakOf(const RunSpec& spec, int64_t measured,
+                        LoadedProgram& loaded);
   // The norm of what a Commit would find, into `result`.
   absl::Status AddNorm(Communicator& communicator, RunResult& result);
   absl::StatusOr<HostTensor> TakeStaged(const std::string& key);

@@ -138,6 +138,27 @@ std::pair<int64_t, int64_t> Memory(int index) {
   }
 }
 
+TensorMemory AskedOf(int index) {
+  try {
+    const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(
+        static_cast<c10::DeviceIndex>(index));
+    // Of all, small and large; sizes as they were asked for, not rounded.
+    const auto& asked = stats.requested_bytes[0];
+    return {.now = asked.current, .most = asked.peak};
+  } catch (const c10::Error&) {
+    return {};  // CUDA has not begun
+  }
+}
+
+void ResetMarkOf(int index) {
+  try {
+    c10::cuda::CUDACachingAllocator::resetPeakStats(
+        static_cast<c10::DeviceIndex>(index));
+  } catch (const c10::Error&) {
+    // As above.
+  }
+}
+
 std::string Uuid(int index) {
   try {
     return NameOf(
@@ -150,6 +171,8 @@ std::string Uuid(int index) {
 constexpr CudaSupport kSupport = {.check_device = CheckDevice,
                                   .make_group = NcclGroup::Create,
                                   .memory = Memory,
+                                  .tensor_memory = AskedOf,
+                                  .reset_tensor_memory_mark = ResetMarkOf,
                                   .kernels = CudaKernels,
                                   .make_graph = MakeCudaGraph,
                                   .uuid = Uuid};
