@@ -50,7 +50,9 @@ class ShardplaneSide:
 
     def peak_bytes(self):
         """Of tensors on the worker's device: the most that its metrics show
-        while it trains for a moment."""
+        while it trains for a moment. Of what a graph computes in these have
+        only what it returns: at least what the last run took beside what lies
+        there between steps, but for gradients, which a graph keeps."""
         with self._logs():
             most, over = [self._used()], threading.Event()
             def watch():
@@ -63,15 +65,15 @@ class ShardplaneSide:
             finally:
                 over.set()
                 watching.join()
-            return max(most)
+            (run,) = self._handle.peak_run_bytes
+            return max(*most, self._held_bytes() + run)
 
     def predicted_bytes(self):
         """What the report says of the same: what lies there between steps,
         and what a run takes beside it."""
         (memory,) = self._handle.report.memory
-        (state,) = self._handle.report.optimizer_bytes(self._optimizer)
-        return (memory.parameter_bytes + memory.buffer_bytes + state
-                + memory.gradient_bytes + memory.peak_run_bytes)
+        return (self._held_bytes() + memory.gradient_bytes
+                + memory.peak_run_bytes)
 
     def close(self):
         if self._cluster is not None:
@@ -106,6 +108,12 @@ class ShardplaneSide:
     def _step(self):
         return self._handle.step(*self._inputs, targets=self._targets,
                                  optimizer=self._optimizer).item()
+
+    def _held_bytes(self):
+        """Parameters, buffers and the optimizer's state."""
+        (memory,) = self._handle.report.memory
+        (state,) = self._handle.report.optimizer_bytes(self._optimizer)
+        return memory.parameter_bytes + memory.buffer_bytes + state
 
     def _train(self, steps):
         batch = self._inputs, self._targets
