@@ -212,11 +212,7 @@ NcclGroup::NcclGroup(c10::intrusive_ptr<c10d::ProcessGroupNCCL> backend,
 
 NcclGroup::~NcclGroup() {
   // Not shutdown(): that waits for the peers, of which some may be gone.
-  try {
-    Abort();
-  } catch (const std::exception& error) {
-    TORCH_WARN("closing NCCL's connections: ", error.what());
-  }
+  Abort();
 }
 
 void NcclGroup::ThrowIfAborted() {
@@ -358,7 +354,13 @@ void NcclGroup::Abort() {
     absl::MutexLock lock(&mutex_);
     if (std::exchange(aborted_, true)) return;
   }
-  backend_->abort();
+  // Throws if NCCL fails, on a GPU that has, or takes longer than the timeout:
+  // the group is of no more use all the same.
+  try {
+    backend_->abort();
+  } catch (const std::exception& error) {
+    TORCH_WARN("closing NCCL's connections: ", error.what());
+  }
 }
 
 }  // namespace shardplane
