@@ -4,6 +4,7 @@
 
 #include "ATen/ATen.h"
 #include "absl/strings/str_cat.h"
+#include "c10/util/Exception.h"
 #include "common/errors.h"
 #include "common/tensor_spec.h"
 #include "worker/dim_first.h"
@@ -62,15 +63,21 @@ void Communicator::Carry(absl::string_view kind, int mesh_dim, int64_t bytes) {
 
 absl::Status Communicator::Guard(const char* what, int mesh_dim,
                                  absl::FunctionRef<void(ProcessGroup*)> move) {
+  const auto status = [&] {
+    return CurrentExceptionToStatus(absl::StrCat(what, " on mesh dim ",
+                                                 mesh_.dims()[mesh_dim].name,
+                                                 " at rank ", rank_));
+  };
   try {
     move(groups_->group(mesh_dim));
     return absl::OkStatus();
+  } catch (const c10::AcceleratorError&) {
+    return status();  // this rank's GPU, here or in what ran on it before
+  } catch (const c10::OutOfMemoryError&) {
+    return status();
   } catch (...) {
-    const absl::Status status = CurrentExceptionToStatus(
-        absl::StrCat(what, " on mesh dim ", mesh_.dims()[mesh_dim].name,
-                     " at rank ", rank_));
-    // The transport is sound: whatever goes wrong here, a peer did it.
-    return MakeError(absl::StatusCode::kUnavailable, status.message(),
+    // The transport is sound: whatever else goes wrong here, a peer did it.
+    return MakeError(absl::StatusCode::kUnavailable, status().message(),
                      {.reason = "PEER_UNREACHABLE",
                       .metadata = {{"mesh_dim", mesh_.dims()[mesh_dim].name},
                                    {"rank", std::to_string(rank_)}}});

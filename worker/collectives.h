@@ -115,6 +115,7 @@ class Communicator {
               const Elements& elements);
   void Carry(absl::string_view kind, int mesh_dim, int64_t bytes);
   // Calls `move`, which throws, and names mesh dim and rank if it does.
+  // Unavailable: a peer's fault. Internal, ResourceExhausted: the device's.
   absl::Status Guard(const char* what, int mesh_dim,
                      absl::FunctionRef<void(ProcessGroup*)> move);
   // `end` makes the results of what `begin` has begun.

@@ -3,13 +3,16 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "ATen/ATen.h"
 #include "absl/strings/str_cat.h"
+#include "c10/util/Exception.h"
 #include "common/tensor_spec.h"
+#include "tests/matchers.h"
 #include "worker/gang_for_test.h"
 
 namespace shardplane {
@@ -421,6 +424,59 @@ TEST(CommunicatorTest, ShardOfAnotherSizeIsRefused) {
         communicator.AllGather(On(communicator, at::zeros({4})), 0, 0, 5);
     EXPECT_EQ(all.status().code(), absl::StatusCode::kInvalidArgument);
   });
+}
+
+// Whose calls all throw what `fail` throws.
+class FailingGroup : public ProcessGroup {
+ public:
+  explicit FailingGroup(void (*fail)()) : ProcessGroup(0, 2), fail_(fail) {}
+
+  at::Tensor AllReduce(const at::Tensor& input, ReduceOp) override {
+    fail_();
+    return input;
+  }
+  at::Tensor ReduceScatter(const at::Tensor& input, ReduceOp) override {
+    fail_();
+    return input;
+  }
+  void AllGather(const at::Tensor&, const at::Tensor&) override { fail_(); }
+  void AllToAll(const at::Tensor&, const at::Tensor&, absl::Span<const int64_t>,
+                absl::Span<const int64_t>) override {
+    fail_();
+  }
+  void Scatter(const at::Tensor&, const at::Tensor&, int) override { fail_(); }
+  void Broadcast(const at::Tensor&, int) override { fail_(); }
+  void Finish() override { fail_(); }
+  void Abort() override {}
+
+ private:
+  void (*const fail_)();
+};
+
+TEST(CommunicatorTest, APeerIsToBlameForAllButTheRanksOwnDevice) {
+  const auto expect = [](void (*fail)(), absl::StatusCode code,
+                         const std::string& reason) {
+    std::vector<std::unique_ptr<ProcessGroup>> made;
+    made.push_back(std::make_unique<FailingGroup>(fail));
+    ProcessGroups groups(std::move(made), {{.mesh_dim = "tp", .why = ""}});
+    Communicator communicator(&groups, *DeviceMesh::Create({{"tp", 2}}), 0);
+    const auto is_told = testing::AllOf(
+        StatusIs(code, testing::HasSubstr("on mesh dim tp at rank 0: no luck")),
+        HasReason(reason));
+    EXPECT_THAT(communicator.AllReduce(at::zeros({4}), 0, ReduceOp::kSum),
+                is_told);
+    EXPECT_THAT(communicator.Finish(), is_told);
+  };
+  expect(
+      [] {
+        throw c10::AcceleratorError({__func__, __FILE__, __LINE__}, 719,
+                                    "no luck");
+      },
+      absl::StatusCode::kInternal, "DEVICE_FAILED");
+  expect([] { TORCH_CHECK_WITH(OutOfMemoryError, false, "no luck"); },
+         absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY");
+  expect([] { TORCH_CHECK_WITH(DistBackendError, false, "no luck"); },
+         absl::StatusCode::kUnavailable, "PEER_UNREACHABLE");
 }
 
 TEST(CommunicatorTest, AbortEndsAWaitForAPeerThatDoesNotCome) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "ATen/core/Tensor.h"
@@ -99,6 +100,12 @@ struct ProcessGroupsOptions {
 
 class ProcessGroups {
  public:
+  ProcessGroups() = default;
+  // By mesh dim, nullptr for one of size 1, and as transports() tells them.
+  ProcessGroups(std::vector<std::unique_ptr<ProcessGroup>> groups,
+                std::vector<GroupTransport> transports)
+      : groups_(std::move(groups)), transports_(std::move(transports)) {}
+
   // Blocks until all ranks are there. Throws what c10d throws (a rank that
   // does not come: c10::DistStoreError). FailedPrecondition: GPUs that NCCL
   // cannot connect, CPUs without the shared memory that was asked for.
