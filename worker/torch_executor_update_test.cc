@@ -66,14 +66,10 @@ class WeightProductTest : public TorchExecutorTest {
 };
 
 TEST_F(WeightProductTest, UpdatesWithoutMakingThem) {
-  const int64_t made = Train(/*keep_products=*/false).peak_bytes;
+  Train(/*keep_products=*/false);
   const std::vector<float> gradient = Read(1, gradient_);
   const std::vector<float> before = Read(1, weight_);
-  const int64_t kept = Train(/*keep_products=*/true).peak_bytes;
-  // Of the host's memory without KeepTensorMemory nobody keeps count.
-  if (made > 0) {
-    EXPECT_LT(kept, made - (2 << 20)) << "2 gradients of 1 MiB";
-  }
+  Train(/*keep_products=*/true);
   EXPECT_EQ(Read(1, gradient_), gradient) << "pending";
   Commit(SgdOptions{.lr = 0.5});
   EXPECT_EQ(Read(1, weight_), Sum(before, -0.5, gradient));
