@@ -345,6 +345,7 @@ void NcclGroup::Finish() {
     std::this_thread::sleep_for(kLook);
   }
   if (last_->exception() != nullptr) std::rethrow_exception(last_->exception());
+  last_.reset();  // c10d's Work holds its results
   // An aborted kernel ends too, without a result.
   ThrowIfAborted();
 }

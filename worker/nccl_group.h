@@ -65,7 +65,8 @@ class NcclGroup : public ProcessGroup {
   const c10::intrusive_ptr<c10d::ProcessGroupNCCL> backend_;
   absl::Mutex mutex_;
   bool aborted_ ABSL_GUARDED_BY(mutex_) = false;
-  // Works of one group end in their order: the last one stands for all.
+  // Works of one group end in their order: the last one stands for all. Null
+  // when all have ended.
   c10::intrusive_ptr<c10d::Work> last_;
 };
 

@@ -90,6 +90,15 @@ TEST_F(NcclGroupTest, WhatFollowsOnTheStreamFindsTheResult) {
   EXPECT_TRUE(x.eq(128).all().item<bool>());
 }
 
+TEST_F(NcclGroupTest, HoldsNoResultsThatHaveCome) {
+  const at::Tensor sum =
+      group_->AllReduce(Range(4, at::kFloat), ReduceOp::kSum);
+  group_->Finish();
+  EXPECT_EQ(sum.use_count(), 1u);
+  EXPECT_EQ(sum.storage().use_count(), 1u);
+  group_->Finish();
+}
+
 TEST_F(NcclGroupTest, AnAbortedGroupIsOfNoMoreUse) {
   const at::Tensor x = Range(4, at::kFloat);
   group_->AllReduce(x, ReduceOp::kSum);
