@@ -12,7 +12,8 @@
 namespace shardplane {
 namespace {
 
-// Before the capture: kernels are loaded and workspaces made by then.
+// Before the capture: kernels are loaded, workspaces made and ranks connected
+// by then.
 constexpr int kOpenRuns = 2;
 
 std::vector<at::Tensor> TensorsOf(const ProgramResult& result) {
@@ -29,12 +30,18 @@ std::vector<at::Tensor> TensorsOf(const ProgramResult& result) {
 
 }  // namespace
 
-bool CapturedRun::Fits(const ShardedProgram& program,
-                       absl::Span<const int> coordinate) {
-  return program.loss >= 0 &&
-         Collectives(program, Phase::kForward, coordinate).empty() &&
-         Collectives(program, Phase::kBackward, coordinate).empty();
-}
+CapturedRun::CapturedRun(std::shared_ptr<const PreparedProgram> program,
+                         absl::Span<const int> coordinate,
+                         MakeDeviceGraph make_graph,
+                         std::function<void(const absl::Status&)> on_capture)
+    : program_(std::move(program)),
+      make_graph_(std::move(make_graph)),
+      on_capture_(std::move(on_capture)),
+      communicates_(
+          !Collectives(program_->program(), Phase::kForward, coordinate)
+               .empty() ||
+          !Collectives(program_->program(), Phase::kBackward, coordinate)
+               .empty()) {}
 
 bool CapturedRun::IsOf(absl::Span<const at::Tensor> parameters) const {
   return absl::c_equal(parameters, parameters_,
@@ -43,51 +50,94 @@ bool CapturedRun::IsOf(absl::Span<const at::Tensor> parameters) const {
                        });
 }
 
+bool CapturedRun::MayCapture(const Communicator& communicator) const {
+  return graph_ == nullptr && !failed_ && committed_ >= kOpenRuns &&
+         (!communicates_ || communicator.MayBeRecorded());
+}
+
 void CapturedRun::Drop() {
   graph_.reset();
+  recorded_ = {};
   checks_.clear();
   result_ = ProgramResult();
   inputs_.clear();
   parameters_.clear();
 }
 
-void CapturedRun::Capture(absl::Span<const at::Tensor> parameters,
-                          absl::Span<const at::Tensor> inputs,
-                          Communicator& communicator) {
+void CapturedRun::LeaveGroups() {
+  if (!communicates_) return;
+  Drop();
+  committed_ = 0;
+  failed_ = false;
+}
+
+absl::Status CapturedRun::Record(DeviceGraph& graph,
+                                 Communicator& communicator) {
+  return CatchTorch("capturing a run", [&]() -> absl::Status {
+    graph.Capture([this, &communicator]() -> std::vector<at::Tensor> {
+      std::vector<at::Tensor> made;
+      Communicator::Recorded recorded = communicator.RecordCalls([&] {
+        absl::StatusOr<ProgramResult> result =
+            program_->Run(RunMode::kTrain, parameters_, inputs_, communicator,
+                          {.words = random_}, nullptr,
+                          /*keep_products=*/false, &checks_);
+        TORCH_CHECK(result.ok(), result.status().ToString());
+        made = TensorsOf(*result);
+        if (graph_ == nullptr) result_ = *std::move(result);
+      });
+      if (graph_ == nullptr) recorded_ = std::move(recorded);
+      return made;
+    });
+    return absl::OkStatus();
+  });
+}
+
+absl::Status CapturedRun::Capture(absl::Span<const at::Tensor> parameters,
+                                  absl::Span<const at::Tensor> inputs,
+                                  Communicator& communicator) {
   parameters_.assign(parameters.begin(), parameters.end());
   for (const at::Tensor& input : inputs) inputs_.push_back(input.clone());
   random_ = WordsOf({}).to(communicator.device());
-  const absl::Status status =
-      CatchTorch("capturing a run", [&]() -> absl::Status {
-        std::unique_ptr<DeviceGraph> graph = make_graph_();
-        graph->Capture([this, &communicator]() -> std::vector<at::Tensor> {
-          absl::StatusOr<ProgramResult> result =
-              program_->Run(RunMode::kTrain, parameters_, inputs_, communicator,
-                            {.words = random_}, nullptr,
-                            /*keep_products=*/false, &checks_);
-          TORCH_CHECK(result.ok(), result.status().ToString());
-          if (graph_ == nullptr) result_ = *result;
-          return TensorsOf(*result);
-        });
-        graph_ = std::move(graph);
-        return absl::OkStatus();
-      });
+  std::unique_ptr<DeviceGraph> graph = make_graph_();
+  absl::Status status = Record(*graph, communicator);
+  if (communicates_) {
+    absl::StatusOr<bool> all = communicator.AllAgree(status.ok());
+    if (!all.ok()) {
+      graph.reset();
+      Drop();
+      return all.status();
+    }
+    if (status.ok() && !*all) {
+      status =
+          absl::FailedPreconditionError("capturing a run: a peer could not");
+    }
+  }
   failed_ = !status.ok();
-  if (failed_) Drop();
+  if (status.ok()) {
+    graph_ = std::move(graph);
+  } else {
+    graph.reset();
+    Drop();
+  }
   on_capture_(status);
+  return absl::OkStatus();
 }
 
-void CapturedRun::Begin(absl::Span<const at::Tensor> inputs,
-                        const RandomCounter& random, RunTimeline* timeline) {
+absl::Status CapturedRun::Begin(absl::Span<const at::Tensor> inputs,
+                                const RandomCounter& random,
+                                Communicator& communicator,
+                                RunTimeline* timeline) {
   const auto start = std::chrono::steady_clock::now();
   if (timeline != nullptr) timeline->begin_unix = absl::GetCurrentTimeNanos();
   for (size_t i = 0; i < inputs.size(); ++i) inputs_[i].copy_(inputs[i]);
   if (program_->program().random >= 0) random_.copy_(WordsOf(random));
-  graph_->Replay();
-  if (timeline == nullptr) return;
+  SP_RETURN_IF_ERROR(
+      communicator.Replay(recorded_, [this] { graph_->Replay(); }));
+  if (timeline == nullptr) return absl::OkStatus();
   const std::chrono::nanoseconds begun =
       std::chrono::steady_clock::now() - start;
   timeline->spans.push_back({0, 0, begun.count()});
+  return absl::OkStatus();
 }
 
 absl::StatusOr<ProgramResult> CapturedRun::Run(
@@ -96,15 +146,14 @@ absl::StatusOr<ProgramResult> CapturedRun::Run(
     Communicator& communicator, RunTimeline* timeline) {
   const at::AutoGradMode no_grad(false);
   if (graph_ != nullptr && !IsOf(parameters)) Drop();
-  const bool may_capture =
-      graph_ == nullptr && !failed_ && open_runs_ >= kOpenRuns;
-  if (may_capture) Capture(parameters, inputs, communicator);
+  if (MayCapture(communicator)) {
+    SP_RETURN_IF_ERROR(Capture(parameters, inputs, communicator));
+  }
   if (graph_ == nullptr) {
-    ++open_runs_;
     return program_->Run(RunMode::kTrain, parameters, inputs, communicator,
                          random, timeline);
   }
-  Begin(inputs, random, timeline);
+  SP_RETURN_IF_ERROR(Begin(inputs, random, communicator, timeline));
   SP_RETURN_IF_ERROR(MakeChecks(checks_));
   return result_;
 }

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "ATen/ATen.h"
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "c10/util/Exception.h"
 #include "common/errors.h"
@@ -52,13 +53,18 @@ void Communicator::Record(RedistributeKind kind, int mesh_dim,
 }
 
 void Communicator::Carry(absl::string_view kind, int mesh_dim, int64_t bytes) {
-  const Transport transport = transports_[mesh_dim];
+  Add({std::string(kind), transports_[mesh_dim], bytes});
+}
+
+void Communicator::Add(const CarriedBytes& more) {
   for (CarriedBytes& carried : carried_) {
-    if (carried.kind != kind || carried.transport != transport) continue;
-    carried.bytes += bytes;
+    if (carried.kind != more.kind || carried.transport != more.transport) {
+      continue;
+    }
+    carried.bytes += more.bytes;
     return;
   }
-  carried_.push_back({std::string(kind), transport, bytes});
+  carried_.push_back(more);
 }
 
 absl::Status Communicator::Guard(const char* what, int mesh_dim,
@@ -225,14 +231,91 @@ absl::StatusOr<at::Tensor> Communicator::Broadcast(const at::Tensor& full,
   return buffer;
 }
 
-absl::Status Communicator::Finish() {
-  const Stopwatch stopwatch(&seconds_.waiting);
+absl::Status Communicator::GuardEach(
+    const char* what, absl::FunctionRef<void(ProcessGroup*)> move) {
   for (int dim = 0; dim < mesh_.ndim(); ++dim) {
-    if (mesh_.dim_size(dim) == 1) continue;
-    SP_RETURN_IF_ERROR(Guard("waiting for collectives", dim,
-                             [](ProcessGroup* group) { group->Finish(); }));
+    if (mesh_.dim_size(dim) > 1) SP_RETURN_IF_ERROR(Guard(what, dim, move));
   }
   return absl::OkStatus();
+}
+
+absl::Status Communicator::Finish() {
+  const Stopwatch stopwatch(&seconds_.waiting);
+  return GuardEach("waiting for collectives",
+                   [](ProcessGroup* group) { group->Finish(); });
+}
+
+bool Communicator::MayBeRecorded() const {
+  for (int dim = 0; dim < mesh_.ndim(); ++dim) {
+    if (mesh_.dim_size(dim) > 1 && !groups_->group(dim)->MayBeRecorded()) {
+      return false;
+    }
+  }
+  return true;
+}
+
+Communicator::Recorded Communicator::RecordCalls(
+    absl::FunctionRef<void()> record) {
+  const auto tell = [this](bool recording) {
+    for (int dim = 0; dim < mesh_.ndim(); ++dim) {
+      if (mesh_.dim_size(dim) == 1) continue;
+      groups_->group(dim)->SetRecording(recording);
+    }
+  };
+  tell(true);
+  const absl::Cleanup done = [&] { tell(false); };
+  return CountAside(record);
+}
+
+Communicator::Recorded Communicator::CountAside(
+    absl::FunctionRef<void()> call) {
+  std::vector<CollectiveRecord> records = TakeRecords();
+  const CollectiveSeconds seconds = seconds_;
+  Recorded before{completed_, TakeCarried()};
+  Recorded recorded;
+  absl::Cleanup restore = [&] {
+    recorded = {completed_ - before.completed, TakeCarried()};
+    completed_ = before.completed;
+    carried_ = std::move(before.carried);
+    records_ = std::move(records);
+    seconds_ = seconds;
+  };
+  call();
+  std::move(restore).Invoke();
+  return recorded;
+}
+
+absl::Status Communicator::Replay(const Recorded& recorded,
+                                  absl::FunctionRef<void()> begin) {
+  if (recorded.completed == 0) {
+    begin();
+    return absl::OkStatus();
+  }
+  constexpr char kWhat[] = "beginning recorded collectives";
+  SP_RETURN_IF_ERROR(
+      GuardEach(kWhat, [](ProcessGroup* group) { group->BeforeReplay(); }));
+  begin();
+  SP_RETURN_IF_ERROR(
+      GuardEach(kWhat, [](ProcessGroup* group) { group->AfterReplay(); }));
+  completed_ += recorded.completed;
+  for (const CarriedBytes& carried : recorded.carried) Add(carried);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<bool> Communicator::AllAgree(bool mine) {
+  at::Tensor all =
+      at::full({1}, mine ? 1 : 0, at::dtype(at::kInt).device(device_));
+  absl::Status status;
+  CountAside([&] {
+    for (int dim = 0; dim < mesh_.ndim() && status.ok(); ++dim) {
+      absl::StatusOr<at::Tensor> sum = AllReduce(all, dim, ReduceOp::kMin);
+      status = sum.status();
+      if (sum.ok()) all = *sum;
+    }
+    if (status.ok()) status = Finish();
+  });
+  SP_RETURN_IF_ERROR(status);
+  return all.item<int>() == 1;
 }
 
 }  // namespace shardplane

@@ -97,6 +97,24 @@ class Communicator {
     return std::exchange(carried_, {});
   }
 
+  // Whether a graph of the device may record the calls: those along all mesh
+  // dims.
+  bool MayBeRecorded() const;
+  // What recorded calls count as, each time that they run.
+  struct Recorded {
+    int64_t completed = 0;
+    std::vector<CarriedBytes> carried;
+  };
+  // Calls `record`, whose calls of this are recorded and do not run: they count
+  // as none. Throws what `record` throws.
+  Recorded RecordCalls(absl::FunctionRef<void()> record);
+  // Calls `begin`, which begins a graph of them on the current stream, and
+  // counts them. Errors: as the calls.
+  absl::Status Replay(const Recorded& recorded,
+                      absl::FunctionRef<void()> begin);
+  // Whether all ranks of the mesh say so. Counts as no collective.
+  absl::StatusOr<bool> AllAgree(bool mine);
+
   c10::Device device() const { return device_; }
   // Which device new buffers are made on.
   void set_device(c10::Device device) { device_ = device; }
@@ -114,6 +132,12 @@ class Communicator {
   void Record(RedistributeKind kind, int mesh_dim, const at::Tensor& tensor,
               const Elements& elements);
   void Carry(absl::string_view kind, int mesh_dim, int64_t bytes);
+  void Add(const CarriedBytes& more);
+  // Calls `call`, whose calls of this count as none: what they would have.
+  Recorded CountAside(absl::FunctionRef<void()> call);
+  // Guard, for each mesh dim that has several ranks.
+  absl::Status GuardEach(const char* what,
+                         absl::FunctionRef<void(ProcessGroup*)> move);
   // Calls `move`, which throws, and names mesh dim and rank if it does.
   // Unavailable: a peer's fault. Internal, ResourceExhausted: the device's.
   absl::Status Guard(const char* what, int mesh_dim,

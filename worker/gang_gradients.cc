@@ -93,6 +93,7 @@ absl::Status GangGradients::Commit(
     gradients_ = std::move(pending_->gradients);
     products_ = std::move(pending_->products);
     memory_of_ = std::move(pending_->memory_of);
+    if (memory_of_ != nullptr) memory_of_->CountCommitted();
     pending_.reset();
   }
   if (!optimizer.has_value()) return absl::OkStatus();
@@ -104,6 +105,13 @@ absl::Status GangGradients::Commit(
 void GangGradients::Discard() {
   pending_.reset();
   norm_.reset();
+}
+
+void GangGradients::LeaveGroups() {
+  if (memory_of_ != nullptr) memory_of_->LeaveGroups();
+  if (pending_.has_value() && pending_->memory_of != nullptr) {
+    pending_->memory_of->LeaveGroups();
+  }
 }
 
 at::Tensor GangGradients::Find(const std::string& fqn) const {

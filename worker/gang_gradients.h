@@ -60,6 +60,8 @@ class GangGradients {
                       const std::optional<OptimizerOptions>& optimizer,
                       std::optional<double> clip_norm);
   void Discard();
+  // As CapturedRun's, of those that hold gradients.
+  void LeaveGroups();
   void ResetOptimizer() { optimizers_.Reset(); }
   // What a Commit would find; else what the last one left. Undefined: no such
   // gradient.

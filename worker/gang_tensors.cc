@@ -132,15 +132,22 @@ absl::Status GangTensors::LoadProgram(const std::string& id,
                        .forward_collectives = count(Phase::kForward)};
   loaded.train_collectives =
       loaded.forward_collectives + count(Phase::kBackward);
-  if (graphs_.make && CapturedRun::Fits(program, coordinate_)) {
+  if (graphs_.make && CapturedRun::Fits(program)) {
     loaded.captured = std::make_shared<CapturedRun>(
-        loaded.prepared, graphs_.make,
+        loaded.prepared, coordinate_, graphs_.make,
         [this, what = absl::StrCat(id, ": steps")](const absl::Status& went) {
           graphs_.on_capture(what, went);
         });
   }
   programs_[id] = std::move(loaded);
   return absl::OkStatus();
+}
+
+void GangTensors::LeaveGroups() {
+  for (auto& [id, loaded] : programs_) {
+    if (loaded.captured != nullptr) loaded.captured->LeaveGroups();
+  }
+  gradients_.LeaveGroups();  // of programs that have been replaced
 }
 
 absl::StatusOr<std::vector<at::Tensor>> GangTensors::TakeInputs(

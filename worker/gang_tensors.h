@@ -51,6 +51,9 @@ class GangTensors {
                            const ShardedProgram& program);
   absl::StatusOr<RunResult> Run(const RunSpec& spec,
                                 Communicator& communicator);
+  // Before the process groups end, or once they are of no more use: ends what
+  // holds on to them.
+  void LeaveGroups();
   absl::Status CheckCommit(const std::optional<OptimizerOptions>& optimizer,
                            std::optional<double> clip_norm);
   absl::StatusOr<Agreement> Agree(Verdict verdict, Communicator& communicator);

@@ -64,8 +64,8 @@ ABSL_FLAG(std::string, id, "",
 ABSL_FLAG(std::string, ready_file, "",
           "file to write once registered: addresses and pid, as JSON");
 ABSL_FLAG(bool, cuda_graphs, false,
-          "on a GPU, start training runs without collectives, and updates, as "
-          "CUDA graphs (docs/gpu.md)");
+          "on a GPU, start training runs, and updates, as CUDA graphs "
+          "(docs/gpu.md)");
 ABSL_FLAG(std::string, device, "cpu",
           "where tensors live: cpu, cuda or cuda:N");
 ABSL_FLAG(std::string, collectives, "auto",

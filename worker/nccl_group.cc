@@ -213,6 +213,12 @@ NcclGroup::NcclGroup(c10::intrusive_ptr<c10d::ProcessGroupNCCL> backend,
 NcclGroup::~NcclGroup() {
   // Not shutdown(): that waits for the peers, of which some may be gone.
   Abort();
+  std::thread aborter;
+  {
+    absl::MutexLock lock(&mutex_);
+    aborter = std::move(aborter_);
+  }
+  aborter.join();
 }
 
 void NcclGroup::ThrowIfAborted() {
@@ -223,8 +229,10 @@ void NcclGroup::ThrowIfAborted() {
 template <typename Start>
 c10::intrusive_ptr<c10d::Work> NcclGroup::Begin(Start&& start) {
   ThrowIfAborted();
-  last_ = start();
-  return last_;
+  c10::intrusive_ptr<c10d::Work> work = start();
+  // A recorded one never ends by itself.
+  if (!recording_) last_ = work;
+  return work;
 }
 
 template <typename Start>
@@ -331,11 +339,14 @@ void NcclGroup::Broadcast(const at::Tensor& buffer, int root) {
   Enqueue([&] { return backend_->broadcast(bytes, options); });
 }
 
-void NcclGroup::Finish() {
-  ThrowIfAborted();
-  if (last_ == nullptr) return;
+void NcclGroup::AfterReplay() {
+  replayed_.emplace(c10::DeviceType::CUDA);
+  replayed_->record(at::cuda::getCurrentCUDAStream().unwrap());
+}
+
+void NcclGroup::Await(absl::FunctionRef<bool()> has_ended) {
   const auto deadline = std::chrono::steady_clock::now() + timeout_;
-  while (!last_->isCompleted()) {
+  while (!has_ended()) {
     if (std::chrono::steady_clock::now() >= deadline) {
       Abort();
       C10_THROW_ERROR(DistBackendError,
@@ -344,24 +355,37 @@ void NcclGroup::Finish() {
     }
     std::this_thread::sleep_for(kLook);
   }
-  if (last_->exception() != nullptr) std::rethrow_exception(last_->exception());
-  last_.reset();  // c10d's Work holds its results
+}
+
+void NcclGroup::Finish() {
+  ThrowIfAborted();
+  if (replayed_.has_value()) {
+    Await([this] { return replayed_->query(); });
+    replayed_.reset();
+  }
+  if (last_ != nullptr) {
+    Await([this] { return last_->isCompleted(); });
+    if (last_->exception() != nullptr) {
+      std::rethrow_exception(last_->exception());
+    }
+    last_.reset();  // c10d's Work holds its results
+  }
   // An aborted kernel ends too, without a result.
   ThrowIfAborted();
 }
 
 void NcclGroup::Abort() {
-  {
-    absl::MutexLock lock(&mutex_);
-    if (std::exchange(aborted_, true)) return;
-  }
-  // Throws if NCCL fails, on a GPU that has, or takes longer than the timeout:
-  // the group is of no more use all the same.
-  try {
-    backend_->abort();
-  } catch (const std::exception& error) {
-    TORCH_WARN("closing NCCL's connections: ", error.what());
-  }
+  absl::MutexLock lock(&mutex_);
+  if (std::exchange(aborted_, true)) return;
+  aborter_ = std::thread([backend = backend_] {
+    // Throws if NCCL fails, on a GPU that has, or takes longer than the
+    // timeout: the group is of no more use all the same.
+    try {
+      backend->abort();
+    } catch (const std::exception& error) {
+      TORCH_WARN("closing NCCL's connections: ", error.what());
+    }
+  });
 }
 
 }  // namespace shardplane

@@ -5,10 +5,14 @@
 
 #include <chrono>
 #include <memory>
+#include <optional>
+#include <thread>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "c10/core/Event.h"
 #include "worker/cuda_support.h"
 #include "worker/process_groups.h"
 
@@ -47,7 +51,13 @@ class NcclGroup : public ProcessGroup {
                                      ReduceOp op) override;
   BegunCollective BeginAllGather(const at::Tensor& input) override;
   void Finish() override;
+  // Returns at once: NCCL's part waits until graphs that have its collectives
+  // are gone.
   void Abort() override;
+  bool MayBeRecorded() const override { return true; }
+  void SetRecording(bool recording) override { recording_ = recording; }
+  void BeforeReplay() override { ThrowIfAborted(); }
+  void AfterReplay() override;
 
  private:
   NcclGroup(c10::intrusive_ptr<c10d::ProcessGroupNCCL> backend,
@@ -60,6 +70,8 @@ class NcclGroup : public ProcessGroup {
   template <typename Start>
   void Enqueue(Start&& start);
   void ThrowIfAborted();
+  // Returns once `has_ended` says so. Throws, and aborts, after the timeout.
+  void Await(absl::FunctionRef<bool()> has_ended);
 
   const std::chrono::milliseconds timeout_;
   const c10::intrusive_ptr<c10d::ProcessGroupNCCL> backend_;
@@ -68,6 +80,9 @@ class NcclGroup : public ProcessGroup {
   // Works of one group end in their order: the last one stands for all. Null
   // when all have ended.
   c10::intrusive_ptr<c10d::Work> last_;
+  bool recording_ = false;
+  std::optional<c10::Event> replayed_;  // behind the last graph
+  std::thread aborter_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace shardplane

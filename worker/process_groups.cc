@@ -198,6 +198,12 @@ absl::StatusOr<std::unique_ptr<ProcessGroups>> ProcessGroups::Create(
   return groups;
 }
 
+void ProcessGroups::WrapEach(Wrap wrap) {
+  for (std::unique_ptr<ProcessGroup>& group : groups_) {
+    if (group != nullptr) group = wrap(std::move(group));
+  }
+}
+
 void ProcessGroups::Abort() {
   for (const std::unique_ptr<ProcessGroup>& group : groups_) {
     if (group != nullptr) group->Abort();

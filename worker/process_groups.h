@@ -11,6 +11,7 @@
 
 #include "ATen/core/Tensor.h"
 #include "absl/functional/any_invocable.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "c10/core/Device.h"
@@ -86,6 +87,17 @@ class ProcessGroup {
   // thread.
   virtual void Abort() = 0;
 
+  // Whether a graph of the device (worker/cuda_support) may record the calls.
+  // All ranks record the same ones, or none does, and no graph that has some
+  // outlives the group.
+  virtual bool MayBeRecorded() const { return false; }
+  // Whether the calls that follow are recorded, and do not run.
+  virtual void SetRecording(bool /*recording*/) {}
+  // Before and after a graph that has recorded some is begun on the current
+  // stream. Throws as the calls; Finish waits for those of the graph, too.
+  virtual void BeforeReplay() {}
+  virtual void AfterReplay() {}
+
  private:
   const int rank_;
   const int size_;
@@ -122,6 +134,11 @@ class ProcessGroups {
 
   // Ends running calls with an exception; any thread.
   void Abort();
+
+  // For tests: puts others in the place of the groups.
+  using Wrap = absl::FunctionRef<std::unique_ptr<ProcessGroup>(
+      std::unique_ptr<ProcessGroup>)>;
+  void WrapEach(Wrap wrap);
 
  private:
   std::vector<std::unique_ptr<ProcessGroup>> groups_;

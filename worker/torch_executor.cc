@@ -80,6 +80,7 @@ class TorchExecutor : public Executor {
       -> std::invoke_result_t<Function, GangTensors&>;
   absl::Status CheckWhole();
   void Break(absl::string_view reason);
+  absl::Status LeaveGroups(GangTensors& tensors);
 
   const TorchExecutorOptions options_;
   const c10::Device device_;
@@ -130,8 +131,19 @@ auto TorchExecutor::Communicating(absl::string_view doing, Function&& function)
                     if (made.ok()) SP_RETURN_IF_ERROR(communicator_->Finish());
                     return made;
                   });
-  if (absl::IsUnavailable(result.status())) Break(result.status().message());
+  if (absl::IsUnavailable(result.status())) {
+    Break(result.status().message());
+    SP_RETURN_IF_ERROR(LeaveGroups(*tensors_));
+  }
   return result;
+}
+
+absl::Status TorchExecutor::LeaveGroups(GangTensors& tensors) {
+  return CatchTorch("leaving process groups", [&] {
+    const c10::DeviceGuard guard(device_);
+    tensors.LeaveGroups();
+    return absl::OkStatus();
+  });
 }
 
 absl::Status TorchExecutor::JoinGang(const GangSpec& spec,
@@ -141,6 +153,7 @@ absl::Status TorchExecutor::JoinGang(const GangSpec& spec,
   const bool same = spec_.has_value() && spec_->deployment == spec.deployment &&
                     spec_->rank == spec.rank && spec_->mesh == spec.mesh;
   std::unique_ptr<GangTensors> kept = same ? std::move(tensors_) : nullptr;
+  if (kept != nullptr) SP_RETURN_IF_ERROR(LeaveGroups(*kept));
   SP_RETURN_IF_ERROR(LeaveGang());
   const std::string doing = absl::StrCat(
       "joining the gang of ", spec.deployment, " as rank ", spec.rank);

@@ -32,8 +32,7 @@ struct TorchExecutorOptions {
   // Told once, on a GPU: whether fused operators run as kernels of our own, and
   // else why they run as calls.
   std::function<void(const absl::Status&)> on_kernels;
-  // On a GPU: training runs without collectives, and updates, are captured as
-  // CUDA graphs.
+  // On a GPU: training runs and updates are captured as CUDA graphs.
   bool graphs = false;
   // Told what ("p: steps", of program p; "updates"), and why it could not be if
   // it could not.
