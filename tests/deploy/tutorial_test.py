@@ -42,19 +42,38 @@ def commands():
     return [line for line in lines if line.startswith(("kubectl", "docker"))]
 
 
-@pytest.mark.parametrize("overlay", kustomize.CLUSTERS)
-def test_the_overlay_of_ones_own_builds(tmp_path, overlay):
-    (text,) = blocks("yaml")
+def built(folder, text, overlay):
+    """The page's overlay `text`, on another one, by each kubectl."""
     if overlay.startswith("gpu"):
         text = re.sub("shardplane/worker$", "shardplane/worker-gpu", text,
                       flags=re.MULTILINE)
-    (tmp_path / "shardplane").symlink_to(ROOT)
-    (tmp_path / "cluster").mkdir()
-    (tmp_path / "cluster/kustomization.yaml").write_text(
+    (folder / "shardplane").symlink_to(ROOT)
+    (folder / "cluster").mkdir(exist_ok=True)
+    (folder / "cluster/kustomization.yaml").write_text(
         text.replace("cpu-gloo", overlay))
     for kubectl in kustomize.kubectls():
-        made = cluster.Cluster(
-            kustomize.render(kubectl, tmp_path / "cluster"))
+        yield cluster.Cluster(kustomize.render(kubectl, folder / "cluster"))
+
+
+@pytest.mark.parametrize("overlay", ["cpu-gloo", "gpu-nccl"])
+def test_weights_on_a_volume(tmp_path, overlay):
+    text, addition, patch = blocks("yaml")
+    (tmp_path / "cluster").mkdir()
+    (tmp_path / "cluster/weights.yaml").write_text(patch)
+    for made in built(tmp_path, text + addition, overlay):
+        container, pod = made.container("worker"), made.pod("worker")
+        assert container["args"][-1] == "--weights_root=/weights"
+        assert "--drain_timeout=90s" in container["args"]
+        assert container["volumeMounts"][-1] == {
+            "name": "weights", "mountPath": "/weights", "readOnly": True}
+        assert pod["volumes"][-1]["persistentVolumeClaim"] == {
+            "claimName": "weights", "readOnly": True}
+
+
+@pytest.mark.parametrize("overlay", kustomize.CLUSTERS)
+def test_the_overlay_of_ones_own_builds(tmp_path, overlay):
+    text, *_ = blocks("yaml")
+    for made in built(tmp_path, text, overlay):
         for component in cluster.COMPONENTS:
             name = made.container(component)["image"]
             assert name.startswith("registry.example/shardplane/")
