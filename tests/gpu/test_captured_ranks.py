@@ -5,29 +5,20 @@ from copy import deepcopy
 
 import pytest
 import torch
-from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel
 
 import shardplane as sp
-from tests.gpu.clusters import DEVICES, cluster_on
+from tests.gpu.clusters import DEVICES, MLP_PLAN, two_workers_on
 from tests.models import MLPModule, rand
 
-PLAN = {"net1": ColwiseParallel(), "net2": RowwiseParallel()}
 STEPS = 6  # of which the third is captured
 MODEL = {"hidden": 64, "dtype": torch.float32}
 
 
 @pytest.fixture(params=DEVICES)
 def two(request):
-    with cluster_on(request.param, 2,
-                    worker_args=["--cuda_graphs"]) as cluster:
+    with two_workers_on(request.param,
+                        worker_args=["--cuda_graphs"]) as cluster:
         cluster.on_gpu = request.param != "cpu"
-        try:
-            with cluster.parallelize_module(MLPModule(), {"tp": 2}, PLAN):
-                pass
-        except sp.FailedPreconditionError as error:
-            if error.reason != "GPU_SHARED":
-                raise
-            pytest.skip(error.message)
         yield cluster
 
 
@@ -41,7 +32,7 @@ def logs(cluster):
 
 def train(cluster, module):
     return cluster.parallelize_module(
-        module, {"tp": 2}, PLAN, example_inputs=(batch(0),), loss="mean")
+        module, {"tp": 2}, MLP_PLAN, example_inputs=(batch(0),), loss="mean")
 
 
 def test_steps_are_pytorchs(two):

@@ -4,17 +4,16 @@ right where there is no GPU, on which they are marked gpu and left out."""
 import pytest
 import torch
 from torch import nn
-from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel
 from torch.nn import functional as F
 
 import shardplane as sp
-from tests.gpu.clusters import DEVICES, SHARED_DEVICES, cluster_on
+from tests.gpu.clusters import (
+    DEVICES, MLP_PLAN, SHARED_DEVICES, cluster_on, two_workers_on)
 from tests.models import (
     MLPModule, Transformer, TransformerArgs, rand, tokens, transformer_cuts,
     transformer_plan)
 from tests.parity import assert_close, assert_counts, parallelized
 
-MLP_PLAN = {"net1": ColwiseParallel(), "net2": RowwiseParallel()}
 MLP_CUTS = {"net1.weight": 0, "net1.bias": 0, "net2.weight": 1}
 
 
@@ -26,14 +25,7 @@ def one(request):
 
 @pytest.fixture(scope="module", params=SHARED_DEVICES)
 def two(request):
-    with cluster_on(request.param, 2) as cluster:
-        try:
-            with cluster.parallelize_module(MLPModule(), {"tp": 2}, MLP_PLAN):
-                pass
-        except sp.FailedPreconditionError as error:
-            if error.reason != "GPU_SHARED":
-                raise
-            pytest.skip(error.message)
+    with two_workers_on(request.param) as cluster:
         yield cluster
 
 
