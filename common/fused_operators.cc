@@ -12,118 +12,10 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/string_view.h"
-#include "common/op_values.h"
+#include "common/segment_ops.h"
 
 namespace shardplane {
 namespace {
-
-using Arguments = std::vector<ProgramArgument>;
-
-std::optional<ValueId> ValueOf(const ProgramArgument& argument) {
-  const auto* ref = std::get_if<ValueRef>(&argument.value);
-  return ref == nullptr ? std::nullopt : std::optional(ref->id);
-}
-
-std::optional<double> NumberOf(const ProgramArgument& argument) {
-  if (const auto* number = std::get_if<double>(&argument.value)) return *number;
-  const auto* whole = std::get_if<int64_t>(&argument.value);
-  return whole == nullptr ? std::nullopt : std::optional<double>(*whole);
-}
-
-bool IsNumber(const ProgramArgument& argument, double number) {
-  return NumberOf(argument) == number;
-}
-
-bool IsLastDim(const ProgramArgument& argument, int rank) {
-  return IsNumber(argument, -1) || IsNumber(argument, rank - 1);
-}
-
-// An operator, where it goes, and the ops that it stands for.
-struct Fusion {
-  Op op;
-  size_t at = 0;
-  std::vector<size_t> replaced;
-};
-
-// A segment's ops, with those gone that are fused already.
-class SegmentOps {
- public:
-  SegmentOps(const ShardedProgram& program, const Segment& segment)
-      : program_(program), segment_(segment), gone_(segment.ops.size()) {
-    for (size_t i = 0; i < segment.ops.size(); ++i) {
-      for (const ValueId id : segment.ops[i].results) made_by_[id] = i;
-      for (const ValueId id : ValuesReadBy(segment.ops[i])) ++uses_[id];
-    }
-  }
-
-  size_t size() const { return segment_.ops.size(); }
-  const Op& at(size_t i) const { return segment_.ops[i]; }
-  const Value& value(ValueId id) const { return program_.values[id]; }
-  int rank(ValueId id) const {
-    return static_cast<int>(value(id).type.shape.size());
-  }
-  bool AreAlike(ValueId a, ValueId b) const {
-    return value(a).type == value(b).type && value(a).spec == value(b).spec;
-  }
-
-  bool Is(size_t i, absl::string_view target, size_t arguments) const {
-    return !gone_[i] && at(i).target == target &&
-           at(i).args.size() == arguments && at(i).kwargs.empty();
-  }
-  // The op of this target and so many arguments that makes a value.
-  std::optional<size_t> Maker(const ProgramArgument& argument,
-                              absl::string_view target,
-                              size_t arguments) const {
-    const std::optional<ValueId> id = ValueOf(argument);
-    if (!id.has_value()) return std::nullopt;
-    const auto found = made_by_.find(*id);
-    if (found == made_by_.end() || !Is(found->second, target, arguments)) {
-      return std::nullopt;
-    }
-    return found->second;
-  }
-  // The same, where the value has so many uses, all within the segment.
-  std::optional<size_t> Inner(const ProgramArgument& argument,
-                              absl::string_view target, size_t arguments,
-                              int uses = 1) const {
-    const std::optional<size_t> made = Maker(argument, target, arguments);
-    const bool within =
-        made.has_value() && uses_.at(at(*made).results[0]) == uses &&
-        std::ranges::find(segment_.outputs, at(*made).results[0]) ==
-            segment_.outputs.end();
-    return within ? made : std::nullopt;
-  }
-  bool IsThereBefore(ValueId id, size_t i) const {
-    const auto made = made_by_.find(id);
-    return made == made_by_.end() || made->second < i;
-  }
-
-  void Take(Fusion fusion) {
-    for (const size_t i : fusion.replaced) gone_[i] = true;
-    gone_[fusion.at] = true;
-    fused_[fusion.at] = std::move(fusion.op);
-  }
-  std::vector<Op> Result() const {
-    std::vector<Op> ops;
-    for (size_t i = 0; i < size(); ++i) {
-      const auto fused = fused_.find(i);
-      if (fused != fused_.end()) {
-        ops.push_back(fused->second);
-      } else if (!gone_[i]) {
-        ops.push_back(at(i));
-      }
-    }
-    return ops;
-  }
-
- private:
-  const ShardedProgram& program_;
-  const Segment& segment_;
-  std::vector<bool> gone_;
-  absl::flat_hash_map<ValueId, size_t> made_by_;
-  absl::flat_hash_map<ValueId, int> uses_;
-  absl::flat_hash_map<size_t, Op> fused_;
-};
 
 // An op's two arguments in either order.
 std::array<std::pair<const ProgramArgument*, const ProgramArgument*>, 2> Orders(
@@ -153,6 +45,58 @@ std::optional<Fusion> FindSwiglu(const SegmentOps& ops, size_t i) {
   return std::nullopt;
 }
 
+// A value, and the ops that take it apart.
+struct Halves {
+  ValueId of;
+  std::vector<size_t> ops;
+};
+
+// `low` and `high` are slices along the last dim.
+std::optional<Halves> SlicedInHalves(const SegmentOps& ops,
+                                     const ProgramArgument& low,
+                                     const ProgramArgument& high) {
+  const auto first = ops.Inner(low, "aten.slice.Tensor", 4);
+  const auto second = ops.Inner(high, "aten.slice.Tensor", 4);
+  if (!first.has_value() || !second.has_value()) return std::nullopt;
+  const Arguments& from = ops.at(*first).args;
+  const Arguments& to = ops.at(*second).args;
+  const std::optional<ValueId> x = ValueOf(from[0]);
+  if (!x.has_value() || ValueOf(to[0]) != x) return std::nullopt;
+  const int rank = ops.rank(*x);
+  const int64_t n = ops.value(*x).type.shape.back();
+  const std::optional<double> end = NumberOf(to[3]);
+  if (n % 2 != 0 || !IsLastDim(from[1], rank) || !IsLastDim(to[1], rank) ||
+      !IsNumber(from[2], 0) || !IsNumber(from[3], n / 2) ||
+      !IsNumber(to[2], n / 2) || !end.has_value() || *end < n) {
+    return std::nullopt;
+  }
+  return Halves{*x, {*first, *second}};
+}
+
+// They are the results of one op, a chunk or a split along the last dim.
+std::optional<Halves> SplitInHalves(const SegmentOps& ops,
+                                    const ProgramArgument& low,
+                                    const ProgramArgument& high) {
+  for (const absl::string_view target :
+       {"aten.chunk.default", "aten.split.Tensor"}) {
+    const auto made = ops.Inner(low, target, 3);
+    if (!made.has_value() || ops.Maker(high, target, 3) != made) continue;
+    const Op& split = ops.at(*made);
+    const std::optional<ValueId> x = ValueOf(split.args[0]);
+    if (!x.has_value() || split.results.size() != 2 ||
+        ValueOf(low) != split.results[0] || !ops.IsInner(split.results[1])) {
+      continue;
+    }
+    const int64_t n = ops.value(*x).type.shape.back();
+    const bool chunks = target == "aten.chunk.default";
+    if (n % 2 == 0 && IsLastDim(split.args[2], ops.rank(*x)) &&
+        IsNumber(split.args[1], chunks ? 2 : static_cast<double>(n / 2))) {
+      return Halves{*x, {*made}};
+    }
+  }
+  return std::nullopt;
+}
+
 // x of `cat(-x[n/2:], x[:n/2])`, whose ops are added to `inner`.
 std::optional<ValueId> HalvesTurned(const SegmentOps& ops,
                                     const ProgramArgument& argument,
@@ -164,24 +108,17 @@ std::optional<ValueId> HalvesTurned(const SegmentOps& ops,
   if (parts == nullptr || parts->size() != 2) return std::nullopt;
   const auto negated = ops.Inner((*parts)[0], "aten.neg.default", 1);
   if (!negated.has_value()) return std::nullopt;
-  const auto high = ops.Inner(ops.at(*negated).args[0], "aten.slice.Tensor", 4);
-  const auto low = ops.Inner((*parts)[1], "aten.slice.Tensor", 4);
-  if (!high.has_value() || !low.has_value()) return std::nullopt;
-  const Arguments& second = ops.at(*high).args;
-  const Arguments& first = ops.at(*low).args;
-  const std::optional<ValueId> x = ValueOf(first[0]);
-  if (!x.has_value() || ValueOf(second[0]) != x) return std::nullopt;
-  const int rank = ops.rank(*x);
-  const int64_t n = ops.value(*x).type.shape.back();
-  const std::optional<double> end = NumberOf(second[3]);
-  if (n % 2 != 0 || !IsLastDim(ops.at(*cat).args[1], rank) ||
-      !IsLastDim(first[1], rank) || !IsLastDim(second[1], rank) ||
-      !IsNumber(first[2], 0) || !IsNumber(first[3], n / 2) ||
-      !IsNumber(second[2], n / 2) || !end.has_value() || *end < n) {
+  const ProgramArgument& low = (*parts)[1];
+  const ProgramArgument& high = ops.at(*negated).args[0];
+  std::optional<Halves> halves = SlicedInHalves(ops, low, high);
+  if (!halves.has_value()) halves = SplitInHalves(ops, low, high);
+  if (!halves.has_value() ||
+      !IsLastDim(ops.at(*cat).args[1], ops.rank(halves->of))) {
     return std::nullopt;
   }
-  inner->insert(inner->end(), {*cat, *negated, *high, *low});
-  return x;
+  inner->insert(inner->end(), {*cat, *negated});
+  inner->insert(inner->end(), halves->ops.begin(), halves->ops.end());
+  return halves->of;
 }
 
 std::optional<Fusion> FindRotary(const SegmentOps& ops, size_t i) {

@@ -115,6 +115,39 @@ std::vector<Op> Rotated(const RotaryCase& c) {
           Call("add.Tensor", pair(V(5), V(10)), 11)};
 }
 
+// The same with halves that one op makes: a chunk or a split.
+std::vector<Op> RotatedBySplit(const std::string& target, int64_t parts,
+                               int64_t dim = -1) {
+  std::vector<Op> ops = Rotated({});
+  ops.erase(ops.begin() + 4);
+  ops[3] = Call(target, {V(0), I(parts), I(dim)}, 6);
+  ops[3].results = {6, 7};
+  return ops;
+}
+
+TEST(FusedOperatorsTest, RotaryOfHalvesThatAreSplit) {
+  for (const std::vector<Op>& ops : {RotatedBySplit("chunk.default", 2),
+                                     RotatedBySplit("chunk.default", 2, 1),
+                                     RotatedBySplit("split.Tensor", 4)}) {
+    EXPECT_THAT(Fused(Program(ops, {11})),
+                AllOf(HasSubstr("shardplane.rotary.default(%0, %3, %4)"),
+                      Not(HasSubstr("cat")), Not(HasSubstr("chunk"))));
+  }
+}
+
+TEST(FusedOperatorsTest, OtherSplitsStay) {
+  ExpectStays(Program(RotatedBySplit("chunk.default", 4), {11}));
+  ExpectStays(Program(RotatedBySplit("chunk.default", 2, 0), {11}));
+  ExpectStays(Program(RotatedBySplit("split.Tensor", 2), {11}));
+  ExpectStays(Program(RotatedBySplit("chunk.default", 2), {7, 11}));
+  std::vector<Op> turned = RotatedBySplit("chunk.default", 2);
+  turned[3].results = {7, 6};
+  ExpectStays(Program(turned, {11}));
+  std::vector<Op> twice = RotatedBySplit("chunk.default", 2);
+  twice[5].args = {List({V(8), V(7)}), I(-1)};  // -b, b
+  ExpectStays(Program(twice, {11}));
+}
+
 TEST(FusedOperatorsTest, RotaryInAnyOrder) {
   for (const RotaryCase& c :
        {RotaryCase{}, {.dim = -1}, {.end = 8}, {.swapped = true}}) {
