@@ -148,8 +148,10 @@ TEST(SafetensorsTest, FileThatBecomesShorterIsAnError) {
                              HasSubstr(absl::StrCat(offset + 200, " bytes"))),
                     HasReason("WEIGHTS_MALFORMED")));
   RunReader runs(*file);
-  EXPECT_THAT(runs.Read(offset + 150, absl::MakeSpan(bytes)),
-              StatusIs(absl::StatusCode::kDataLoss, HasSubstr("no more")));
+  for (int i = 0; i < 2; ++i) {  // nothing is kept of what failed
+    EXPECT_THAT(runs.Read(offset + 150, absl::MakeSpan(bytes)),
+                StatusIs(absl::StatusCode::kDataLoss, HasSubstr("no more")));
+  }
 }
 
 // Windows, what goes beyond them, and runs that need none, in any order.
