@@ -100,24 +100,20 @@ absl::Status CapturedRun::Capture(absl::Span<const at::Tensor> parameters,
   random_ = WordsOf({}).to(communicator.device());
   std::unique_ptr<DeviceGraph> graph = make_graph_();
   absl::Status status = Record(*graph, communicator);
+  absl::StatusOr<bool> all = status.ok();
   if (communicates_) {
-    absl::StatusOr<bool> all = communicator.AllAgree(status.ok());
-    if (!all.ok()) {
-      graph.reset();
-      Drop();
-      return all.status();
-    }
-    if (status.ok() && !*all) {
-      status =
-          absl::FailedPreconditionError("capturing a run: a peer could not");
-    }
+    communicator.CountAside([&] { all = communicator.AllAgree(status.ok()); });
   }
-  failed_ = !status.ok();
-  if (status.ok()) {
+  if (all.ok() && *all) {
     graph_ = std::move(graph);
   } else {
     graph.reset();
     Drop();
+  }
+  SP_RETURN_IF_ERROR(all.status());
+  failed_ = !*all;
+  if (status.ok() && failed_) {
+    status = absl::FailedPreconditionError("capturing a run: a peer could not");
   }
   on_capture_(status);
   return absl::OkStatus();

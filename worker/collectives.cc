@@ -303,19 +303,13 @@ absl::Status Communicator::Replay(const Recorded& recorded,
 }
 
 absl::StatusOr<bool> Communicator::AllAgree(bool mine) {
-  at::Tensor all =
-      at::full({1}, mine ? 1 : 0, at::dtype(at::kInt).device(device_));
-  absl::Status status;
-  CountAside([&] {
-    for (int dim = 0; dim < mesh_.ndim() && status.ok(); ++dim) {
-      absl::StatusOr<at::Tensor> sum = AllReduce(all, dim, ReduceOp::kMin);
-      status = sum.status();
-      if (sum.ok()) all = *sum;
-    }
-    if (status.ok()) status = Finish();
-  });
-  SP_RETURN_IF_ERROR(status);
-  return all.item<int>() == 1;
+  at::Tensor against =
+      at::full({1}, mine ? 0 : 1, at::dtype(at::kInt).device(device_));
+  for (int dim = 0; dim < mesh_.ndim(); ++dim) {
+    SP_ASSIGN_OR_RETURN(against, AllReduce(against, dim, ReduceOp::kMax));
+  }
+  SP_RETURN_IF_ERROR(Finish());
+  return against.item<int>() == 0;
 }
 
 }  // namespace shardplane

@@ -112,7 +112,11 @@ class Communicator {
   // counts them. Errors: as the calls.
   absl::Status Replay(const Recorded& recorded,
                       absl::FunctionRef<void()> begin);
-  // Whether all ranks of the mesh say so. Counts as no collective.
+  // Calls `call`, whose calls of this count as none: what they would have.
+  // Throws what `call` throws.
+  Recorded CountAside(absl::FunctionRef<void()> call);
+  // Whether all ranks of the mesh say so: an all-reduce of one i32 along each
+  // dim, waited for.
   absl::StatusOr<bool> AllAgree(bool mine);
 
   c10::Device device() const { return device_; }
@@ -133,8 +137,6 @@ class Communicator {
               const Elements& elements);
   void Carry(absl::string_view kind, int mesh_dim, int64_t bytes);
   void Add(const CarriedBytes& more);
-  // Calls `call`, whose calls of this count as none: what they would have.
-  Recorded CountAside(absl::FunctionRef<void()> call);
   // Guard, for each mesh dim that has several ranks.
   absl::Status GuardEach(const char* what,
                          absl::FunctionRef<void(ProcessGroup*)> move);

@@ -343,17 +343,11 @@ absl::StatusOr<Agreement> GangTensors::Agree(Verdict verdict,
   if (spec_.mesh.size() == 1) return Agreement{verdict, {}, {}};
   communicator.TakeRecords();  // what a failed run left
   communicator.TakeCarried();
-  at::Tensor against = at::full({1}, verdict == Verdict::kDiscard ? 1 : 0,
-                                at::dtype(at::kInt).device(device_));
-  for (int dim = 0; dim < spec_.mesh.ndim(); ++dim) {
-    SP_ASSIGN_OR_RETURN(against,
-                        communicator.AllReduce(against, dim, ReduceOp::kMax));
-  }
-  SP_RETURN_IF_ERROR(communicator.Finish());
-  return Agreement{
-      against.item<int>() == 0 ? Verdict::kCommit : Verdict::kDiscard,
-      CountCollectives("commit", communicator.TakeRecords()),
-      communicator.TakeCarried()};
+  SP_ASSIGN_OR_RETURN(const bool all,
+                      communicator.AllAgree(verdict != Verdict::kDiscard));
+  return Agreement{all ? Verdict::kCommit : Verdict::kDiscard,
+                   CountCollectives("commit", communicator.TakeRecords()),
+                   communicator.TakeCarried()};
 }
 
 absl::Status GangTensors::Commit(

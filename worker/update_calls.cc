@@ -223,7 +223,8 @@ UpdateNumbers MakeNumbers(absl::Span<const UpdateBatch> batches, bool clips) {
   for (const UpdateBatch& batch : batches) {
     numbers.lrs.push_back(at::empty({}, NumberOptions(batch)));
   }
-  for (size_t i = 0; i < CountsOf(batches).size(); ++i) {
+  const size_t counts = CountsOf(batches).size();
+  for (size_t i = 0; i < counts; ++i) {
     numbers.steps.push_back(at::empty({}, NumberOptions(batches[0])));
   }
   if (clips) numbers.clip_scale = at::empty({1}, NumberOptions(batches[0]));

@@ -116,8 +116,7 @@ absl::Status AddTensor(const std::string& name, const Json& entry,
   return absl::OkStatus();
 }
 
-// JSON, in which a name stands twice in no object that is a tensor's or holds
-// them all.
+// An object in which no name stands twice.
 absl::StatusOr<Json> ParseJson(absl::string_view text) {
   std::set<std::string> names;
   std::string twice;
