@@ -148,17 +148,19 @@ class LocalCluster(Calls):
         self.close()
 
 
-def _up(workers, device, collectives, scrape_targets):
+def _up(options):
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with LocalCluster(workers=workers, device=device,
-                      collectives=collectives) as cluster:
+    with LocalCluster(workers=options.workers, device=options.device,
+                      collectives=options.collectives,
+                      coordinator_args=options.coordinator_arg,
+                      worker_args=options.worker_arg) as cluster:
         print(f"coordinator  {cluster.address}  "
               f"(status page http://{cluster.coordinator.http_address}/)")
         for process in cluster.processes[1:]:
             print(f"{process.name}     {process.address}  "
                   f"(metrics http://{process.http_address}/metrics)")
-        if scrape_targets:
-            with open(scrape_targets, "w", encoding="utf-8") as file:
+        if options.scrape_targets:
+            with open(options.scrape_targets, "w", encoding="utf-8") as file:
                 json.dump(cluster.scrape_targets(), file, indent=1)
         print(f'In Python: sp.connect("{cluster.address}"). '
               "Ctrl-C ends it.", flush=True)
@@ -179,13 +181,16 @@ def main(arguments=None):
                     choices=("auto", "shm", "gloo"),
                     help="what carries them between CPUs; auto: shared memory "
                          "where it can be")
+    for daemon in ("coordinator", "worker"):
+        up.add_argument(f"--{daemon}_arg", action="append", default=[],
+                        metavar="--FLAG=VALUE",
+                        help="a further flag; may be repeated")
     up.add_argument("--scrape_targets", metavar="FILE",
                     help="write where the metrics are, for "
                          "deploy/prometheus/prometheus.yml")
     options = parser.parse_args(arguments)
     try:
-        _up(options.workers, options.device, options.collectives,
-            options.scrape_targets)
+        _up(options)
     except (RuntimeError, TimeoutError) as error:  # it did not start: why
         sys.exit(str(error))
 

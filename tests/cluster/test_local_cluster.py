@@ -158,6 +158,17 @@ def test_up_prints_where_it_listens(tmp_path):
     assert up.wait(60) == 0
 
 
+@pytest.mark.parametrize("flag", [
+    "--worker_arg=--no_such_flag", "--coordinator_arg=--no_such_flag"])
+def test_up_hands_flags_to_the_daemons(flag):
+    up = subprocess.run(
+        [sys.executable, "-m", "shardplane.local_cluster", "up", "--workers",
+         "1", flag], capture_output=True, text=True, timeout=60, check=False)
+    assert up.returncode == 1
+    daemon = flag.removeprefix("--").partition("_")[0]
+    assert re.search(f"{daemon}(.|\n)*no_such_flag", up.stderr), up.stderr
+
+
 def test_digits_demo_in_short():
     """All of the demo but its length: it has learnt nothing yet, says so."""
     done = subprocess.run(
