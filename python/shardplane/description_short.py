@@ -27,6 +27,9 @@ _DIFFERENTIABLE = ("float32", "float64", "float16", "bfloat16", "complex64",
 def expand(source):
     """`source`: the root's object. Raises Bad."""
     expander = _Expander()
+    if isinstance(source, dict) and "weights" in source:
+        source = dict(source)
+        expander.message.weights = _path(source.pop("weights"), "$.weights")
     expander.module(source, "$", "", _Inherited())
     expander.check_calls()
     return expander.message
@@ -159,10 +162,16 @@ def _initializer(value, place):
               '[mean, std]} or {"files": {"path": …}}', repr(value))
 
 
+def _path(value, place):
+    if value == "":
+        raise Bad(place, "a path of safetensors files", "''")
+    return text(value, place)
+
+
 def _files(value, place):
     only(value, ("path", "names"), place, "files")
     message = pb.Initializer()
-    message.files.path = text(value.get("path", ""), member(place, "path"))
+    message.files.path = _path(value.get("path", ""), member(place, "path"))
     names = member(place, "names")
     message.files.names.extend(
         text(name, f"{names}[{i}]") for i, name in enumerate(
