@@ -49,7 +49,8 @@ inline constexpr std::array kCounterRows = {
                     {"transport"},
                     MetricOwner::kWorker},
     MetricFamilyRow{"shardplane_materialize_bytes_total",
-                    "Bytes moved to place parameters on the ranks.",
+                    "Bytes moved to place parameters on the ranks, or read "
+                    "there from files.",
                     {"op"},
                     MetricOwner::kWorker},
     MetricFamilyRow{"shardplane_plan_unmatched_patterns_total",

@@ -83,6 +83,7 @@ struct MaterializeSpec {
 struct MaterializeProgress {
   std::atomic<int64_t> bytes_done = 0;  // of this rank's shards
   std::atomic<int64_t> bytes_total = 0;
+  std::atomic<int64_t> bytes_read = 0;  // of those done, what lay in files
 };
 
 // Where the time in collectives went.

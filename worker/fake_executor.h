@@ -78,6 +78,7 @@ class FakeExecutor : public Executor {
     if (progress != nullptr) {
       progress->bytes_total = 8;
       progress->bytes_done = 8;
+      progress->bytes_read = 3;
     }
     Write(absl::StrCat("materialize ", spec.parameters.size()));
     return RanCollectives{{{"materialize", "scatter", 1, 8}},

@@ -390,6 +390,10 @@ void GangWorker::CountMaterialize(const RanCollectives& ran, double seconds) {
     metrics_->Add(Counter::kMaterializeBytes, {count.kind},
                   static_cast<double>(count.bytes));
   }
+  if (const int64_t read = progress_.bytes_read; read > 0) {
+    metrics_->Add(Counter::kMaterializeBytes, {"read"},
+                  static_cast<double>(read));
+  }
 }
 
 }  // namespace shardplane

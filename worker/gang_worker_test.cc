@@ -374,6 +374,9 @@ TEST_F(GangWorkerTest, TellsHowFarMaterializingIs) {
   EXPECT_THAT(worker_.Progress(Call(1)), IsOkAndHolds(nothing));
   ASSERT_THAT(worker_.Materialize(Call(1), {}), IsOk());
   EXPECT_THAT(worker_.Progress(Call(1)), IsOkAndHolds(all));
+  EXPECT_THAT(metrics_.Text(),
+              AllOf(HasSubstr("materialize_bytes_total{op=\"scatter\"} 8"),
+                    HasSubstr("materialize_bytes_total{op=\"read\"} 3")));
   ASSERT_THAT(Join(2), IsOk());
   EXPECT_THAT(worker_.Progress(Call(1)),
               StatusIs(StatusCode::kAborted, testing::_));

@@ -61,6 +61,7 @@ absl::StatusOr<Parameters> Materializer::Run(TakeSource take,
   MaterializeProgress unread;
   if (progress == nullptr) progress = &unread;
   progress->bytes_done = 0;
+  progress->bytes_read = 0;
   int64_t total = 0;
   for (const ParameterSource& source : spec_.parameters) {
     SP_RETURN_IF_ERROR(Check(source));
@@ -70,7 +71,9 @@ absl::StatusOr<Parameters> Materializer::Run(TakeSource take,
   Parameters parameters;
   for (const ParameterSource& source : spec_.parameters) {
     SP_ASSIGN_OR_RETURN(at::Tensor local, One(source, take));
-    progress->bytes_done += static_cast<int64_t>(local.nbytes());
+    const auto bytes = static_cast<int64_t>(local.nbytes());
+    progress->bytes_done += bytes;
+    if (IsStored(source)) progress->bytes_read += bytes;
     parameters[source.fqn] = {source.type, source.spec, std::move(local)};
   }
   return parameters;

@@ -1,5 +1,8 @@
 """Parameters that lie in safetensors files: each rank reads its own part."""
 
+import re
+import urllib.request
+
 import numpy as np
 import pytest
 import torch
@@ -46,6 +49,18 @@ def check_state(m, module):
         assert torch.equal(state[fqn], value), fqn
 
 
+def read_bytes(cluster):
+    """What the workers' metrics show."""
+    total = 0
+    for worker in cluster.processes[1:]:
+        with urllib.request.urlopen(
+                f"http://{worker.http_address}/metrics", timeout=30) as page:
+            total += sum(map(float, re.findall(
+                r"^shardplane_materialize_bytes_total\{.*"
+                r'op="read".*\} (\S+)$', page.read().decode(), re.M)))
+    return total
+
+
 @pytest.mark.parametrize("src_data_rank", [0, 1, None])
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 def test_the_same_model_as_uploaded(cluster, root, ranks, src_data_rank):
@@ -53,11 +68,15 @@ def test_the_same_model_as_uploaded(cluster, root, ranks, src_data_rank):
         src_data_rank = 0
     module, x = MLPModule(hidden=18), rand(3, 10)
     path = saved(root, "mlp.safetensors", module)
+    before = read_bytes(cluster)
     with cluster.parallelize_module(
             on_meta(lambda: MLPModule(hidden=18)), {"tp": ranks}, PLAN,
             example_inputs=(x,), weights=path,
             src_data_rank=src_data_rank) as m:
         assert m.comm_counts()["materialize"] == {}
+        assert read_bytes(cluster) - before == sum(
+            value.nbytes * (1 if "S" in m.report.placements[fqn] else ranks)
+            for fqn, value in module.state_dict().items())
         check_state(m, module)
         for fqn in COLWISE:
             assert m.report.placements[fqn] == "[S(0)]"
@@ -170,6 +189,9 @@ def test_descriptions(cluster, root, described):
     with cluster.parallelize_module(described, {"tp": 2}, PLAN,
                                     example_inputs=(x.numpy(),),
                                     weights=path) as m:
+        np.testing.assert_allclose(m(x.numpy()), module(x).detach(), 1e-12)
+    with cluster.parallelize_module({**described, "weights": path}, {"tp": 2},
+                                    PLAN, example_inputs=(x.numpy(),)) as m:
         np.testing.assert_allclose(m(x.numpy()), module(x).detach(), 1e-12)
     described["children"]["net1"]["parameters"] = {
         "weight": {"init": {"files": {"path": path, "names": ["net1.weight"]}}},
