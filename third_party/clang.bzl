@@ -21,10 +21,25 @@ def _flags(compilation):
     )
 
 # A finding is not a failed action: the test shows it, and the build goes on.
+# Nothing can be found in a source that no mutex reaches by way of our headers,
+# which is most of them.
 _CHECK = """
-report="$1"; shift
+report="$1"; new="$2"; shift 2
 clang++-14 --version >"$report" || exit
-clang++-14 "$@" >"$report" 2>&1 || [[ -s "$report" ]]
+reached=" "
+while [[ -n "$new" ]]; do
+  if grep -qE 'synchronization/mutex[.]h|thread_annotations[.]h' $new; then
+    clang++-14 "$@" >"$report" 2>&1 || [[ -s "$report" ]]
+    exit
+  fi
+  reached+="$new "
+  included="$(sed -nE 's/^#include "([^"]+)".*/\\1/p' $new | sort -u)"
+  new=""
+  for file in $included; do
+    if [[ -f "$file" && "$reached" != *" $file "* ]]; then new+="$file "; fi
+  done
+done
+>"$report"
 """
 
 def _check(ctx, source, own, compilation):
@@ -33,7 +48,8 @@ def _check(ctx, source, own, compilation):
     )
     ctx.actions.run_shell(
         command = _CHECK,
-        arguments = [report.path, "-std=c++20", "-fsyntax-only"] +
+        arguments = [report.path, source.path] +
+                    ["-std=c++20", "-fsyntax-only"] +
                     ["-Wthread-safety", "-Werror"] +
                     # Tests and binaries have no context of their own.
                     ["-iquote.", "-iquote" + ctx.bin_dir.path] +
