@@ -30,6 +30,9 @@ def tree(tmp_path):
     (tmp_path / "toy" / "test_a.py").write_text(
         "class TestA:\n    def test_x(self):\n        pass\n")
     (tmp_path / "toy" / "a_test.cc").touch()
+    (tmp_path / "toy" / "BUILD.bazel").write_text("cc_test()\nclang_tests()\n")
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "BUILD.bazel").write_text("cc_test()\n")
     return tmp_path
 
 
@@ -40,7 +43,8 @@ def mutant(**changes):
 
 
 @pytest.mark.parametrize("changes", [
-    {}, {"tests": ["toy/test_a.py"]}, {"tests": ["toy/test_a.py::TestA::test_x"]},
+    {}, {"tests": ["//toy:format_test"]}, {"tests": ["toy/test_a.py"]},
+    {"tests": ["toy/test_a.py::TestA::test_x"]},
     {"tests": ["toy/test_a.py::TestA::test_x[1-a::b]"]}])
 def test_a_good_mutant_has_no_problem(tree, changes):
     assert list(problems([mutant(**changes)], tree)) == []
@@ -54,6 +58,7 @@ def test_a_good_mutant_has_no_problem(tree, changes):
     ({"tests": []}, "no test is named"),
     ({"tests": ["//toy:a"]}, "no such test: //toy:a"),
     ({"tests": ["//toys:a_test"]}, "no such test"),
+    ({"tests": ["//bare:format_test"]}, "no such test"),
     ({"tests": ["toy/test_a.py::TestA::test"]}, "no such test"),
     ({"tests": ["toy/test_b.py"]}, "no such test")])
 def test_a_bad_mutant_is_told_from_it(tree, changes, problem):
