@@ -79,6 +79,31 @@ def to_patterns(recompute):
     return patterns
 
 
+def _first(programs, inputs, kwargs, loss, targets):
+    """The call that the examples stand for, if there are any."""
+    if inputs is None and kwargs is None:
+        return None
+    if programs.codec.is_tensor(inputs):
+        inputs = (inputs,)
+    return programs.first(inputs or (), kwargs or {}, loss, targets)
+
+
+def _materialized(rpc, deployment, upload):
+    """The deployment, once it has what `upload` sends; else there is none."""
+    try:
+        upload()
+        return rpc.call("MaterializeDeployment",
+                        pb.MaterializeDeploymentRequest(
+                            name=deployment.name, request_id=request_id(),
+                            epoch=deployment.epoch), timeout=300)
+    except BaseException:
+        # The workers must not wait for data that will not come.
+        rpc.call("DeleteDeployment", pb.DeleteDeploymentRequest(
+            name=deployment.name, request_id=request_id(),
+            allow_missing=True))
+        raise
+
+
 def deploy(rpc, module, mesh=None, plan=None, *, device_mesh=None,
            parallelize_plan=None, example_inputs=None, example_kwargs=None,
            example_targets=None, src_data_rank=0, loss=None,
@@ -100,12 +125,8 @@ def deploy(rpc, module, mesh=None, plan=None, *, device_mesh=None,
 
     programs = source.programs(rpc, plans.needs_call_signatures(
         plan, source.tree.has_attention))
-    first = None
-    if example_inputs is not None or example_kwargs is not None:
-        if programs.codec.is_tensor(example_inputs):
-            example_inputs = (example_inputs,)
-        first = programs.first(example_inputs or (), example_kwargs or {},
-                               loss, example_targets)
+    first = _first(programs, example_inputs, example_kwargs, loss,
+                   example_targets)
     request = pb.CreateDeploymentRequest(
         deployment_id=name or "", validate_only=validate_only,
         request_id=request_id(),
@@ -122,18 +143,9 @@ def deploy(rpc, module, mesh=None, plan=None, *, device_mesh=None,
     _warn(Report(deployment.report))
     if validate_only:
         return Report(deployment.report, explainer(rpc, dry_run=request))
-    try:
-        source.upload(rpc, deployment, programs.constants, src_data_rank)
-        deployment = rpc.call("MaterializeDeployment",
-                              pb.MaterializeDeploymentRequest(
-                                  name=deployment.name,
-                                  request_id=request_id(),
-                                  epoch=deployment.epoch), timeout=300)
-    except BaseException:
-        # The workers must not wait for data that will not come.
-        rpc.call("DeleteDeployment", pb.DeleteDeploymentRequest(
-            name=deployment.name, request_id=request_id(),
-            allow_missing=True))
-        raise
+    deployment = _materialized(
+        rpc, deployment,
+        lambda: source.upload(rpc, deployment, programs.constants,
+                              src_data_rank))
     programs.bind(deployment, first)
     return DeployedModule(rpc, deployment, source.tree, programs, loss)

@@ -11,6 +11,7 @@ from shardplane.errors import (FailedPreconditionError, NotFoundError, invalid,
 from shardplane.explanation import Explanation, explainer
 from shardplane.hints import Loss, Optimizer, OptimizerOf, Tensor
 from shardplane.optimizers import to_proto_optimizer
+from shardplane.remote_tensors import RemoteTensors
 from shardplane.report import Report, counts_by_phase
 from shardplane.rpc import Rpc, request_id
 from shardplane.step_timing import StepTiming
@@ -18,7 +19,7 @@ from shardplane.step_wire import step_parts
 from shardplane.timeline import Timeline
 from shardplane.training import Training
 from shardplane.training_steps import TrainingSteps
-from shardplane.transfer import download, to_messages, to_parts, upload
+from shardplane.transfer import to_messages, to_parts
 from shardplane.v1 import coordinator_pb2 as pb
 
 _STEP_SECONDS = 600
@@ -31,9 +32,9 @@ class DeployedModule:
                  programs: Any, loss: Loss | None) -> None:
         self._rpc = rpc
         self._deployment = deployment
-        self._tree = tree
         self._programs = programs
         self._codec = programs.codec  # tensors or arrays
+        self._tensors = RemoteTensors(rpc, deployment, tree, programs.codec)
         self._loss = loss
         self._step = deployment.last_step
         self._closed = False
@@ -146,9 +147,10 @@ class DeployedModule:
         """Of the last call: for each rank the list of its local outputs."""
         if self._last is None:
             raise _no_call("output_shards")
-        outputs = range(self._last.program.exported.tensor_outputs)
-        return [[self._download(pb.TensorRef(output=i), rank)
-                 for i in outputs] for rank in self._ranks()]
+        outputs = [self._tensors.of_ranks(pb.TensorRef(output=i)) for i in
+                   range(self._last.program.exported.tensor_outputs)]
+        return [[output[rank] for output in outputs]
+                for rank in range(self.num_ranks)]
 
     def step(self, *inputs: Tensor, kwargs: dict | None = None,
              targets: Tensor | Sequence[Tensor] = (), loss: Loss | None = None,
@@ -229,49 +231,28 @@ class DeployedModule:
     def gradients(self) -> dict[str, Tensor]:
         """FQN -> global gradient of the last backward; a tied weight under
         all its names. What the loss does not depend on is left out."""
-        return self._by_name(
-            lambda fqn: pb.TensorRef(gradient=fqn),
-            self._tree.trainable(), optional=True)
+        return self._tensors.gradients()
 
     def input_gradients(self) -> list[Tensor | None]:
         """One for each input tensor with requires_grad, in order; None where
         the loss does not depend on it."""
         if self._last is None:
             raise _no_call("input_gradients")
-        return [self._download_gradient(pb.TensorRef(input_gradient=i))
+        return [self._tensors.download_gradient(pb.TensorRef(input_gradient=i))
                 for i in self._last.requires_grad]
 
     def state_dict(self) -> dict[str, Tensor]:
         """FQN -> global value, under the names of the module's own."""
-        return self._by_name(
-            lambda fqn: pb.TensorRef(parameter=fqn),
-            self._tree.state_types())
+        return self._tensors.state_dict()
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor],
                         strict: bool = True) -> None:
         """New values, as one numbered step: all of them or none."""
-        own = self._tree.state_types()
-        missing = [name for name in own if name not in state_dict]
-        unexpected = [name for name in state_dict if name not in own]
-        if strict and (missing or unexpected):
-            raise invalid(
-                f"state_dict: expected the names of the module, got: missing "
-                f"{missing}, unexpected {unexpected}", reason="STATE_DICT",
-                field="state_dict")
-        entries, seen = [], set()
-        for name, tensor in state_dict.items():
-            fqn = self._canonical(name) if name in own else None
-            if fqn is None or fqn in seen:
-                continue
-            seen.add(fqn)
-            entries.append(pb.StepRequest.LoadState.Entry(
-                fqn=fqn, upload=self._upload_state(name, tensor, own[name])))
-        self._act(load_state=pb.StepRequest.LoadState(entries=entries))
+        self._act(load_state=self._tensors.upload_state(state_dict, strict))
 
     def shards(self, fqn: str) -> list[Tensor]:
         """A parameter or buffer as it lies: one local tensor a rank."""
-        ref = pb.TensorRef(parameter=self._tree.canonical(fqn) or fqn)
-        return [self._download(ref, rank) for rank in self._ranks()]
+        return self._tensors.shards(fqn)
 
     # ------------------------------------------------------------ life cycle
 
@@ -305,12 +286,6 @@ class DeployedModule:
 
     # --------------------------------------------------------------- within
 
-    def _ranks(self):
-        return range(self.num_ranks)
-
-    def _download(self, ref, rank=None):
-        return download(self._rpc, self._deployment, ref, self._codec, rank)
-
     def _messages(self, values, what):
         return to_messages(self._rpc, self._deployment, values, what,
                            self._codec)
@@ -340,7 +315,7 @@ class DeployedModule:
 
     def _outputs(self, call, answer):
         if self._programs.changed_buffers(call.program):
-            return [self._download(pb.TensorRef(output=i))
+            return [self._tensors.download(pb.TensorRef(output=i))
                     for i in range(call.program.exported.tensor_outputs)]
         return [self._output(i, output)
                 for i, output in enumerate(answer.outputs)]
@@ -348,7 +323,7 @@ class DeployedModule:
     def _output(self, index, output):
         if output.HasField("inline"):
             return self._codec.from_bytes(output.spec.type, output.inline)
-        return self._download(pb.TensorRef(output=index))
+        return self._tensors.download(pb.TensorRef(output=index))
 
     def _train(self, method, inputs, kwargs, targets, loss, **options):
         loss = self._loss_or(method, loss)
@@ -421,47 +396,6 @@ class DeployedModule:
         self._peaks = answer.peak_run_bytes
         self._gradient_norm = (answer.gradient_norm if answer.HasField(
             "gradient_norm") else None)
-
-    def _canonical(self, name):
-        return self._tree.canonical(name)
-
-    def _download_gradient(self, ref):
-        try:
-            return self._download(ref)
-        except NotFoundError as error:
-            if error.details.get("reason") != "GRADIENT_NOT_FOUND":
-                raise
-            return None
-
-    def _by_name(self, make_ref, names, optional=False):
-        """Each tensor is downloaded once."""
-        values, result = {}, {}
-        for name in names:
-            fqn = self._canonical(name)
-            if fqn not in values:
-                try:
-                    values[fqn] = self._download(make_ref(fqn))
-                except NotFoundError:
-                    if not optional:
-                        raise
-                    values[fqn] = None
-            if values[fqn] is not None:
-                result[name] = values[fqn]
-        return result
-
-    def _upload_state(self, name, value, type_):
-        where = f"state_dict[{name!r}]"
-        if not self._codec.is_tensor(value) or (
-                list(value.shape) != list(type_.shape)):
-            got = (list(value.shape) if self._codec.is_tensor(value)
-                   else type(value).__name__)
-            raise invalid(
-                f"{where}: expected a tensor of shape {list(type_.shape)}, "
-                f"got: {got}", reason="STATE_DICT_SHAPE", field=where,
-                fqn=name)
-        return upload(self._rpc, self._deployment,
-                      self._codec.converted(value, type_),
-                      f"parameter {name!r}", self._codec)
 
 
 def _no_call(method):
