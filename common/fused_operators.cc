@@ -250,6 +250,32 @@ std::optional<Fusion> FindNorm(const SegmentOps& ops, size_t i) {
       i, std::move(norm->inner)};
 }
 
+// The same elements in the same rows, but for the dims that count these: as
+// of reshape's result.
+bool HasSameRows(const SegmentOps& ops, const ProgramArgument& whole,
+                 const ProgramArgument& rows) {
+  const std::optional<ValueId> id = ValueOf(whole);
+  return id.has_value() && ops.rank(*id) > 1 &&
+         ops.value(*id).type.shape.back() ==
+             ops.value(*ValueOf(rows)).type.shape.back();
+}
+
+// The ops that make `logits` f32 and then, if they do, give them a dim for all
+// rows; the first of them is the one that converts.
+std::vector<size_t> FindWidening(const SegmentOps& ops,
+                                 const ProgramArgument& logits) {
+  const auto reshape = ops.Inner(logits, "aten.reshape.default", 2);
+  const bool flat =
+      reshape.has_value() && HasSameRows(ops, ops.at(*reshape).args[0], logits);
+  const auto to =
+      ops.Inner(flat ? ops.at(*reshape).args[0] : logits, "aten.to.dtype", 2);
+  if (!to.has_value() ||
+      ops.at(*to).args[1].value != ProgramArgument{DType::kFloat32}.value) {
+    return {};
+  }
+  return flat ? std::vector<size_t>{*to, *reshape} : std::vector<size_t>{*to};
+}
+
 // Of class ids, a row of logits for each; of logits that are made f32 for it.
 std::optional<Fusion> FindCrossEntropy(const SegmentOps& ops, size_t i) {
   const Op& op = ops.at(i);
@@ -266,14 +292,11 @@ std::optional<Fusion> FindCrossEntropy(const SegmentOps& ops, size_t i) {
       !IsNumber(args[5], 0)) {
     return std::nullopt;
   }
-  Fusion fusion{.at = i};
+  Fusion fusion{.at = i, .replaced = FindWidening(ops, args[0])};
   ProgramArgument dtype;
-  const auto to = ops.Inner(args[0], "aten.to.dtype", 2);
-  if (to.has_value() &&
-      ops.at(*to).args[1].value == ProgramArgument{DType::kFloat32}.value) {
-    args[0] = ops.at(*to).args[0];
+  if (!fusion.replaced.empty()) {
+    args[0] = ops.at(fusion.replaced[0]).args[0];
     dtype = {DType::kFloat32};
-    fusion.replaced.push_back(*to);
   }
   fusion.op = Make("cross_entropy", op,
                    {args[0], args[1], args[3], args[4], dtype}, op.results);

@@ -19,9 +19,9 @@ namespace shardplane {
 //                           x + y, and the cast_rms_norm of that; with no d,
 //                           its aten.rms_norm
 //   cross_entropy(logits, target, reduction, ignore_index, d)
-//                           aten.cross_entropy_loss of logits[n, c] (.to(d),
-//                           f32 or none) and class ids[n], without weights or
-//                           smoothing: alone, too
+//                           aten.cross_entropy_loss of logits[..., c] (.to(d),
+//                           f32 or none), of which there are n rows, and class
+//                           ids[n], without weights or smoothing: alone, too
 // What the segments take and give stays as it is. Of a program whose segments
 // know their outputs.
 void FuseOperators(ShardedProgram* program);

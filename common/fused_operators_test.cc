@@ -289,6 +289,35 @@ TEST(FusedOperatorsTest, CrossEntropyOfLogitsMadeWider) {
               HasSubstr("cross_entropy.default(%0, %2, 2, 7, f32)"));
 }
 
+// Of logits [4, 2, 8] that are made wider, then rows.
+ShardedProgram FlatLossProgram(const Shape& rows) {
+  ShardedProgram program = LossProgram({});
+  std::vector<Op>& ops = program.segments[0].ops;
+  ops[1].args[0] = V(5);
+  ops.insert(ops.begin() + 1, Call("reshape.default",
+                                   {V(3), List({I(rows[0]), I(rows[1])})}, 5));
+  program.values[0].type.shape = program.values[3].type.shape = {4, 2, 8};
+  program.values[5].type.shape = rows;
+  program.values[2].type.shape = {rows[0]};
+  return program;
+}
+
+TEST(FusedOperatorsTest, CrossEntropyOfLogitsMadeWiderThenFlat) {
+  EXPECT_THAT(Fused(FlatLossProgram({8, 8})),
+              AllOf(HasSubstr("    %4 = shardplane.cross_entropy.default(%0, "
+                              "%2, 1, -100, f32)  # m\n"),
+                    Not(HasSubstr("aten."))));
+}
+
+TEST(FusedOperatorsTest, CrossEntropyOfOtherRows) {
+  EXPECT_THAT(Fused(FlatLossProgram({16, 4})),
+              HasSubstr("cross_entropy.default(%5, %2, 1, -100, None)"));
+  ShardedProgram used = FlatLossProgram({8, 8});
+  used.segments[0].outputs = used.outputs = {4, 5};
+  EXPECT_THAT(Fused(used),
+              HasSubstr("cross_entropy.default(%5, %2, 1, -100, None)"));
+}
+
 TEST(FusedOperatorsTest, CrossEntropyAlone) {
   for (const bool used : {false, true}) {
     ShardedProgram program = LossProgram({});

@@ -326,6 +326,17 @@ TEST(FusedKernelsTest, CrossEntropy) {
       }
     }
   }
+  // Rows that several dims count.
+  ExpectClose(
+      [&](const Tensors& x) {
+        return Tensors{op.call(x[0], x[1], at::Reduction::Mean, 1, at::kFloat)};
+      },
+      [&](const Tensors& x) {
+        return Tensors{CrossEntropy(x[0].reshape({6, 64}), x[1],
+                                    at::Reduction::Mean, 1, at::kDouble)};
+      },
+      {Values({2, 3, 64}, at::kBFloat16, 0), Ids({0, 2, 1, 63, 9, 1})}, 1, {2},
+      "rows of two dims");
   // In the type of the logits.
   const at::Tensor logits = Values({2, 8}, at::kBFloat16, 0);
   EXPECT_EQ(

@@ -42,10 +42,15 @@ std::tuple<at::Tensor, at::Tensor> AddRmsNorm(
   return {sum, CastRmsNorm(sum, *weight, *eps, *dtype)};
 }
 
+at::Tensor RowsOf(const at::Tensor& x) {
+  return x.dim() > 2 ? x.flatten(0, -2) : x;
+}
+
 at::Tensor CrossEntropy(const at::Tensor& logits, const at::Tensor& target,
                         int64_t reduction, int64_t ignore_index,
                         std::optional<at::ScalarType> dtype) {
-  return at::cross_entropy_loss(dtype.has_value() ? logits.to(*dtype) : logits,
+  const at::Tensor rows = RowsOf(logits);
+  return at::cross_entropy_loss(dtype.has_value() ? rows.to(*dtype) : rows,
                                 target, std::nullopt, reduction, ignore_index);
 }
 

@@ -38,8 +38,12 @@ std::tuple<at::Tensor, at::Tensor> AddRmsNorm(
     const std::optional<at::Tensor>& weight, std::optional<double> eps,
     std::optional<at::ScalarType> dtype);
 
-// aten.cross_entropy_loss of class ids, without weights or smoothing; of
-// logits.to(dtype), where there is one. `reduction`: at::Reduction.
+// x [..., c] -> [n, c].
+at::Tensor RowsOf(const at::Tensor& x);
+
+// aten.cross_entropy_loss of class ids [n], without weights or smoothing; of
+// the n rows of logits [..., c], in their order, .to(dtype), where there is one.
+// `reduction`: at::Reduction.
 at::Tensor CrossEntropy(const at::Tensor& logits, const at::Tensor& target,
                         int64_t reduction, int64_t ignore_index,
                         std::optional<at::ScalarType> dtype);

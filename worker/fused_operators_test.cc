@@ -113,5 +113,23 @@ TEST(FusedOperatorsTest, AddRmsNorm) {
   EXPECT_THROW(op.call(x, x, std::nullopt, 1e-3, at::kFloat), c10::ValueError);
 }
 
+TEST(FusedOperatorsTest, CrossEntropyOfRowsInTheirOrder) {
+  const auto op = Operator("shardplane::cross_entropy", &CrossEntropy);
+  const at::Tensor ids = at::tensor({1, 0, 4, 3, 2, 4}, at::kLong);
+  ExpectSame(
+      [&](const Tensors& x) {
+        const at::Tensor loss =
+            op.call(x[0], ids, at::Reduction::Mean, 3, at::kFloat);
+        return Tensors{loss.to(x[0].scalar_type())};
+      },
+      [&](const Tensors& x) {
+        const at::Tensor rows = x[0].to(at::kFloat).reshape({6, 5});
+        const at::Tensor loss = at::cross_entropy_loss(rows, ids, std::nullopt,
+                                                       at::Reduction::Mean, 3);
+        return Tensors{loss.to(x[0].scalar_type())};
+      },
+      {{2, 3, 5}});
+}
+
 }  // namespace
 }  // namespace shardplane

@@ -251,13 +251,14 @@ at::Tensor CrossEntropyByKernel(const at::Tensor& logits,
                                 int64_t ignore_index,
                                 std::optional<at::ScalarType> dtype) {
   const at::ScalarType type = dtype.value_or(logits.scalar_type());
-  if (!HasKernel(type) || logits.dim() != 2 || !TermsFit(logits, target)) {
+  const at::Tensor rows = RowsOf(logits);
+  if (!HasKernel(type) || rows.dim() != 2 || !TermsFit(rows, target)) {
     return CrossEntropy(logits, target, reduction, ignore_index, dtype);
   }
   const at::Tensor ids =
-      CheckedIds("Target", target, logits.size(-1), ignore_index);
+      CheckedIds("Target", target, rows.size(-1), ignore_index);
   const at::Tensor terms =
-      TermsFunction::apply(logits, std::nullopt, ids, 0, ignore_index);
+      TermsFunction::apply(rows, std::nullopt, ids, 0, ignore_index);
   const at::Tensor ignored = ids.eq(ignore_index);
   at::Tensor loss = terms[0].log().sub(terms[1]).masked_fill(ignored, 0);
   if (reduction != at::Reduction::None) loss = loss.sum();
