@@ -147,7 +147,7 @@ def test_labels_are_those_of_the_policies():
 
 
 def test_lines_of_logs_and_checks_are_those_of_the_binaries():
-    source = (ROOT / "worker/main.cc").read_text()
+    source = (ROOT / "worker/daemon.cc").read_text()
     for name, message in re.findall(
             r"`\[-\]([a-z]+) failed(?:: UNAVAILABLE: ([^`]*))?`", PAGE):
         assert f'{{"{name}", ' in source and message in source
