@@ -82,6 +82,9 @@ def parser():
         help="of each side in a round, instead")
     add("--batch", type=positive, help="default: 4, of tiny 1")
     add("--length", type=positive, help="default: 2048, of tiny 128")
+    add("--kernels", type=positive, metavar="STEPS",
+        help="then trace so many steps of each side: which kernels take how "
+             "long")
     add("--written-norm", action="store_true",
         help="norms written out as in Llama's code, not nn.RMSNorm")
     add("--fused-operators", action=argparse.BooleanOptionalAction,
@@ -105,6 +108,8 @@ def main(arguments=None):
         options.coordinator_args.append("--fused_operators")
     if options.cuda_graphs:
         options.worker_args.append("--cuda_graphs")
+    if options.kernels:
+        options.worker_args.append("--profiling")
     # Not above: torch reads the environment when it is imported.
     from measure.gpu_comparison import compare
     sys.exit(0 if compare(options) else 1)

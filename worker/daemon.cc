@@ -16,6 +16,8 @@
 #include "telemetry/rpc_log.h"
 #include "telemetry/rpc_metrics.h"
 #include "worker/device_memory.h"
+#include "worker/kineto_profiler.h"
+#include "worker/profile_route.h"
 #include "worker/ready_file.h"
 #include "worker/rendezvous_client.h"
 #include "worker/torch_executor.h"
@@ -123,6 +125,9 @@ absl::Status Daemon::StartHttp() {
                                                     "the worker drains")
                                               : absl::OkStatus();
                            }});
+  if (profiler_ != nullptr) {
+    options.routes.push_back(ProfileRoute(profiler_.get()));
+  }
   SP_ASSIGN_OR_RETURN(http_, HttpServer::Start(std::move(options)));
   return absl::OkStatus();
 }
@@ -205,6 +210,9 @@ absl::Status Daemon::Start() {
   SP_ASSIGN_OR_RETURN(const TransportChoice transport,
                       ParseTransportChoice(options_.collectives));
   if (options_.nvtx) nvtx_ = std::make_unique<NvtxDomain>();
+  if (options_.profiling) {
+    profiler_ = std::make_unique<StepProfiler>(MakeKinetoProfiler(device_));
+  }
   SP_ASSIGN_OR_RETURN(
       executor_,
       MakeTorchExecutor(
@@ -225,8 +233,8 @@ absl::Status Daemon::Start() {
            .weights_root = options_.weights_root,
            .threads = options_.threads,
            .nvtx = nvtx_.get()}));
-  worker_ = std::make_unique<GangWorker>(incarnation_, executor_.get(),
-                                         &metrics_, nvtx_.get());
+  worker_ = std::make_unique<GangWorker>(
+      incarnation_, executor_.get(), &metrics_, nvtx_.get(), profiler_.get());
   coordinator_ = grpc::CreateChannel(options_.coordinator,
                                      grpc::InsecureChannelCredentials());
   SP_RETURN_IF_ERROR(StartServer());

@@ -23,6 +23,7 @@
 #include "worker/local_steps.h"
 #include "worker/membership.h"
 #include "worker/nvtx_range.h"
+#include "worker/step_profiler.h"
 #include "worker/worker_service.h"
 
 namespace shardplane {
@@ -42,6 +43,7 @@ struct DaemonOptions {
   int threads = 0;
   bool cuda_graphs = false;
   bool nvtx = false;
+  bool profiling = false;
   absl::Duration drain_timeout;
 };
 
@@ -81,7 +83,8 @@ class Daemon {
   std::atomic<bool> refused_ = false;
   std::atomic<bool> draining_ = false;
   Metrics metrics_{{.component = "worker"}};
-  std::unique_ptr<NvtxDomain> nvtx_;  // none without --nvtx
+  std::unique_ptr<NvtxDomain> nvtx_;        // none without --nvtx
+  std::unique_ptr<StepProfiler> profiler_;  // none without --profiling
   std::unique_ptr<Executor> executor_;
   std::unique_ptr<GangWorker> worker_;
   std::unique_ptr<WorkerService> service_;

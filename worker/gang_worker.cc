@@ -50,8 +50,13 @@ double SecondsSince(Clock::time_point start) {
 }  // namespace
 
 GangWorker::GangWorker(uint64_t incarnation, Executor* executor,
-                       Metrics* metrics, const NvtxDomain* nvtx)
-    : executor_(executor), metrics_(metrics), nvtx_(nvtx), fence_(incarnation) {
+                       Metrics* metrics, const NvtxDomain* nvtx,
+                       StepProfiler* profiler)
+    : executor_(executor),
+      metrics_(metrics),
+      nvtx_(nvtx),
+      profiler_(profiler),
+      fence_(incarnation) {
   if (metrics_ == nullptr) return;
   // Rates know nothing of a series' first value: they are there from now on.
   for (const char* result : {"ok", "failed"}) {
@@ -221,6 +226,7 @@ absl::StatusOr<StepOutcome> GangWorker::StepInTurn(
 absl::StatusOr<StepOutcome> GangWorker::StepNow(GangStep& step,
                                                 int64_t received) {
   const NvtxRange shown(nvtx_, "step", step.run.step);
+  const ProfiledStep profiled(profiler_);
   const bool asked = std::exchange(step.run.spec.timeline, true);
   step.run.spec.timeline_by_operator = asked;
   step.run.spec.keep_products =

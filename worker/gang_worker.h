@@ -24,6 +24,7 @@
 #include "worker/executor_thread.h"
 #include "worker/gang_fence.h"
 #include "worker/nvtx_range.h"
+#include "worker/step_profiler.h"
 #include "worker/step_timelines.h"
 #include "worker/transport.h"
 
@@ -65,9 +66,10 @@ using StepDone = absl::AnyInvocable<void(absl::StatusOr<StepOutcome>)>;
 // Thread-safe; calls block, except Step and Abort.
 class GangWorker {
  public:
-  // Borrows all; `metrics`, and `nvtx`, where steps are shown, may be null.
+  // Borrows all; `metrics`, and what steps are shown to, may be null.
   GangWorker(uint64_t incarnation, Executor* executor, Metrics* metrics,
-             const NvtxDomain* nvtx = nullptr);
+             const NvtxDomain* nvtx = nullptr,
+             StepProfiler* profiler = nullptr);
 
   // The same epoch again gets the first answer. A newer epoch ends what the
   // older gang still runs. Unavailable while the worker drains.
@@ -157,6 +159,7 @@ class GangWorker {
   Executor* const executor_;
   Metrics* const metrics_;
   const NvtxDomain* const nvtx_;
+  StepProfiler* const profiler_;
 
   mutable absl::Mutex mutex_;
   GangFence fence_ ABSL_GUARDED_BY(mutex_);

@@ -28,7 +28,8 @@ ABSL_FLAG(std::string, coordinator, "127.0.0.1:7070",
 ABSL_FLAG(std::string, listen, "127.0.0.1:0",
           "HOST:PORT of the Worker service; port 0: any free one");
 ABSL_FLAG(std::string, http_listen, "127.0.0.1:0",
-          "HOST:PORT of /metrics, /livez and /readyz");
+          "HOST:PORT of /metrics, /livez and /readyz; with --profiling, of "
+          "/profile");
 ABSL_FLAG(std::string, advertise_host, "",
           "host that others reach this worker by; default: that of --listen");
 ABSL_FLAG(std::string, collective_host, "",
@@ -58,6 +59,9 @@ ABSL_FLAG(std::string, log_level, "info",
 ABSL_FLAG(bool, nvtx, false,
           "names steps, modules and collectives as NVTX ranges, for profilers "
           "as Nsight Systems");
+ABSL_FLAG(bool, profiling, false,
+          "GET /profile?steps=N of --http_listen answers with a trace of the "
+          "next N training steps (docs/gpu.md)");
 ABSL_FLAG(std::string, weights_root, "",
           "folder below which parameters may be read from safetensors files "
           "(docs/weights.md); default: none may");
@@ -92,6 +96,7 @@ DaemonOptions FromFlags() {
           .threads = absl::GetFlag(FLAGS_threads),
           .cuda_graphs = absl::GetFlag(FLAGS_cuda_graphs),
           .nvtx = absl::GetFlag(FLAGS_nvtx),
+          .profiling = absl::GetFlag(FLAGS_profiling),
           .drain_timeout = absl::GetFlag(FLAGS_drain_timeout)};
 }
 

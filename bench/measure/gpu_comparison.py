@@ -10,6 +10,7 @@ import time
 import torch
 
 from measure.figures import machine
+from measure.gpu_kernels import print_kernels
 from measure.gpu_models import SHAPES, save_state
 from measure.gpu_processes import Job, SideFailed, SideProcess
 from measure.gpu_results import NAMES, Results, print_model
@@ -100,6 +101,7 @@ class Comparison:
                 self._check_losses()
                 self._measure_memory(end)
                 self._rounds(end)
+                self._trace_kernels(end)
             finally:
                 for process in self._processes.values():
                     process.end()
@@ -187,6 +189,16 @@ class Comparison:
             order.append(order.pop(0))
             longest = max(longest, time.monotonic() - start)
             self._results.save()
+
+    def _trace_kernels(self, end):
+        steps = self._options.kernels
+        for side in list(self._processes) if steps else ():
+            with self._failing(side):
+                self._model.kernels[side] = self._call(
+                    side, "kernels", steps, end=end)
+                print_kernels(self._model.name, side,
+                              self._model.kernels[side])
+        self._results.save()
 
     def _steps_of(self, side, end):
         """So many that they take about the time of a round."""

@@ -25,6 +25,7 @@ class ModelResults:
     predicted: dict = dataclasses.field(default_factory=dict)
     taken: dict = dataclasses.field(default_factory=dict)
     rounds: dict = dataclasses.field(default_factory=dict)
+    kernels: dict = dataclasses.field(default_factory=dict)  # kernel_times
     failures: dict = dataclasses.field(default_factory=dict)
 
     def seconds(self, side):
@@ -76,6 +77,9 @@ def add_figures(figures, model):
     for side, losses in model.losses.items():
         figures.add_words("losses", model=model.name, side=side,
                           values=losses)
+    for side, kernels in model.kernels.items():
+        figures.add_words("kernels", model=model.name, side=side, unit="s",
+                          values=kernels)
     for side, message in model.failures.items():
         figures.add_words("failure", model=model.name, side=side,
                           message=message)

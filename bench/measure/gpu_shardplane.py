@@ -11,6 +11,7 @@ import urllib.request
 import warnings
 
 import shardplane as sp
+from measure.gpu_kernels import kernel_times
 from measure.gpu_models import batch_of, load_module, loss_of
 from measure.gpu_processes import Prepared, Ran
 
@@ -75,6 +76,18 @@ class ShardplaneSide:
         return (self._held_bytes() + memory.gradient_bytes
                 + memory.peak_run_bytes)
 
+    def kernels(self, steps):
+        """kernel_times of so many steps."""
+        trace = []
+        asks = threading.Thread(target=lambda: trace.append(
+            self._get(f"/profile?steps={steps}")))
+        with self._logs():
+            asks.start()
+            while asks.is_alive():
+                self._step()
+            asks.join()
+            return kernel_times(trace[0], steps, self._job.device != "cpu")
+
     def close(self):
         if self._cluster is not None:
             self._cluster.close()
@@ -131,9 +144,12 @@ class ShardplaneSide:
             for step in range(last - steps + 1, last + 1))
 
     def _used(self):
-        url = f"http://{self._worker.http_address}/metrics"
-        with urllib.request.urlopen(url, timeout=10) as page:
-            return float(_USED.search(page.read().decode())[1])
+        return float(_USED.search(self._get("/metrics"))[1])
+
+    def _get(self, path):
+        url = f"http://{self._worker.http_address}{path}"
+        with urllib.request.urlopen(url, timeout=90) as page:
+            return page.read().decode()
 
     @contextlib.contextmanager
     def _logs(self):

@@ -1,9 +1,12 @@
 """PyTorch's sides of `bench gpu`: eager, eager in a CUDA graph, compiled."""
 
+import pathlib
+import tempfile
 import time
 
 import torch
 
+from measure.gpu_kernels import kernel_times
 from measure.gpu_models import batch_of, load_module, loss_of
 from measure.gpu_processes import Prepared, Ran
 
@@ -51,6 +54,19 @@ class TorchSide:
     def peak_bytes(self):
         """Of tensors, at most; None where nobody counts."""
         return torch.cuda.max_memory_allocated() if self._on_gpu else None
+
+    def kernels(self, steps):
+        """kernel_times of so many steps."""
+        activities = [torch.profiler.ProfilerActivity.CPU]
+        if self._on_gpu:
+            activities.append(torch.profiler.ProfilerActivity.CUDA)
+        with torch.profiler.profile(activities=activities) as profile:
+            for _ in range(steps):
+                self._step()
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder, "trace.json")
+            profile.export_chrome_trace(str(path))
+            return kernel_times(path.read_bytes(), steps, self._on_gpu)
 
     def close(self):
         pass

@@ -45,13 +45,38 @@ def measured(tmp_path_factory):
     """(what it prints, its figures)."""
     path = tmp_path_factory.mktemp("bench") / "results" / "gpu.json"
     with contextlib.redirect_stdout(io.StringIO()) as text:
-        code, figures = measure(path, f"--sides={','.join(SIDES)},eager_graphs")
+        code, figures = measure(path, f"--sides={','.join(SIDES)},eager_graphs",
+                                "--kernels=2")
     assert code == 0, text.getvalue()
     return text.getvalue(), figures
 
 
 def select(figures, name):
     return {f["side"]: f for f in figures if f["figure"] == name}
+
+
+def test_it_shows_what_steps_compute(measured):
+    """On a CPU, operators: as many products forward as the model has."""
+    linears = 7 * SMALL.layers + 1
+    for side, figure in select(measured[1], "kernels").items():
+        counts = {name: count for name, count, _ in figure["values"]}
+        assert counts["aten::linear"] == linears, side
+        assert all(seconds > 0 for _, _, seconds in figure["values"])
+        assert f"tiny: {side}: " in measured[0]
+    assert set(select(measured[1], "kernels")) == {"shardplane", "eager"}
+
+
+def test_logits_are_made_wider_only_where_the_loss_reads_them():
+    """In f32 they would be most of a step's memory."""
+    ids, targets = batch_of(SMALL)
+    with sp.LocalCluster(workers=1, coordinator_args=[
+            "--fused_operators"]) as cluster:
+        report = cluster.parallelize_module(
+            Llama(SMALL).bfloat16(), {"tp": 1}, {}, example_inputs=(ids,),
+            example_targets=(targets,), loss=loss_of, validate_only=True)
+    assert len(re.findall(r"shardplane\.cross_entropy\.default\(.*, f32\)",
+                          report.program_text)) == 1
+    assert "aten.to.dtype" not in report.program_text
 
 
 def test_it_writes_the_times_of_each_side(measured):
