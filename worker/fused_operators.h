@@ -42,8 +42,8 @@ std::tuple<at::Tensor, at::Tensor> AddRmsNorm(
 at::Tensor RowsOf(const at::Tensor& x);
 
 // aten.cross_entropy_loss of class ids [n], without weights or smoothing; of
-// the n rows of logits [..., c], in their order, .to(dtype), where there is one.
-// `reduction`: at::Reduction.
+// the n rows of logits [..., c], in their order, and .to(dtype) where there is
+// one. `reduction`: at::Reduction.
 at::Tensor CrossEntropy(const at::Tensor& logits, const at::Tensor& target,
                         int64_t reduction, int64_t ignore_index,
                         std::optional<at::ScalarType> dtype);
