@@ -258,6 +258,7 @@ void Daemon::Announce(const absl::Notification& ending) {
 void Daemon::Drain() {
   log_.Info("draining");
   draining_ = true;
+  if (profiler_ != nullptr) profiler_->Close();  // else http_ would wait
   membership_->Drain();
   absl::Notification drained;
   std::thread deadline([&] {

@@ -2,7 +2,6 @@
 
 #include <unistd.h>
 
-#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <set>
@@ -22,12 +21,11 @@ using torch::profiler::impl::ActivityType;
 using torch::profiler::impl::ProfilerConfig;
 using torch::profiler::impl::ProfilerState;
 
-// Kineto writes files only.
+// Kineto writes files only, and a pod's other folders may be read-only.
 absl::StatusOr<std::string> TextOf(
     torch::autograd::profiler::ProfilerResult& result) {
   const std::string path =
-      std::filesystem::temp_directory_path() /
-      absl::StrCat("shardplane-profile-", getpid(), ".json");
+      absl::StrCat("/dev/shm/shardplane-profile-", getpid(), ".json");
   const absl::Cleanup removed = [&path] { unlink(path.c_str()); };
   result.save(path);
   std::ifstream file(path, std::ios::binary);

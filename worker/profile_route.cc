@@ -41,6 +41,7 @@ int CodeOf(const absl::Status& status) {
     case absl::StatusCode::kInvalidArgument:
       return 400;
     case absl::StatusCode::kResourceExhausted:
+    case absl::StatusCode::kUnavailable:
       return 503;
     case absl::StatusCode::kDeadlineExceeded:
       return 504;

@@ -5,6 +5,13 @@
 #include "absl/strings/str_cat.h"
 
 namespace shardplane {
+namespace {
+
+absl::Status Closed() {
+  return absl::UnavailableError("expected a worker that goes on, got: its end");
+}
+
+}  // namespace
 
 StepProfiler::StepProfiler(std::unique_ptr<Profiler> profiler)
     : profiler_(std::move(profiler)) {}
@@ -18,6 +25,7 @@ absl::StatusOr<std::string> StepProfiler::Profile(int steps,
   const auto request = std::make_shared<Request>();
   request->left = steps;
   absl::MutexLock lock(&mutex_);
+  if (closed_) return Closed();
   if (request_ != nullptr) {
     return absl::ResourceExhaustedError(
         "expected no other profile under way, got: one");
@@ -27,11 +35,23 @@ absl::StatusOr<std::string> StepProfiler::Profile(int steps,
   if (mutex_.AwaitWithTimeout(absl::Condition(&over), timeout)) {
     return *std::move(request->trace);
   }
-  // One that has begun ends with its steps.
-  if (!request->begun) request_.reset();
-  return absl::DeadlineExceededError(absl::StrCat(
-      "expected ", steps, " training steps within ",
-      absl::FormatDuration(timeout), ", got: ", steps - request->left));
+  const int taken = steps - request->left;
+  if (request->begun) {
+    request->left = 1;  // ends with the step that goes on, or the next
+  } else {
+    request_.reset();
+  }
+  return absl::DeadlineExceededError(
+      absl::StrCat("expected ", steps, " training steps within ",
+                   absl::FormatDuration(timeout), ", got: ", taken));
+}
+
+void StepProfiler::Close() {
+  absl::MutexLock lock(&mutex_);
+  closed_ = true;
+  if (request_ == nullptr) return;
+  request_->trace = Closed();
+  request_.reset();
 }
 
 void StepProfiler::StepBegins() {

@@ -35,8 +35,12 @@ class StepProfiler {
   // Waits until the next `steps` training steps are over, `timeout` at most,
   // and returns their trace. InvalidArgument: no such number of steps.
   // ResourceExhausted: another call waits. DeadlineExceeded: the worker takes
-  // fewer steps in that time. Else what the Profiler answers.
+  // fewer steps in that time. Unavailable: after Close. Else what the Profiler
+  // answers.
   absl::StatusOr<std::string> Profile(int steps, absl::Duration timeout);
+
+  // The worker ends: whoever waits is answered at once, and who comes.
+  void Close();
 
   // Around each training step, by the one thread that takes them.
   void StepBegins();
@@ -52,6 +56,7 @@ class StepProfiler {
   absl::Mutex mutex_;
   const std::unique_ptr<Profiler> profiler_ ABSL_PT_GUARDED_BY(mutex_);
   std::shared_ptr<Request> request_ ABSL_GUARDED_BY(mutex_);  // not over
+  bool closed_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 // A training step, which may be profiled, while it lives. `profiler`: null

@@ -99,6 +99,33 @@ TEST_F(StepProfilerTest, AStepThatGoesOnIsNotWaitedFor) {
   EXPECT_THAT(ProfileMeanwhile(2), IsOkAndHolds("2 steps"));
 }
 
+TEST_F(StepProfilerTest, OneThatNobodyWaitsForEndsWithTheNextStep) {
+  std::atomic<bool> over = false;
+  std::thread asks([&] {
+    EXPECT_THAT(profiler_->Profile(100, absl::Seconds(1)),
+                StatusIs(StatusCode::kDeadlineExceeded, HasSubstr("got: 0")));
+    over = true;
+  });
+  while (!over) profiler_->StepBegins();
+  asks.join();
+  profiler_->StepEnds();
+  EXPECT_THAT(ProfileMeanwhile(2), IsOkAndHolds("2 steps"));
+}
+
+TEST_F(StepProfilerTest, NobodyWaitsForAWorkerThatEnds) {
+  counting_->steps = -1;
+  std::thread asks([&] {
+    EXPECT_THAT(profiler_->Profile(1, absl::Seconds(60)),
+                StatusIs(StatusCode::kUnavailable, HasSubstr("end")));
+  });
+  while (counting_->steps != 0) profiler_->StepBegins();  // until it waits
+  profiler_->Close();
+  asks.join();
+  profiler_->StepEnds();
+  EXPECT_THAT(profiler_->Profile(1, absl::Seconds(60)),
+              StatusIs(StatusCode::kUnavailable, HasSubstr("end")));
+}
+
 TEST_F(StepProfilerTest, NumbersOfSteps) {
   for (const int steps : {-1, 0, StepProfiler::kMaxSteps + 1}) {
     EXPECT_THAT(profiler_->Profile(steps, absl::Seconds(60)),

@@ -80,7 +80,7 @@ class ShardplaneSide:
         """kernel_times of so many steps."""
         trace = []
         asks = threading.Thread(target=lambda: trace.append(
-            self._get(f"/profile?steps={steps}")))
+            self._get(f"/profile?steps={steps}", seconds=90)))
         with self._logs():
             asks.start()
             while asks.is_alive():
@@ -146,9 +146,9 @@ class ShardplaneSide:
     def _used(self):
         return float(_USED.search(self._get("/metrics"))[1])
 
-    def _get(self, path):
+    def _get(self, path, seconds=10):
         url = f"http://{self._worker.http_address}{path}"
-        with urllib.request.urlopen(url, timeout=90) as page:
+        with urllib.request.urlopen(url, timeout=seconds) as page:
             return page.read().decode()
 
     @contextlib.contextmanager
