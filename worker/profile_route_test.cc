@@ -8,8 +8,6 @@
 #include <string>
 #include <thread>
 
-#include "absl/strings/str_cat.h"
-
 namespace shardplane {
 namespace {
 
