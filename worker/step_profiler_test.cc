@@ -109,6 +109,9 @@ TEST_F(StepProfilerTest, OneThatNobodyWaitsForEndsWithTheNextStep) {
   while (!over) profiler_->StepBegins();
   asks.join();
   profiler_->StepEnds();
+  EXPECT_THAT(profiler_->Profile(1, absl::ZeroDuration()),
+              StatusIs(StatusCode::kDeadlineExceeded, HasSubstr("got: 0")))
+      << "no other profile is under way";
   EXPECT_THAT(ProfileMeanwhile(2), IsOkAndHolds("2 steps"));
 }
 
