@@ -199,12 +199,12 @@ def test_every_folder_has_a_line():
     assert {folder_of(name) for name in Tree(ROOT).includes} <= set(MAY_INCLUDE)
 
 
-def test_clang_checks_every_package_of_a_folder():
+def test_every_package_of_a_folder_has_a_format_test():
     for build in ROOT.glob("*/**/BUILD.bazel"):
         folder, *_ = build.relative_to(ROOT).parts
         if folder in MAY_INCLUDE and re.search(r"\bcc_\w+\(",
                                                build.read_text("utf-8")):
-            assert build.read_text("utf-8").endswith("\n\nclang_tests()\n"), build
+            assert build.read_text("utf-8").endswith("\n\nformat_test()\n"), build
 
 
 # rule, files of a tree that breaks it, the include that the message ends with.

@@ -210,22 +210,23 @@ def RunBazelTests(options):
     return total, len(selected)
 
 
-# What runs once more, in an instrumented build; the sanitizers know nothing of
-# torch's libraries.
+# What is built once more, instrumented, and run as far as it is a test; the
+# sanitizers know nothing of torch's libraries.
 SANITIZERS = {
-    "sanitize": "kind(cc_test, tests(//...)) except rdeps(//..., @torch//:torch)",
+    "sanitize": 'kind("cc_.*", //...) except rdeps(//..., @torch//:torch)',
     "tsan": 'attr(tags, "[\\[ ]tsan[,\\]]", tests(//...))',
 }
 
 
 def RunSanitized(options, selected, config):
-    loaded, labels = Query(SANITIZERS[config])
+    loaded, targets = Query(SANITIZERS[config])
     total = Count()
     if not loaded:
         total.Fail(f"what --config={config} is for is not known: nothing ran")
-    labels = sorted(labels & selected)
+    labels = sorted(targets & selected)
     if labels:
-        total.Add(RunBazel(options, labels, set(), labels,
+        total.Add(RunBazel(options, labels, set(),
+                           labels if options.only else sorted(targets),
                            [f"--config={config}"]))
         total.problems = [f"with --config={config}: {p}" for p in total.problems]
     return total

@@ -105,6 +105,9 @@ setup() {
   fi
 }
 
+# Another text after each change of the system's packages.
+dpkg_status() { stat -c %y /var/lib/dpkg/status 2>/dev/null || true; }
+
 # One Bazel at a time for all checkouts. -o: Bazel's server stays behind and
 # must not inherit the lock. SHARDPLANE_BAZEL_IDLE_SECONDS ends it early.
 run_bazel() {
@@ -114,7 +117,8 @@ run_bazel() {
     --output_user_root="$CACHE/bazel" ${idle:+"--max_idle_secs=$idle"} "$command" \
     --disk_cache="$CACHE/disk" \
     --repo_env=SHARDPLANE_PYTHON="$VENV/bin/python3" \
-    --repo_env=SHARDPLANE_NVCC="$NVCC" "$@")
+    --repo_env=SHARDPLANE_NVCC="$NVCC" \
+    --repo_env=SHARDPLANE_DPKG_STATUS="$(dpkg_status)" "$@")
 }
 
 python_environment() {

@@ -20,7 +20,7 @@ import re
 import tomllib
 
 
-CLANG_TESTS = ("format_test", "thread_safety_test")  # third_party/clang.bzl
+FORMAT_TEST = "format_test"  # third_party/clang/format.bzl
 
 
 class NoMatch(Exception):
@@ -68,8 +68,8 @@ def is_label(test):
 def _has_test(root, test):
     if is_label(test):  # a test's target has the name of its source
         folder, _, name = test[2:].partition(":")
-        if name in CLANG_TESTS:
-            return "clang_tests()" in (root / folder / "BUILD.bazel").read_text(
+        if name == FORMAT_TEST:
+            return "format_test()" in (root / folder / "BUILD.bazel").read_text(
                 encoding="utf-8")
         return (root / folder / f"{name}.cc").is_file()
     file, *names = test.split("[")[0].split("::")

@@ -30,7 +30,7 @@ def tree(tmp_path):
     (tmp_path / "toy" / "test_a.py").write_text(
         "class TestA:\n    def test_x(self):\n        pass\n")
     (tmp_path / "toy" / "a_test.cc").touch()
-    (tmp_path / "toy" / "BUILD.bazel").write_text("cc_test()\nclang_tests()\n")
+    (tmp_path / "toy" / "BUILD.bazel").write_text("cc_test()\nformat_test()\n")
     (tmp_path / "bare").mkdir()
     (tmp_path / "bare" / "BUILD.bazel").write_text("cc_test()\n")
     return tmp_path
