@@ -8,12 +8,14 @@ both, and what it costs twice is the workers' part alone.
 
 import collections
 import concurrent.futures
+import dataclasses
 import difflib
 import itertools
 import json
 
 from shardplane.connection import Connection
 from shardplane.errors import ShardplaneError
+from shardplane.rpc import Download
 from shardplane.v1 import coordinator_pb2 as pb
 
 # Of a message, what two clusters may say differently: when, how long, and what
@@ -68,12 +70,17 @@ class PairedRpc:
                           lambda: self._first.upload(messages, timeout),
                           lambda: self._second.upload(others, timeout))
 
-    def download(self, request, read, timeout=300):
-        other = self._for_second(request)
+    def download(self, request, read):
+        [value] = self.downloads([Download(request, read)])
+        return value
+
+    def downloads(self, downloads, missing=None):
+        others = [dataclasses.replace(d, request=self._for_second(d.request))
+                  for d in downloads]
         return self._both(
             "DownloadTensor",
-            lambda: self._first.download(request, read, timeout),
-            lambda: self._second.download(other, read, timeout))
+            lambda: self._first.downloads(downloads, missing),
+            lambda: self._second.downloads(others, missing))
 
     def step(self, request, timeout):
         other = self._for_second(pb.StepRequest.FromString(request))
@@ -183,6 +190,8 @@ def _comparable(answer):
         # Maps come in any order.
         details = json.dumps(answer.details, sort_keys=True, default=str)
         return type(answer), str(answer), details
+    if isinstance(answer, list):
+        return [_comparable(value) for value in answer]
     if hasattr(answer, "ListFields"):
         copy = type(answer)()
         copy.CopyFrom(answer)

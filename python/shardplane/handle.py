@@ -238,8 +238,8 @@ class DeployedModule:
         the loss does not depend on it."""
         if self._last is None:
             raise _no_call("input_gradients")
-        return [self._tensors.download_gradient(pb.TensorRef(input_gradient=i))
-                for i in self._last.requires_grad]
+        return self._tensors.download_gradients(
+            [pb.TensorRef(input_gradient=i) for i in self._last.requires_grad])
 
     def state_dict(self) -> dict[str, Tensor]:
         """FQN -> global value, under the names of the module's own."""

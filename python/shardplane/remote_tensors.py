@@ -1,8 +1,18 @@
 """The tensors that a deployment holds, by the names of the client's module."""
 
-from shardplane.errors import NotFoundError, invalid
-from shardplane.transfer import download, upload
+import math
+
+from shardplane.errors import invalid
+from shardplane.transfer import download, download_all, upload
 from shardplane.v1 import coordinator_pb2 as pb
+
+_NO_GRADIENT = "GRADIENT_NOT_FOUND"
+_MOST_ELEMENT_BYTES = 16  # of complex128
+
+
+def _most_bytes(type_):
+    return (math.inf if type_ is None else
+            math.prod(type_.shape) * _MOST_ELEMENT_BYTES)
 
 
 class RemoteTensors:
@@ -18,24 +28,22 @@ class RemoteTensors:
         """The global tensor, or what a rank has of it."""
         return download(self._rpc, self._deployment, ref, self._codec, rank)
 
-    def download_gradient(self, ref):
+    def download_gradients(self, refs):
         """None where the loss does not depend on it."""
-        try:
-            return self.download(ref)
-        except NotFoundError as error:
-            if error.details.get("reason") != "GRADIENT_NOT_FOUND":
-                raise
-            return None
+        return self._download_all([(ref, None, math.inf) for ref in refs],
+                                  _NO_GRADIENT)
 
     def of_ranks(self, ref):
         """One local tensor a rank."""
-        return [self.download(ref, rank)
-                for rank in range(len(self._deployment.workers))]
+        first = self.download(ref, 0)
+        return [first, *self._download_all(
+            [(ref, rank, first.nbytes)
+             for rank in range(1, len(self._deployment.workers))])]
 
     def gradients(self):
         """Those that there are."""
         return self._by_name(lambda fqn: pb.TensorRef(gradient=fqn),
-                             self._tree.trainable(), optional=True)
+                             self._tree.trainable(), _NO_GRADIENT)
 
     def state_dict(self):
         return self._by_name(lambda fqn: pb.TensorRef(parameter=fqn),
@@ -45,21 +53,19 @@ class RemoteTensors:
         return self.of_ranks(
             pb.TensorRef(parameter=self._tree.canonical(fqn) or fqn))
 
-    def _by_name(self, make_ref, names, optional=False):
+    def _by_name(self, make_ref, names, missing=None):
         """Each tensor is downloaded once."""
-        values, result = {}, {}
-        for name in names:
-            fqn = self._tree.canonical(name)
-            if fqn not in values:
-                try:
-                    values[fqn] = self.download(make_ref(fqn))
-                except NotFoundError:
-                    if not optional:
-                        raise
-                    values[fqn] = None
-            if values[fqn] is not None:
-                result[name] = values[fqn]
-        return result
+        own = {name: self._tree.canonical(name) for name in names}
+        types = self._tree.state_types()
+        wanted = {fqn: (make_ref(fqn), None, _most_bytes(types.get(fqn)))
+                  for fqn in own.values()}
+        values = dict(zip(wanted, self._download_all(wanted.values(), missing)))
+        return {name: values[fqn] for name, fqn in own.items()
+                if values[fqn] is not None}
+
+    def _download_all(self, wanted, missing=None):
+        return download_all(self._rpc, self._deployment, wanted, self._codec,
+                            missing)
 
     def upload_state(self, state_dict, strict):
         """The action that makes these the values, each uploaded once."""

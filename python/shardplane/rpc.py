@@ -1,12 +1,18 @@
 """Calls to the coordinator: deadlines, retries, request ids, errors."""
 
+import collections
+import dataclasses
+import itertools
+import math
 import random
 import time
 import uuid
+from collections.abc import Callable
 
 import grpc
+import grpc.experimental
 
-from shardplane.errors import from_rpc
+from shardplane.errors import ShardplaneError, from_rpc
 from shardplane.train_call import TrainCall
 from shardplane.v1 import coordinator_pb2 as pb
 from shardplane.v1 import coordinator_pb2_grpc
@@ -23,7 +29,14 @@ _OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),
+    # Who reads a stream waits for it itself, and no other thread wakes it.
+    (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1),
 )
+# How many downloads are begun ahead, and what they may weigh: it waits at the
+# coordinator until it is read.
+_STREAMS = 8
+_AHEAD_BYTES = 4 << 20
+_DOWNLOAD_SECONDS = 300
 
 
 def request_id():
@@ -50,6 +63,43 @@ class Patience:
             raise failure
         time.sleep(wait)
         self._backoff = min(2 * self._backoff, _MAX_BACKOFF_SECONDS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Download:
+    """Of a tensor. `read`: makes a value of the stream; `size`: bytes, about."""
+
+    request: pb.DownloadTensorRequest
+    read: Callable
+    size: float = math.inf
+
+
+class _Ahead:
+    """Streams that are begun before those in front of them are read: the next
+    one always, and what fits beside it. Iterates over (download, stream)."""
+
+    def __init__(self, downloads, begin):
+        self._left = collections.deque(downloads)
+        self._begin = begin
+        self._begun = collections.deque()  # (download, stream)
+
+    def __iter__(self):
+        while self._left or self._begun:
+            self._begin_what_fits()
+            yield self._begun.popleft()
+
+    def cancel(self):
+        for _, stream in self._begun:
+            stream.cancel()
+
+    def _begin_what_fits(self):
+        total = sum(download.size for download, _ in self._begun)
+        while self._left and len(self._begun) < _STREAMS:
+            total += self._left[0].size
+            if self._begun and total > _AHEAD_BYTES:
+                return
+            download = self._left.popleft()
+            self._begun.append((download, self._begin(download.request)))
 
 
 class Rpc:
@@ -98,10 +148,33 @@ class Rpc:
         return self._retried(
             lambda: self.stub.UploadTensor(messages(), timeout=timeout))
 
-    def download(self, request, read, timeout=300):
+    def download(self, request, read):
         """`read`: makes a value of the stream."""
-        return self._retried(lambda: read(
-            self.stub.DownloadTensor(request, timeout=timeout)))
+        [value] = self.downloads([Download(request, read)])
+        return value
+
+    def downloads(self, downloads, missing=None):
+        """Their values, where one fails for the reason `missing` None. Small
+        ones are asked for before those in front of them have come."""
+        begun = _Ahead(downloads, self._begin_download)
+        try:
+            return [self._read(download, stream, missing)
+                    for download, stream in begun]
+        finally:
+            begun.cancel()
+
+    def _begin_download(self, request):
+        return self.stub.DownloadTensor(request, timeout=_DOWNLOAD_SECONDS)
+
+    def _read(self, download, stream, missing):
+        streams = itertools.chain([stream], iter(
+            lambda: self._begin_download(download.request), None))
+        try:
+            return self._retried(lambda: download.read(next(streams)))
+        except ShardplaneError as error:
+            if missing is None or error.reason != missing:
+                raise
+            return None
 
     def _retried(self, attempt):
         patience = self.patience()

@@ -4,7 +4,9 @@
 or `arrays` (numpy).
 """
 
-from shardplane.rpc import request_id
+import math
+
+from shardplane.rpc import Download, request_id
 from shardplane.step_wire import tensor_parts
 from shardplane.v1 import coordinator_pb2 as pb
 from shardplane.v1 import types_pb2
@@ -103,13 +105,24 @@ def _encoded_type(value, where, i, codec):
 
 def download(rpc, deployment, ref, codec, rank=None):
     """The global value, or one rank's local shard, of a TensorRef."""
-    request = pb.DownloadTensorRequest(
-        deployment=deployment.name, tensor=ref, epoch=deployment.epoch,
-        rank=rank)
-    where = str(ref).strip()
+    [value] = download_all(rpc, deployment, [(ref, rank, math.inf)], codec)
+    return value
 
+
+def download_all(rpc, deployment, wanted, codec, missing=None):
+    """The value of each (TensorRef, rank or None, about how many bytes); where
+    one fails for the reason `missing`, None."""
+    return rpc.downloads(
+        [Download(pb.DownloadTensorRequest(
+            deployment=deployment.name, tensor=ref, epoch=deployment.epoch,
+            rank=rank), _reader(ref, codec), size)
+         for ref, rank, size in wanted], missing)
+
+
+def _reader(ref, codec):
     def read(stream):
         header = next(stream).header
-        return codec.assemble(header.type, (m.chunk for m in stream), where)
+        return codec.assemble(header.type, (m.chunk for m in stream),
+                              str(ref).strip())
 
-    return rpc.download(request, read)
+    return read

@@ -37,9 +37,9 @@ class StandIn:
         return self._next([pb.UploadTensorRequest.FromString(
             m.SerializeToString()) for m in messages()])
 
-    def download(self, request, read, timeout):
-        del timeout
-        return read(self._next(request))
+    def downloads(self, downloads, missing=None):
+        del missing
+        return [d.read(self._next(d.request)) for d in downloads]
 
     def step(self, request, timeout):
         del timeout
@@ -82,6 +82,16 @@ def test_zeros_of_another_sign_differ():
 def test_tensors_of_another_kind_differ(other):
     with pytest.raises(AssertionError):
         expect_same("x", torch.zeros(2), other)
+
+
+@pytest.mark.parametrize("other", [
+    [torch.ones(1), -torch.zeros(1)], [torch.ones(1), None], [torch.ones(1)]],
+    ids=["bits", "missing", "fewer"])
+def test_one_of_several_tensors_differs(other):
+    same = [torch.ones(1), torch.zeros(1)]
+    expect_same("x", same, [value.clone() for value in same])
+    with pytest.raises(AssertionError):
+        expect_same("x", same, other)
 
 
 def test_times_may_differ():
