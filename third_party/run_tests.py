@@ -203,32 +203,45 @@ def RunBazelTests(options):
         filters.append("--test_tag_filters=-gpu")
     if not selected:
         return total, 0
-    total.Add(RunBazel(options, sorted(selected), gpu,
-                       sorted(selected) if options.only else ["//..."], filters))
-    for config in SANITIZERS:
-        total.Add(RunSanitized(options, selected - gpu, config))
+    instrumented = {}
+    for config, expression in INSTRUMENTED.items():
+        loaded, instrumented[config] = Query(expression)
+        if not loaded:
+            total.Fail(f"what --config={config} is for is not known")
+    once = selected & instrumented["sanitize"] - gpu
+    total.Add(RunAsBuilt(options, selected - once, once, gpu, filters))
+    for config, targets in instrumented.items():
+        total.Add(RunInstrumented(options, selected - gpu, targets, config))
     return total, len(selected)
 
 
-# What is built once more, instrumented, and run as far as it is a test; the
-# sanitizers know nothing of torch's libraries.
-SANITIZERS = {
-    "sanitize": 'kind("cc_.*", //...) except rdeps(//..., @torch//:torch)',
+# What is built once more, and run as far as it is a test. The sanitizers know
+# nothing of torch's libraries.
+INSTRUMENTED = {
+    "sanitize": 'kind("cc_.*", //...) except rdeps(//..., @torch//:torch) '
+                'except attr(tags, "[\\[ ]manual[,\\]]", //...)',
     "tsan": 'attr(tags, "[\\[ ]tsan[,\\]]", tests(//...))',
 }
 
 
-def RunSanitized(options, selected, config):
-    loaded, targets = Query(SANITIZERS[config])
-    total = Count()
-    if not loaded:
-        total.Fail(f"what --config={config} is for is not known: nothing ran")
+def RunAsBuilt(options, labels, left_out, gpu, filters):
+    """All but what runs with the sanitizers, which see more than it does; the
+    Python tests run all binaries as built."""
+    if not labels:
+        return Count()
+    targets = (sorted(labels) if options.only else
+               ["//...", *(f"-{label}" for label in sorted(left_out))])
+    return RunBazel(options, sorted(labels), gpu, targets, filters)
+
+
+def RunInstrumented(options, selected, targets, config):
     labels = sorted(targets & selected)
-    if labels:
-        total.Add(RunBazel(options, labels, set(),
-                           labels if options.only else sorted(targets),
-                           [f"--config={config}"]))
-        total.problems = [f"with --config={config}: {p}" for p in total.problems]
+    if not labels:
+        return Count()
+    total = RunBazel(options, labels, set(),
+                     labels if options.only else sorted(targets),
+                     [f"--config={config}"])
+    total.problems = [f"with --config={config}: {p}" for p in total.problems]
     return total
 
 
