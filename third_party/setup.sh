@@ -108,11 +108,24 @@ setup() {
 # Another text after each change of the system's packages.
 dpkg_status() { stat -c %y /var/lib/dpkg/status 2>/dev/null || true; }
 
+# Bazel's links into another cache's folders: what is behind them would be
+# packages to this one.
+drop_foreign_links() {
+  local link own
+  own="$(realpath -m "$CACHE")/bazel/"
+  for link in "$ROOT"/bazel-*; do
+    if [[ -L "$link" && "$(readlink "$link")" != "$own"* ]]; then
+      rm -f "$link"
+    fi
+  done
+}
+
 # One Bazel at a time for all checkouts. -o: Bazel's server stays behind and
 # must not inherit the lock. SHARDPLANE_BAZEL_IDLE_SECONDS ends it early.
 run_bazel() {
   local command="$1" idle="${SHARDPLANE_BAZEL_IDLE_SECONDS:-}"
   shift
+  drop_foreign_links
   (cd "$ROOT" && flock -o "$CACHE/bazel.lock" bazel \
     --output_user_root="$CACHE/bazel" ${idle:+"--max_idle_secs=$idle"} "$command" \
     --disk_cache="$CACHE/disk" \

@@ -80,6 +80,21 @@ def test_without_root_or_sudo_it_says_what_to_install(checkout):
     assert "without root or sudo" in result.stderr
 
 
+def test_links_into_another_cache_are_dropped(checkout, tmp_path):
+    """Bazel would take for packages what is behind them."""
+    cache = tmp_path / "cache"
+    own, foreign = checkout / "bazel-bin", checkout / "bazel-other-out"
+    own.symlink_to(cache / "bazel" / "x" / "execroot")
+    foreign.symlink_to(tmp_path)
+    (checkout / "bazel-notes").write_text("no link")
+    subprocess.run(
+        ["bash", "-euc", ". third_party/setup.sh; drop_foreign_links"],
+        cwd=checkout, check=True, timeout=60, stdin=subprocess.DEVNULL,
+        env=dict(os.environ, ROOT=str(checkout), SHARDPLANE_CACHE=f"{cache}/"))
+    assert own.is_symlink() and not foreign.is_symlink()
+    assert (checkout / "bazel-notes").exists() and tmp_path.exists()
+
+
 def test_a_second_call_starts_in_seconds(tmp_path):
     script = tmp_path / "script.py"
     script.write_text("import shardplane, torch, sys\n"
