@@ -4,7 +4,7 @@
 #include <chrono>
 #include <utility>
 
-#include "ATen/ATen.h"
+#include "ATen/core/Tensor.h"
 #include "ATen/core/grad_mode.h"
 #include "absl/strings/str_cat.h"
 #include "common/errors.h"
@@ -44,11 +44,12 @@ RanCollectives CountMaterialized(const Communicator::Materialized& ran) {
 }  // namespace
 
 absl::Status GangTensors::NotThere(absl::string_view what,
-                                   absl::string_view got) {
-  return MakeError(
-      absl::StatusCode::kNotFound,
-      absl::StrCat("expected ", what, ", got: ", got),
-      {.reason = "NOT_FOUND", .metadata = {{"resource", std::string(got)}}});
+                                   absl::string_view got,
+                                   absl::string_view reason) {
+  return MakeError(absl::StatusCode::kNotFound,
+                   absl::StrCat("expected ", what, ", got: ", got),
+                   {.reason = std::string(reason),
+                    .metadata = {{"resource", std::string(got)}}});
 }
 
 GangTensors::GangTensors(const GangSpec& spec, c10::Device device,

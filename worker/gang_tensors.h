@@ -74,7 +74,8 @@ class GangTensors {
     int64_t captured_peak = 0;              // see PeakOf
   };
 
-  static absl::Status NotThere(absl::string_view what, absl::string_view got);
+  static absl::Status NotThere(absl::string_view what, absl::string_view got,
+                               absl::string_view reason = "NOT_FOUND");
   std::unique_ptr<CapturedUpdate> MakeCapturedUpdate();  // nullptr: no graphs
   absl::StatusOr<RunResult> RunAll(const RunSpec& spec,
                                    Communicator& communicator);

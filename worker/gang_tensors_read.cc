@@ -7,6 +7,9 @@
 
 namespace shardplane {
 
+// As the coordinator says it of what never has one.
+constexpr char kNoGradient[] = "GRADIENT_NOT_FOUND";
+
 absl::StatusOr<ShardedTensor> GangTensors::Read(const TensorKey& key) const {
   return std::visit([this](const auto& one) { return ReadOne(one); }, key);
 }
@@ -24,7 +27,7 @@ absl::StatusOr<ShardedTensor> GangTensors::ReadOne(
   const auto parameter = parameters_.find(key.fqn);
   const at::Tensor gradient = gradients_.Find(key.fqn);
   if (parameter == parameters_.end() || !gradient.defined()) {
-    return NotThere("a parameter with a gradient", key.fqn);
+    return NotThere("a parameter with a gradient", key.fqn, kNoGradient);
   }
   return ShardedTensor{FromTorch(gradient), parameter->second.type,
                        parameter->second.spec};
@@ -50,7 +53,7 @@ absl::StatusOr<ShardedTensor> GangTensors::ReadOne(
   if (key.index < 0 || key.index >= count ||
       !last_.input_gradients[key.index].defined()) {
     return NotThere("an input with a gradient",
-                    absl::StrCat("input ", key.index));
+                    absl::StrCat("input ", key.index), kNoGradient);
   }
   return ValueOf(last_.input_gradients[key.index],
                  last_program_->program().inputs[key.index].gradient);

@@ -290,6 +290,11 @@ TEST_F(TorchExecutorTest, RunErrorsSayWhatIsMissing) {
               StatusIs(StatusCode::kNotFound, HasSubstr("output 3")));
   EXPECT_THAT(executor.Read(ParameterKey{"nope"}),
               StatusIs(StatusCode::kNotFound, HasSubstr("nope")));
+  // The client tells these from other tensors that are not there.
+  EXPECT_THAT(executor.Read(GradientKey{"net1.weight"}),
+              HasReason("GRADIENT_NOT_FOUND"));
+  EXPECT_THAT(executor.Read(InputGradientKey{0}),
+              HasReason("GRADIENT_NOT_FOUND"));
 }
 
 TEST_F(TorchExecutorTest, ProgramOfAnotherMeshIsRefused) {
