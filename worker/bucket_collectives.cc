@@ -3,7 +3,10 @@
 #include <utility>
 #include <vector>
 
-#include "ATen/ATen.h"
+#include "ATen/core/Tensor.h"
+#include "ATen/ops/cat.h"
+#include "ATen/ops/view_as_complex.h"
+#include "ATen/ops/view_as_real.h"
 #include "common/errors.h"
 #include "common/tensor_spec.h"
 #include "worker/collectives.h"

@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "ATen/ATen.h"
+#include "ATen/core/Tensor.h"
 #include "absl/strings/str_cat.h"
 #include "tests/matchers.h"
 #include "worker/gang_for_test.h"

@@ -3,7 +3,8 @@
 #include <chrono>
 #include <utility>
 
-#include "ATen/ATen.h"
+#include "ATen/core/Tensor.h"
+#include "ATen/core/grad_mode.h"
 #include "absl/algorithm/container.h"
 #include "absl/time/clock.h"
 #include "common/errors.h"

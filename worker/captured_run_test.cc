@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-#include "ATen/ATen.h"
+#include "ATen/core/Tensor.h"
 #include "absl/strings/str_cat.h"
 #include "c10/core/DeviceGuard.h"
 #include "tests/matchers.h"

@@ -11,7 +11,11 @@
 #include <utility>
 #include <vector>
 
-#include "ATen/ATen.h"
+#include "ATen/TensorOperators.h"
+#include "ATen/core/Tensor.h"
+#include "ATen/ops/allclose.h"
+#include "ATen/ops/arange.h"
+#include "ATen/ops/complex.h"
 #include "absl/strings/str_cat.h"
 #include "c10/core/DeviceGuard.h"
 #include "tests/matchers.h"

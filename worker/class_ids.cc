@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <string>
 
-#include "ATen/ATen.h"
+#include "ATen/core/Tensor.h"
 #include "absl/strings/str_cat.h"
 #include "worker/data_faults.h"
 

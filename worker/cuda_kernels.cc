@@ -3,8 +3,9 @@
 #include <memory>
 #include <utility>
 
-#include "ATen/ATen.h"
+#include "ATen/core/Tensor.h"
 #include "ATen/cuda/CUDAContext.h"
+#include "ATen/ops/empty.h"
 #include "c10/core/DeviceGuard.h"
 #include "worker/kernels/driver_kernels.h"
 

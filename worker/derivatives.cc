@@ -2,8 +2,10 @@
 
 #include <utility>
 
-#include "ATen/ATen.h"
 #include "ATen/ExpandUtils.h"
+#include "ATen/core/Tensor.h"
+#include "ATen/ops/threshold_backward.h"
+#include "ATen/ops/zeros_like.h"
 #include "absl/algorithm/container.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/string_view.h"

@@ -6,7 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "ATen/ATen.h"
+#include "ATen/core/Tensor.h"
+#include "ATen/ops/empty_like.h"
 #include "torch/csrc/autograd/custom_function.h"
 #include "worker/fused_operators.h"
 #include "worker/kernel_calls.h"

@@ -13,7 +13,11 @@
 #include <tuple>
 #include <vector>
 
-#include "ATen/ATen.h"
+#include "ATen/TensorOperators.h"
+#include "ATen/core/Tensor.h"
+#include "ATen/ops/arange.h"
+#include "ATen/ops/equal.h"
+#include "ATen/ops/tensor.h"
 #include "absl/strings/str_cat.h"
 #include "torch/csrc/autograd/autograd.h"
 #include "worker/device_for_test.h"

@@ -2,7 +2,11 @@
 
 #include <cstdint>
 
-#include "ATen/ATen.h"
+#include "ATen/core/Tensor.h"
+#include "ATen/ops/cat.h"
+#include "ATen/ops/cross_entropy_loss.h"
+#include "ATen/ops/rms_norm.h"
+#include "ATen/ops/silu.h"
 #include "torch/library.h"
 
 namespace shardplane {

@@ -6,7 +6,18 @@
 #include <functional>
 #include <vector>
 
-#include "ATen/ATen.h"
+#include "ATen/TensorOperators.h"
+#include "ATen/core/Tensor.h"
+#include "ATen/ops/arange.h"
+#include "ATen/ops/cat.h"
+#include "ATen/ops/cross_entropy_loss.h"
+#include "ATen/ops/equal.h"
+#include "ATen/ops/mul.h"
+#include "ATen/ops/ones.h"
+#include "ATen/ops/rms_norm.h"
+#include "ATen/ops/rsqrt.h"
+#include "ATen/ops/silu.h"
+#include "ATen/ops/tensor.h"
 #include "torch/csrc/autograd/autograd.h"
 #include "worker/operator_for_test.h"
 

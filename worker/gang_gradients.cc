@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "ATen/ATen.h"
+#include "ATen/core/Tensor.h"
 #include "ATen/core/grad_mode.h"
 #include "common/errors.h"
 #include "common/gradient_norm.h"

@@ -2,8 +2,12 @@
 
 #include <vector>
 
-#include "ATen/ATen.h"
+#include "ATen/core/Tensor.h"
 #include "ATen/core/grad_mode.h"
+#include "ATen/ops/_foreach_norm.h"
+#include "ATen/ops/stack.h"
+#include "ATen/ops/view_as_real.h"
+#include "ATen/ops/zeros.h"
 #include "common/errors.h"
 #include "common/gradient_norm.h"
 #include "common/tensor_spec.h"

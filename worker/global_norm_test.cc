@@ -6,7 +6,11 @@
 #include <utility>
 #include <vector>
 
-#include "ATen/ATen.h"
+#include "ATen/core/Tensor.h"
+#include "ATen/ops/arange.h"
+#include "ATen/ops/cat.h"
+#include "ATen/ops/empty.h"
+#include "ATen/ops/full.h"
 #include "common/gradient_norm.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"

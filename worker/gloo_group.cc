@@ -2,7 +2,10 @@
 
 #include <utility>
 
-#include "ATen/ATen.h"
+#include "ATen/core/Tensor.h"
+#include "ATen/ops/empty.h"
+#include "ATen/ops/empty_like.h"
+#include "ATen/ops/zeros.h"
 #include "torch/csrc/distributed/c10d/ProcessGroupGloo.hpp"
 #include "worker/rank_order_reduction.h"
 

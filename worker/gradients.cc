@@ -1,6 +1,6 @@
 #include "worker/gradients.h"
 
-#include "ATen/ATen.h"
+#include "ATen/core/Tensor.h"
 #include "ATen/core/grad_mode.h"
 
 namespace shardplane {

@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "ATen/ATen.h"
+#include "ATen/core/Tensor.h"
 #include "c10/core/Device.h"
 #include "worker/cuda_support.h"
 

@@ -1,6 +1,7 @@
 #include "worker/host_staged_group.h"
 
-#include "ATen/ATen.h"
+#include "ATen/core/Tensor.h"
+#include "ATen/ops/empty.h"
 #include "worker/torch_tensors.h"
 
 namespace shardplane {

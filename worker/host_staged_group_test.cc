@@ -9,7 +9,9 @@
 #include <memory>
 #include <vector>
 
-#include "ATen/ATen.h"
+#include "ATen/core/Formatting.h"
+#include "ATen/core/Tensor.h"
+#include "ATen/ops/tensor.h"
 #include "c10/core/DeviceGuard.h"
 #include "torch/csrc/distributed/c10d/HashStore.hpp"
 #include "worker/device_for_test.h"

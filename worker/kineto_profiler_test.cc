@@ -5,7 +5,8 @@
 
 #include <string>
 
-#include "ATen/ATen.h"
+#include "ATen/core/Tensor.h"
+#include "ATen/ops/ones.h"
 #include "tests/matchers.h"
 #include "worker/device_for_test.h"
 

@@ -10,7 +10,10 @@
 #include <string>
 #include <vector>
 
-#include "ATen/ATen.h"
+#include "ATen/core/Tensor.h"
+#include "ATen/ops/arange.h"
+#include "ATen/ops/ones.h"
+#include "ATen/ops/zeros_like.h"
 #include "tests/matchers.h"
 #include "worker/fake_gang_store.h"
 #include "worker/gang_for_test.h"

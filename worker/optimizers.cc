@@ -6,8 +6,10 @@
 #include <variant>
 #include <vector>
 
-#include "ATen/ATen.h"
+#include "ATen/core/Tensor.h"
 #include "ATen/core/grad_mode.h"
+#include "ATen/ops/empty_like.h"
+#include "ATen/ops/zeros_like.h"
 #include "common/errors.h"
 
 namespace shardplane {

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "ATen/ATen.h"
+#include "ATen/core/Tensor.h"
 #include "absl/strings/str_cat.h"
 #include "common/errors.h"
 #include "common/initializer.h"

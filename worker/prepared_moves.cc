@@ -2,7 +2,9 @@
 #include <cstdint>
 #include <utility>
 
-#include "ATen/ATen.h"
+#include "ATen/core/Tensor.h"
+#include "ATen/ops/zeros.h"
+#include "ATen/ops/zeros_like.h"
 #include "common/errors.h"
 #include "common/tensor_spec.h"
 #include "worker/dim_first.h"

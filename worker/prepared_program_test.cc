@@ -7,7 +7,13 @@
 #include <string>
 #include <vector>
 
-#include "ATen/ATen.h"
+#include "ATen/TensorOperators.h"
+#include "ATen/core/Tensor.h"
+#include "ATen/core/grad_mode.h"
+#include "ATen/ops/arange.h"
+#include "ATen/ops/ones.h"
+#include "ATen/ops/tensor.h"
+#include "ATen/ops/zeros_like.h"
 #include "common/tensor_spec.h"
 #include "tests/matchers.h"
 #include "worker/device_for_test.h"

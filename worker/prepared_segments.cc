@@ -1,7 +1,8 @@
 // Operators of a prepared program, and gradients.
 #include <utility>
 
-#include "ATen/ATen.h"
+#include "ATen/core/Tensor.h"
+#include "ATen/ops/zeros_like.h"
 #include "absl/container/flat_hash_set.h"
 #include "common/errors.h"
 #include "worker/prepared_program.h"

@@ -1,6 +1,8 @@
 #include "worker/rank_order_reduction.h"
 
-#include "ATen/ATen.h"
+#include "ATen/core/Tensor.h"
+#include "ATen/ops/maximum.h"
+#include "ATen/ops/minimum.h"
 
 namespace shardplane {
 namespace {

@@ -2,7 +2,8 @@
 
 #include <gtest/gtest.h>
 
-#include "ATen/ATen.h"
+#include "ATen/core/Tensor.h"
+#include "ATen/ops/tensor.h"
 
 namespace shardplane {
 namespace {

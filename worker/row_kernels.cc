@@ -5,7 +5,9 @@
 #include <tuple>
 #include <vector>
 
-#include "ATen/ATen.h"
+#include "ATen/core/Tensor.h"
+#include "ATen/ops/empty.h"
+#include "ATen/ops/empty_like.h"
 #include "torch/csrc/autograd/custom_function.h"
 #include "worker/class_ids.h"
 #include "worker/fused_operators.h"

@@ -6,7 +6,24 @@
 #include <string>
 #include <vector>
 
-#include "ATen/ATen.h"
+#include "ATen/TensorOperators.h"
+#include "ATen/core/Tensor.h"
+#include "ATen/ops/arange.h"
+#include "ATen/ops/cat.h"
+#include "ATen/ops/constant_pad_nd.h"
+#include "ATen/ops/full.h"
+#include "ATen/ops/gelu.h"
+#include "ATen/ops/layer_norm.h"
+#include "ATen/ops/linear.h"
+#include "ATen/ops/ones.h"
+#include "ATen/ops/ones_like.h"
+#include "ATen/ops/randn.h"
+#include "ATen/ops/randn_like.h"
+#include "ATen/ops/stack.h"
+#include "ATen/ops/tanh.h"
+#include "ATen/ops/tensor.h"
+#include "ATen/ops/zeros.h"
+#include "ATen/ops/zeros_like.h"
 #include "tests/matchers.h"
 #include "torch/csrc/autograd/autograd.h"
 

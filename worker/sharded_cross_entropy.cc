@@ -2,9 +2,15 @@
 #include <optional>
 #include <vector>
 
-#include "ATen/ATen.h"
 #include "ATen/OpMathType.h"
 #include "ATen/WrapDimUtils.h"
+#include "ATen/core/Tensor.h"
+#include "ATen/ops/full.h"
+#include "ATen/ops/ones.h"
+#include "ATen/ops/ones_like.h"
+#include "ATen/ops/scalar_tensor.h"
+#include "ATen/ops/stack.h"
+#include "ATen/ops/zeros_like.h"
 #include "worker/class_ids.h"
 #include "worker/sharded_operators.h"
 

@@ -7,8 +7,20 @@
 #include <string>
 #include <vector>
 
-#include "ATen/ATen.h"
+#include "ATen/TensorOperators.h"
 #include "ATen/core/Reduction.h"
+#include "ATen/core/Tensor.h"
+#include "ATen/ops/allclose.h"
+#include "ATen/ops/amax.h"
+#include "ATen/ops/arange.h"
+#include "ATen/ops/cross_entropy_loss.h"
+#include "ATen/ops/full.h"
+#include "ATen/ops/full_like.h"
+#include "ATen/ops/maximum.h"
+#include "ATen/ops/ones.h"
+#include "ATen/ops/softmax.h"
+#include "ATen/ops/tensor.h"
+#include "ATen/ops/zeros.h"
 #include "common/tensor_spec.h"
 #include "tests/matchers.h"
 #include "torch/csrc/autograd/autograd.h"

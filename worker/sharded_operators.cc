@@ -3,7 +3,14 @@
 #include <string>
 #include <vector>
 
-#include "ATen/ATen.h"
+#include "ATen/core/Tensor.h"
+#include "ATen/ops/embedding.h"
+#include "ATen/ops/empty.h"
+#include "ATen/ops/scaled_dot_product_attention.h"
+#include "ATen/ops/tensor.h"
+#include "ATen/ops/view_as_complex.h"
+#include "ATen/ops/where.h"
+#include "ATen/ops/zeros.h"
 #include "absl/types/span.h"
 #include "common/dropout_mask.h"
 #include "common/tensor_spec.h"

@@ -7,7 +7,22 @@
 #include <string>
 #include <vector>
 
-#include "ATen/ATen.h"
+#include "ATen/TensorOperators.h"
+#include "ATen/core/Tensor.h"
+#include "ATen/ops/allclose.h"
+#include "ATen/ops/arange.h"
+#include "ATen/ops/cat.h"
+#include "ATen/ops/embedding.h"
+#include "ATen/ops/equal.h"
+#include "ATen/ops/full.h"
+#include "ATen/ops/ones.h"
+#include "ATen/ops/ones_like.h"
+#include "ATen/ops/real.h"
+#include "ATen/ops/scaled_dot_product_attention.h"
+#include "ATen/ops/tensor.h"
+#include "ATen/ops/view_as_complex.h"
+#include "ATen/ops/zeros.h"
+#include "ATen/ops/zeros_like.h"
 #include "common/tensor_spec.h"
 #include "tests/matchers.h"
 #include "torch/csrc/autograd/autograd.h"

@@ -3,7 +3,9 @@
 #include <utility>
 #include <vector>
 
-#include "ATen/ATen.h"
+#include "ATen/core/Tensor.h"
+#include "ATen/ops/empty.h"
+#include "ATen/ops/empty_like.h"
 #include "common/tensor_spec.h"
 #include "worker/shm/shm_calls.h"
 #include "worker/shm/shm_dim_calls.h"

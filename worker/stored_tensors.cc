@@ -4,7 +4,8 @@
 #include <utility>
 #include <vector>
 
-#include "ATen/ATen.h"
+#include "ATen/core/Tensor.h"
+#include "ATen/ops/empty.h"
 #include "common/errors.h"
 #include "common/host_tensor.h"
 

@@ -8,7 +8,10 @@
 #include <string>
 #include <vector>
 
-#include "ATen/ATen.h"
+#include "ATen/Context.h"
+#include "ATen/core/Tensor.h"
+#include "ATen/ops/cat.h"
+#include "ATen/ops/randn.h"
 #include "common/host_tensor.h"
 #include "common/spec_enumeration.h"
 #include "tests/matchers.h"

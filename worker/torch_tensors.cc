@@ -5,7 +5,10 @@
 #include <string>
 #include <utility>
 
-#include "ATen/ATen.h"
+#include "ATen/core/Tensor.h"
+#include "ATen/ops/cat.h"
+#include "ATen/ops/empty.h"
+#include "ATen/ops/from_blob.h"
 #include "c10/core/impl/VirtualGuardImpl.h"
 
 namespace shardplane {

@@ -4,7 +4,15 @@
 #include <cstddef>
 #include <initializer_list>
 
-#include "ATen/ATen.h"
+#include "ATen/core/Tensor.h"
+#include "ATen/ops/_fused_adam.h"
+#include "ATen/ops/_fused_adamw.h"
+#include "ATen/ops/_fused_sgd.h"
+#include "ATen/ops/empty.h"
+#include "ATen/ops/empty_like.h"
+#include "ATen/ops/full.h"
+#include "ATen/ops/mul.h"
+#include "ATen/ops/view_as_real.h"
 #include "absl/algorithm/container.h"
 
 namespace shardplane {

@@ -5,7 +5,8 @@
 #include <iterator>
 #include <utility>
 
-#include "ATen/ATen.h"
+#include "ATen/core/Tensor.h"
+#include "ATen/ops/empty_like.h"
 #include "absl/container/inlined_vector.h"
 #include "c10/util/Exception.h"
 #include "torch/csrc/distributed/c10d/Work.hpp"

@@ -7,7 +7,10 @@
 #include <utility>
 #include <vector>
 
-#include "ATen/ATen.h"
+#include "ATen/core/Tensor.h"
+#include "ATen/ops/arange.h"
+#include "ATen/ops/empty_like.h"
+#include "ATen/ops/zeros.h"
 #include "absl/strings/str_cat.h"
 #include "c10/util/Exception.h"
 #include "common/tensor_spec.h"
