@@ -2,7 +2,6 @@
 becomes of the others when one fails."""
 
 import collections
-import concurrent.futures
 import contextlib
 import math
 import threading
@@ -10,15 +9,14 @@ import threading
 import grpc
 import pytest
 import torch
-from google.protobuf import any_pb2
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import error_details_pb2
 
 import shardplane as sp
-from shardplane import rpc as rpc_module
 from shardplane import tensors
 from shardplane.transfer import download_all
 from shardplane.v1 import coordinator_pb2 as pb
 from shardplane.v1 import coordinator_pb2_grpc
+from tests.client.stand_in import abort, served
 
 DEPLOYMENT = pb.Deployment(name="deployments/d", epoch=3)
 MIB = 1 << 20
@@ -26,14 +24,8 @@ SECONDS = 60  # for what takes milliseconds
 
 
 def fails(code, reason):
-    def fail(context):
-        detail = any_pb2.Any()
-        detail.Pack(error_details_pb2.ErrorInfo(reason=reason))
-        status = status_pb2.Status(code=code.value[0], details=[detail])
-        context.set_trailing_metadata(
-            (("grpc-status-details-bin", status.SerializeToString()),))
-        context.abort(code, reason)
-    return fail
+    return lambda context: abort(
+        context, code, reason, error_details_pb2.ErrorInfo(reason=reason))
 
 
 class Holder(coordinator_pb2_grpc.ShardingCoordinatorServicer):
@@ -81,15 +73,8 @@ def holder():
 
 @pytest.fixture
 def rpc(holder):
-    server = grpc.server(concurrent.futures.ThreadPoolExecutor(16))
-    coordinator_pb2_grpc.add_ShardingCoordinatorServicer_to_server(holder,
-                                                                   server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    client = rpc_module.Rpc(f"127.0.0.1:{port}")
-    yield client
-    client.close()
-    server.stop(None).wait()
+    with served(holder, 16) as client:
+        yield client
 
 
 def values(rpc, count, size, missing=None):

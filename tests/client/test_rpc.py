@@ -1,13 +1,12 @@
 """The client's own side of a call, against a coordinator of the test's."""
 
-import concurrent.futures
 import zlib
 
 import grpc
 import pytest
 import torch
-from google.protobuf import any_pb2, duration_pb2
-from google.rpc import error_details_pb2, status_pb2
+from google.protobuf import duration_pb2
+from google.rpc import error_details_pb2
 
 import shardplane as sp
 from shardplane import rpc as rpc_module
@@ -15,18 +14,7 @@ from shardplane import tensors
 from shardplane.transfer import download, upload
 from shardplane.v1 import coordinator_pb2 as pb
 from shardplane.v1 import coordinator_pb2_grpc, types_pb2
-
-
-def abort(context, code, message, *details):
-    packed = []
-    for detail in details:
-        packed.append(any_pb2.Any())
-        packed[-1].Pack(detail)
-    status = status_pb2.Status(code=code.value[0], message=message,
-                               details=packed)
-    context.set_trailing_metadata(
-        (("grpc-status-details-bin", status.SerializeToString()),))
-    context.abort(code, message)
+from tests.client.stand_in import abort, served
 
 
 class Fake(coordinator_pb2_grpc.ShardingCoordinatorServicer):
@@ -60,15 +48,8 @@ def fake():
 
 @pytest.fixture
 def rpc(fake):
-    server = grpc.server(concurrent.futures.ThreadPoolExecutor(2))
-    coordinator_pb2_grpc.add_ShardingCoordinatorServicer_to_server(fake,
-                                                                   server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    client = rpc_module.Rpc(f"127.0.0.1:{port}")
-    yield client
-    client.close()
-    server.stop(None).wait()
+    with served(fake, 2) as client:
+        yield client
 
 
 DEPLOYMENT = pb.Deployment(name="deployments/d", epoch=3)
