@@ -42,8 +42,11 @@ class RemoteTensors:
 
     def gradients(self):
         """Those that there are."""
-        return self._by_name(lambda fqn: pb.TensorRef(gradient=fqn),
-                             self._tree.trainable(), _NO_GRADIENT)
+        types = self._tree.state_types()
+        return self._by_name(
+            lambda fqn: pb.TensorRef(gradient=fqn),
+            {name: types.get(name) for name in self._tree.trainable()},
+            _NO_GRADIENT)
 
     def state_dict(self):
         return self._by_name(lambda fqn: pb.TensorRef(parameter=fqn),
@@ -53,12 +56,12 @@ class RemoteTensors:
         return self.of_ranks(
             pb.TensorRef(parameter=self._tree.canonical(fqn) or fqn))
 
-    def _by_name(self, make_ref, names, missing=None):
-        """Each tensor is downloaded once."""
-        own = {name: self._tree.canonical(name) for name in names}
-        types = self._tree.state_types()
-        wanted = {fqn: (make_ref(fqn), None, _most_bytes(types.get(fqn)))
-                  for fqn in own.values()}
+    def _by_name(self, make_ref, types, missing=None):
+        """Each tensor is downloaded once. `types`: name -> TensorType, None
+        where it is not known."""
+        own = {name: self._tree.canonical(name) for name in types}
+        wanted = {own[name]: (make_ref(own[name]), None, _most_bytes(type_))
+                  for name, type_ in types.items()}
         values = dict(zip(wanted, self._download_all(wanted.values(), missing)))
         return {name: values[fqn] for name, fqn in own.items()
                 if values[fqn] is not None}
