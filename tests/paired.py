@@ -10,12 +10,13 @@ import collections
 import concurrent.futures
 import dataclasses
 import difflib
+import functools
 import itertools
 import json
 
 from shardplane.connection import Connection
 from shardplane.errors import ShardplaneError
-from shardplane.rpc import Download
+from shardplane.rpc import Download, Upload
 from shardplane.v1 import coordinator_pb2 as pb
 
 # Of a message, what two clusters may say differently: when, how long, and what
@@ -59,16 +60,23 @@ class PairedRpc:
                           lambda: self._first.call(method, request, timeout),
                           lambda: self._second.call(method, other, timeout))
 
-    def upload(self, messages, timeout=300):
-        def others():
-            for message in messages():
-                if message.HasField("header"):
-                    message.header.epoch = self._epochs[message.header.epoch]
-                yield message
+    def upload(self, messages):
+        self.uploads([Upload(messages)])
 
-        return self._both("UploadTensor",
-                          lambda: self._first.upload(messages, timeout),
-                          lambda: self._second.upload(others, timeout))
+    def uploads(self, uploads):
+        uploads = list(uploads)
+        others = [dataclasses.replace(
+            u, messages=functools.partial(self._messages_for_second, u))
+            for u in uploads]
+        self._both("UploadTensor", lambda: self._first.uploads(uploads),
+                   lambda: self._second.uploads(others))
+
+    def _messages_for_second(self, upload):
+        for message in upload.messages():
+            if message.HasField("header"):
+                header = self._for_second(message.header)
+                message = pb.UploadTensorRequest(header=header)
+            yield message
 
     def download(self, request, read):
         [value] = self.downloads([Download(request, read)])

@@ -3,7 +3,7 @@
 import math
 
 from shardplane.errors import invalid
-from shardplane.transfer import download, download_all, upload
+from shardplane.transfer import download, download_all, upload_all
 from shardplane.v1 import coordinator_pb2 as pb
 
 _NO_GRADIENT = "GRADIENT_NOT_FOUND"
@@ -80,25 +80,27 @@ class RemoteTensors:
                 f"state_dict: expected the names of the module, got: missing "
                 f"{missing}, unexpected {unexpected}", reason="STATE_DICT",
                 field="state_dict")
-        uploads = {}
+        values = {}
         for name, tensor in state_dict.items():
             fqn = self._tree.canonical(name) if name in own else None
-            if fqn is not None and fqn not in uploads:
-                uploads[fqn] = self._upload(name, tensor, own[name])
+            if fqn is not None and fqn not in values:
+                self._expect_value(name, tensor, own[name])
+                values[fqn] = name
+        ids = upload_all(
+            self._rpc, self._deployment,
+            ((self._codec.converted(state_dict[name], own[name]),
+              f"parameter {name!r}") for name in values.values()), self._codec)
         return pb.StepRequest.LoadState(entries=[
             pb.StepRequest.LoadState.Entry(fqn=fqn, upload=upload_id)
-            for fqn, upload_id in uploads.items()])
+            for fqn, upload_id in zip(values, ids)])
 
-    def _upload(self, name, value, type_):
-        where = f"state_dict[{name!r}]"
+    def _expect_value(self, name, value, type_):
         if not self._codec.is_tensor(value) or (
                 list(value.shape) != list(type_.shape)):
+            where = f"state_dict[{name!r}]"
             got = (list(value.shape) if self._codec.is_tensor(value)
                    else type(value).__name__)
             raise invalid(
                 f"{where}: expected a tensor of shape {list(type_.shape)}, "
                 f"got: {got}", reason="STATE_DICT_SHAPE", field=where,
                 fqn=name)
-        return upload(self._rpc, self._deployment,
-                      self._codec.converted(value, type_),
-                      f"parameter {name!r}", self._codec)

@@ -32,11 +32,11 @@ _OPTIONS = (
     # Who reads a stream waits for it itself, and no other thread wakes it.
     (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1),
 )
-# How many downloads are begun ahead, and what they may weigh: it waits at the
-# coordinator until it is read.
+# How many tensors are under way at a time, and what they may weigh together: a
+# download waits at the coordinator until it is read.
 _STREAMS = 8
 _AHEAD_BYTES = 4 << 20
-_DOWNLOAD_SECONDS = 300
+_TENSOR_SECONDS = 300
 
 
 def request_id():
@@ -74,32 +74,43 @@ class Download:
     size: float = math.inf
 
 
-class _Ahead:
-    """Streams that are begun before those in front of them are read: the next
-    one always, and what fits beside it. Iterates over (download, stream)."""
+@dataclasses.dataclass(frozen=True)
+class Upload:
+    """Of a tensor. `messages`: makes the stream's messages, anew for each try;
+    `size`: bytes, about."""
 
-    def __init__(self, downloads, begin):
-        self._left = collections.deque(downloads)
+    messages: Callable
+    size: float = math.inf
+
+
+class _Ahead:
+    """Calls that are begun before those in front of them have ended: the next
+    one always, and what fits beside it. Iterates over (transfer, call).
+    `transfers`: Downloads or Uploads, drawn from as they are begun."""
+
+    def __init__(self, transfers, begin):
+        self._transfers = iter(transfers)
         self._begin = begin
-        self._begun = collections.deque()  # (download, stream)
+        self._begun = collections.deque()  # (transfer, call)
+        self._next = next(self._transfers, None)
 
     def __iter__(self):
-        while self._left or self._begun:
+        while self._next or self._begun:
             self._begin_what_fits()
             yield self._begun.popleft()
 
     def cancel(self):
-        for _, stream in self._begun:
-            stream.cancel()
+        for _, call in self._begun:
+            call.cancel()
 
     def _begin_what_fits(self):
-        total = sum(download.size for download, _ in self._begun)
-        while self._left and len(self._begun) < _STREAMS:
-            total += self._left[0].size
+        total = sum(transfer.size for transfer, _ in self._begun)
+        while self._next and len(self._begun) < _STREAMS:
+            total += self._next.size
             if self._begun and total > _AHEAD_BYTES:
                 return
-            download = self._left.popleft()
-            self._begun.append((download, self._begin(download.request)))
+            self._begun.append((self._next, self._begin(self._next)))
+            self._next = next(self._transfers, None)
 
 
 class Rpc:
@@ -143,10 +154,15 @@ class Rpc:
     def patience(self):
         return Patience(self._retry_seconds)
 
-    def upload(self, messages, timeout=300):
-        """`messages`: makes the stream's messages, anew for each try."""
-        return self._retried(
-            lambda: self.stub.UploadTensor(messages(), timeout=timeout))
+    def upload(self, messages):
+        """One tensor: see Upload."""
+        self.uploads([Upload(messages)])
+
+    def uploads(self, uploads):
+        """Small ones do not wait until those in front of them have come to
+        the coordinator. `uploads` is drawn from as they are sent."""
+        self._transferred(uploads, self._begin_upload,
+                          lambda upload, call: call.result())
 
     def download(self, request, read):
         """`read`: makes a value of the stream."""
@@ -156,21 +172,30 @@ class Rpc:
     def downloads(self, downloads, missing=None):
         """Their values, where one fails for the reason `missing` None. Small
         ones are asked for before those in front of them have come."""
-        begun = _Ahead(downloads, self._begin_download)
+        return self._transferred(
+            downloads, self._begin_download,
+            lambda download, stream: download.read(stream), missing)
+
+    def _begin_upload(self, upload):
+        return self.stub.UploadTensor.future(upload.messages(),
+                                             timeout=_TENSOR_SECONDS)
+
+    def _begin_download(self, download):
+        return self.stub.DownloadTensor(download.request,
+                                        timeout=_TENSOR_SECONDS)
+
+    def _transferred(self, transfers, begin, end, missing=None):
+        begun = _Ahead(transfers, begin)
         try:
-            return [self._read(download, stream, missing)
-                    for download, stream in begun]
+            return [self._ended(transfer, call, begin, end, missing)
+                    for transfer, call in begun]
         finally:
             begun.cancel()
 
-    def _begin_download(self, request):
-        return self.stub.DownloadTensor(request, timeout=_DOWNLOAD_SECONDS)
-
-    def _read(self, download, stream, missing):
-        streams = itertools.chain([stream], iter(
-            lambda: self._begin_download(download.request), None))
+    def _ended(self, transfer, call, begin, end, missing):
+        calls = itertools.chain([call], iter(lambda: begin(transfer), None))
         try:
-            return self._retried(lambda: download.read(next(streams)))
+            return self._retried(lambda: end(transfer, next(calls)))
         except ShardplaneError as error:
             if missing is None or error.reason != missing:
                 raise

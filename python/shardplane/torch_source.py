@@ -6,7 +6,7 @@ from shardplane import tensors
 from shardplane.errors import PlanTypeError, invalid
 from shardplane.module_tree import ModuleTree
 from shardplane.programs import Programs
-from shardplane.transfer import upload_parameter
+from shardplane.transfer import upload_parameters
 
 
 class TorchSource:
@@ -50,10 +50,7 @@ class TorchSource:
             sources = [(self._trees[src_data_rank], None)]
         else:
             sources = [(tree, rank) for rank, tree in enumerate(self._trees)]
-        for tree, rank in sources:
-            for p in tree.parameters:
-                if not p.alias_of and not p.meta:
-                    upload_parameter(rpc, deployment, p.fqn, p.tensor, rank,
-                                     tensors)
-        for fqn, tensor in constants:
-            upload_parameter(rpc, deployment, fqn, tensor, None, tensors)
+        values = [(p.fqn, p.tensor, rank) for tree, rank in sources
+                  for p in tree.parameters if not p.alias_of and not p.meta]
+        values += [(fqn, tensor, None) for fqn, tensor in constants]
+        upload_parameters(rpc, deployment, values, tensors)

@@ -6,7 +6,7 @@ or `arrays` (numpy).
 
 import math
 
-from shardplane.rpc import Download, request_id
+from shardplane.rpc import Download, Upload, request_id
 from shardplane.step_wire import tensor_parts
 from shardplane.v1 import coordinator_pb2 as pb
 from shardplane.v1 import types_pb2
@@ -17,13 +17,13 @@ INLINE_BYTES = 1 << 20
 ALL_INLINE_BYTES = 3 << 20
 
 
-def _upload(rpc, header, tensor, codec):
+def _upload(header, tensor, codec):
     def messages():
         yield pb.UploadTensorRequest(header=header)
         for chunk in codec.chunks(tensor):
             yield pb.UploadTensorRequest(chunk=chunk)
 
-    rpc.upload(messages)
+    return Upload(messages, tensor.nbytes)
 
 
 def _header(deployment, type_, **destination):
@@ -32,18 +32,33 @@ def _header(deployment, type_, **destination):
         request_id=request_id(), type=type_, **destination)
 
 
-def upload_parameter(rpc, deployment, fqn, tensor, rank, codec):
-    """Source data of `fqn`, for one rank of the plan's mesh dim or None."""
-    type_ = codec.type_of(tensor, f"parameter {fqn!r}")
-    _upload(rpc, _header(deployment, type_, parameter=fqn, rank=rank), tensor,
-            codec)
+def upload_parameters(rpc, deployment, sources, codec):
+    """Source data. `sources`: (FQN, tensor, a rank of the plan's mesh dim or
+    None) of each."""
+    rpc.uploads(
+        _upload(_header(deployment, codec.type_of(tensor, f"parameter {fqn!r}"),
+                        parameter=fqn, rank=rank), tensor, codec)
+        for fqn, tensor, rank in sources)
 
 
-def upload(rpc, deployment, tensor, where, codec):
-    """Uploads one tensor under an id of its own, and gives that."""
-    upload_id = request_id()
-    type_ = codec.type_of(tensor, where)
-    _upload(rpc, _header(deployment, type_, upload=upload_id), tensor, codec)
+def upload_all(rpc, deployment, values, codec):
+    """Uploads each (tensor, its name in errors) under an id of its own, and
+    gives those."""
+    ids = []
+
+    def uploads():
+        for tensor, where in values:
+            type_ = codec.type_of(tensor, where)
+            ids.append(request_id())
+            yield _upload(_header(deployment, type_, upload=ids[-1]), tensor,
+                          codec)
+
+    rpc.uploads(uploads())
+    return ids
+
+
+def _upload_one(rpc, deployment, tensor, where, codec):
+    [upload_id] = upload_all(rpc, deployment, [(tensor, where)], codec)
     return upload_id
 
 
@@ -61,7 +76,7 @@ def _inlined(values):
 def _uploaded(rpc, deployment, value, where, codec):
     return types_pb2.Tensor(
         type=codec.type_of(value, where),
-        upload=upload(rpc, deployment, value, where, codec))
+        upload=_upload_one(rpc, deployment, value, where, codec))
 
 
 def to_messages(rpc, deployment, values, where, codec):

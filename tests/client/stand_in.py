@@ -2,10 +2,11 @@
 
 import concurrent.futures
 import contextlib
+import threading
 
 import grpc
 from google.protobuf import any_pb2
-from google.rpc import status_pb2
+from google.rpc import error_details_pb2, status_pb2
 
 from shardplane.rpc import Rpc
 from shardplane.v1 import coordinator_pb2_grpc
@@ -22,6 +23,37 @@ def abort(context, code, message, *details):
     context.set_trailing_metadata(
         (("grpc-status-details-bin", status.SerializeToString()),))
     context.abort(code, message)
+
+
+def fails(code, reason):
+    """A failure for a reason, which happens when it is called."""
+    return lambda context: abort(
+        context, code, reason, error_details_pb2.ErrorInfo(reason=reason))
+
+
+class UnderWay:
+    """Counts the streams that are under way together. `together`: a Barrier
+    that each of them waits at, or None."""
+
+    def __init__(self, seconds):
+        self.together = None
+        self.most = 0
+        self._seconds = seconds
+        self._now = 0
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def one(self):
+        with self._lock:
+            self._now += 1
+            self.most = max(self.most, self._now)
+        try:
+            if self.together is not None:
+                self.together.wait(self._seconds)
+            yield
+        finally:
+            with self._lock:
+                self._now -= 1
 
 
 @contextlib.contextmanager

@@ -2,30 +2,23 @@
 becomes of the others when one fails."""
 
 import collections
-import contextlib
 import math
 import threading
 
 import grpc
 import pytest
 import torch
-from google.rpc import error_details_pb2
 
 import shardplane as sp
 from shardplane import tensors
 from shardplane.transfer import download_all
 from shardplane.v1 import coordinator_pb2 as pb
 from shardplane.v1 import coordinator_pb2_grpc
-from tests.client.stand_in import abort, served
+from tests.client.stand_in import UnderWay, fails, served
 
 DEPLOYMENT = pb.Deployment(name="deployments/d", epoch=3)
 MIB = 1 << 20
 SECONDS = 60  # for what takes milliseconds
-
-
-def fails(code, reason):
-    return lambda context: abort(
-        context, code, reason, error_details_pb2.ErrorInfo(reason=reason))
 
 
 class Holder(coordinator_pb2_grpc.ShardingCoordinatorServicer):
@@ -33,29 +26,13 @@ class Holder(coordinator_pb2_grpc.ShardingCoordinatorServicer):
 
     def __init__(self):
         self.failures = collections.defaultdict(list)  # FQN -> what happens
-        self.together = None  # a Barrier that each stream waits at
         self.asked = []
-        self.most = 0
-        self._under_way = 0
-        self._lock = threading.Lock()
-
-    @contextlib.contextmanager
-    def _counted(self, fqn):
-        with self._lock:
-            self.asked.append(fqn)
-            self._under_way += 1
-            self.most = max(self.most, self._under_way)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._under_way -= 1
+        self.streams = UnderWay(SECONDS)
 
     def DownloadTensor(self, request, context):
         fqn = request.tensor.parameter
-        with self._counted(fqn):
-            if self.together is not None:
-                self.together.wait(SECONDS)
+        self.asked.append(fqn)
+        with self.streams.one():
             value = torch.tensor([int(fqn)])
             yield pb.DownloadTensorResponse(
                 header=pb.DownloadTensorResponse.Header(
@@ -91,7 +68,7 @@ def test_each_comes_once_and_in_order(holder, rpc, count, size):
 
 
 def test_small_ones_do_not_wait_for_each_other(holder, rpc):
-    holder.together = threading.Barrier(8)
+    holder.streams.together = threading.Barrier(8)
     assert values(rpc, 8, 8) == list(range(8))
 
 
@@ -99,7 +76,7 @@ def test_small_ones_do_not_wait_for_each_other(holder, rpc):
     (math.inf, 1), (3 * MIB, 1), (2 * MIB, 2), (1, 8)])
 def test_few_large_ones_are_under_way(holder, rpc, size, most):
     assert values(rpc, 20, size) == list(range(20))
-    assert holder.most <= most
+    assert holder.streams.most <= most
 
 
 def test_what_is_missing_is_none(holder, rpc):

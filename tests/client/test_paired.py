@@ -32,10 +32,10 @@ class StandIn:
         del method, timeout
         return self._next(request)
 
-    def upload(self, messages, timeout):
-        del timeout
-        return self._next([pb.UploadTensorRequest.FromString(
-            m.SerializeToString()) for m in messages()])
+    def uploads(self, uploads):
+        for upload in uploads:
+            self._next([pb.UploadTensorRequest.FromString(
+                m.SerializeToString()) for m in upload.messages()])
 
     def downloads(self, downloads, missing=None):
         del missing

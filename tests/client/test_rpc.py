@@ -11,7 +11,7 @@ from google.rpc import error_details_pb2
 import shardplane as sp
 from shardplane import rpc as rpc_module
 from shardplane import tensors
-from shardplane.transfer import download, upload
+from shardplane.transfer import download, upload_all
 from shardplane.v1 import coordinator_pb2 as pb
 from shardplane.v1 import coordinator_pb2_grpc, types_pb2
 from tests.client.stand_in import abort, served
@@ -143,7 +143,7 @@ def test_details_that_do_not_parse_leave_the_code(fake, rpc):
 def test_upload_in_chunks(fake, rpc, numel, chunks):
     fake.script = [unavailable()]  # the stream is made anew
     tensor = torch.arange(numel, dtype=torch.float32)
-    upload_id = upload(rpc, DEPLOYMENT, tensor, "x", tensors)
+    [upload_id] = upload_all(rpc, DEPLOYMENT, [(tensor, "x")], tensors)
     first, again = fake.requests
     assert first == again or not first
     header, *rest = again

@@ -390,18 +390,26 @@ def test_encoded_step_is_what_protobuf_has(codec, values):
     assert pb.TrainRequest.FromString(record + record).steps == [head, head]
 
 
-def test_large_values_are_uploaded(monkeypatch):
-    sent = []
-    monkeypatch.setattr("shardplane.transfer.upload", lambda *args: sent.append(
-        args[2].nbytes) or "id")
+class Uploads:
+    """As an Rpc. `sent`: bytes of each."""
+
+    def __init__(self):
+        self.sent = []
+
+    def uploads(self, uploads):
+        self.sent += [upload.size for upload in uploads]
+
+
+def test_large_values_are_uploaded():
+    rpc = Uploads()
     mib = torch.zeros(1 << 18)
     (inputs, targets) = to_parts(
-        None, None, [mib, torch.zeros((1 << 18) + 1), mib], [mib, mib[:1]],
-        tensors)
+        rpc, pb.Deployment(), [mib, torch.zeros((1 << 18) + 1), mib],
+        [mib, mib[:1]], tensors)
     kinds = [types_pb2.Tensor.FromString(b"".join(parts)).WhichOneof("data")
              for parts in [*inputs, *targets]]
     assert kinds == ["inline", "upload", "inline", "inline", "upload"]
-    assert sent == [(1 << 20) + 4, 4]
+    assert rpc.sent == [(1 << 20) + 4, 4]
 
 
 # ------------------------------------------------------------------ streams
