@@ -8,6 +8,7 @@
 #include "ATen/ops/zeros.h"
 #include "torch/csrc/distributed/c10d/ProcessGroupGloo.hpp"
 #include "worker/rank_order_reduction.h"
+#include "worker/torch_tensors.h"
 
 namespace shardplane {
 namespace {
@@ -15,13 +16,6 @@ namespace {
 // Up to here each rank sends all its elements to all others and sums for
 // itself: one latency. Beyond, each sums one part: two, but less to send.
 constexpr int64_t kOneShotBytes = 64 * 1024;
-
-// Bytes travel, whatever the element type: Gloo knows no bool or int16.
-at::Tensor Bytes(const at::Tensor& buffer) {
-  TORCH_INTERNAL_ASSERT(buffer.is_contiguous());
-  // Of one element: contiguous whatever its strides, which view would keep.
-  return buffer.as_strided({buffer.numel()}, {1}).view(at::kByte);
-}
 
 std::vector<at::Tensor> Split(const at::Tensor& bytes,
                               absl::Span<const int64_t> counts,
@@ -139,23 +133,23 @@ at::Tensor GlooGroup::ReduceScatter(const at::Tensor& input, ReduceOp op) {
 }
 
 void GlooGroup::AllGather(const at::Tensor& output, const at::Tensor& input) {
-  Exchange(std::vector<at::Tensor>(size(), Bytes(input)),
-           Bytes(output).chunk(size()));
+  Exchange(std::vector<at::Tensor>(size(), AsBytes(input)),
+           AsBytes(output).chunk(size()));
 }
 
 void GlooGroup::AllToAll(const at::Tensor& output, const at::Tensor& input,
                          absl::Span<const int64_t> output_counts,
                          absl::Span<const int64_t> input_counts) {
-  Exchange(Split(Bytes(input), input_counts, input.element_size()),
-           Split(Bytes(output), output_counts, output.element_size()));
+  Exchange(Split(AsBytes(input), input_counts, input.element_size()),
+           Split(AsBytes(output), output_counts, output.element_size()));
 }
 
 void GlooGroup::Scatter(const at::Tensor& output, const at::Tensor& input,
                         int root) {
   std::vector<at::Tensor> received(size(), at::empty({0}, at::kByte));
   std::vector<at::Tensor> sent = received;
-  received[root] = Bytes(output);
-  if (rank() == root && input.numel() > 0) sent = Bytes(input).chunk(size());
+  received[root] = AsBytes(output);
+  if (rank() == root && input.numel() > 0) sent = AsBytes(input).chunk(size());
   Exchange(std::move(sent), std::move(received));
 }
 
@@ -163,9 +157,9 @@ void GlooGroup::Broadcast(const at::Tensor& buffer, int root) {
   std::vector<at::Tensor> received(size(), at::empty({0}, at::kByte));
   std::vector<at::Tensor> sent = received;
   if (rank() == root) {
-    sent.assign(size(), Bytes(buffer));
+    sent.assign(size(), AsBytes(buffer));
   } else {
-    received[root] = Bytes(buffer);
+    received[root] = AsBytes(buffer);
   }
   Exchange(std::move(sent), std::move(received));
 }

@@ -20,6 +20,7 @@
 #include "worker/cuda_graph.h"
 #include "worker/cuda_kernels.h"
 #include "worker/nvml.h"
+#include "worker/torch_tensors.h"
 
 namespace shardplane {
 namespace {
@@ -29,13 +30,6 @@ constexpr int kSharingVersion = NCCL_VERSION(2, 30, 0);
 constexpr char kSharing[] = "NCCL_MULTI_RANK_GPU_ENABLE";
 // How often Finish looks, while a step runs on the GPU.
 constexpr std::chrono::microseconds kLook{20};
-
-// Bytes travel, whatever the element type: NCCL knows no int16.
-at::Tensor Bytes(const at::Tensor& buffer) {
-  TORCH_INTERNAL_ASSERT(buffer.is_contiguous());
-  // Of one element: contiguous whatever its strides, which view would keep.
-  return buffer.as_strided({buffer.numel()}, {1}).view(at::kByte);
-}
 
 std::vector<int64_t> InBytes(absl::Span<const int64_t> counts,
                              const at::Tensor& tensor) {
@@ -284,8 +278,8 @@ BegunCollective NcclGroup::BeginAllGather(const at::Tensor& input) {
   const at::Tensor output = at::empty(sizes, input.options());
   c10::intrusive_ptr<c10d::Work> work;
   if (input.numel() > 0) {
-    at::Tensor received = Bytes(output);
-    at::Tensor sent = Bytes(input);
+    at::Tensor received = AsBytes(output);
+    at::Tensor sent = AsBytes(input);
     work = Begin([&] { return backend_->_allgather_base(received, sent); });
   }
   return [work, output, input] {
@@ -304,8 +298,8 @@ at::Tensor NcclGroup::ReduceScatter(const at::Tensor& input, ReduceOp op) {
 
 void NcclGroup::AllGather(const at::Tensor& output, const at::Tensor& input) {
   if (input.numel() == 0) return;
-  at::Tensor received = Bytes(output);
-  at::Tensor sent = Bytes(input);
+  at::Tensor received = AsBytes(output);
+  at::Tensor sent = AsBytes(input);
   Enqueue([&] { return backend_->_allgather_base(received, sent); });
 }
 
@@ -313,8 +307,8 @@ void NcclGroup::AllGather(const at::Tensor& output, const at::Tensor& input) {
 void NcclGroup::AllToAll(const at::Tensor& output, const at::Tensor& input,
                          absl::Span<const int64_t> output_counts,
                          absl::Span<const int64_t> input_counts) {
-  at::Tensor received = Bytes(output);
-  at::Tensor sent = Bytes(input);
+  at::Tensor received = AsBytes(output);
+  at::Tensor sent = AsBytes(input);
   std::vector<int64_t> received_bytes = InBytes(output_counts, output);
   std::vector<int64_t> sent_bytes = InBytes(input_counts, input);
   Enqueue([&] {
@@ -325,9 +319,9 @@ void NcclGroup::AllToAll(const at::Tensor& output, const at::Tensor& input,
 void NcclGroup::Scatter(const at::Tensor& output, const at::Tensor& input,
                         int root) {
   if (output.numel() == 0) return;
-  std::vector<at::Tensor> received{Bytes(output)};
+  std::vector<at::Tensor> received{AsBytes(output)};
   std::vector<std::vector<at::Tensor>> sent;
-  if (rank() == root) sent.push_back(Bytes(input).chunk(size()));
+  if (rank() == root) sent.push_back(AsBytes(input).chunk(size()));
   c10d::ScatterOptions options;
   options.rootRank = root;
   Enqueue([&] { return backend_->scatter(received, sent, options); });
@@ -335,7 +329,7 @@ void NcclGroup::Scatter(const at::Tensor& output, const at::Tensor& input,
 
 void NcclGroup::Broadcast(const at::Tensor& buffer, int root) {
   if (buffer.numel() == 0) return;
-  std::vector<at::Tensor> bytes{Bytes(buffer)};
+  std::vector<at::Tensor> bytes{AsBytes(buffer)};
   c10d::BroadcastOptions options;
   options.rootRank = root;
   Enqueue([&] { return backend_->broadcast(bytes, options); });

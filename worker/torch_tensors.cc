@@ -44,10 +44,6 @@ bool IsWhole(const Shape& shape, absl::Span<const Stretches> part) {
   return true;
 }
 
-at::Tensor AsBytes(const at::Tensor& tensor) {
-  return tensor.view({-1}).view(at::kByte);
-}
-
 void Synchronize(c10::Device device) {
   c10::impl::VirtualGuardImpl(device.type()).getStream(device).synchronize();
 }
@@ -101,6 +97,12 @@ DType FromScalarType(at::ScalarType type) {
 
 TensorType TypeOf(const at::Tensor& tensor) {
   return {FromScalarType(tensor.scalar_type()), tensor.sizes().vec()};
+}
+
+at::Tensor AsBytes(const at::Tensor& tensor) {
+  TORCH_INTERNAL_ASSERT(tensor.is_contiguous());
+  // Of one element: contiguous whatever its strides, which view would keep.
+  return tensor.as_strided({tensor.numel()}, {1}).view(at::kByte);
 }
 
 at::Tensor Resolved(const at::Tensor& tensor) {

@@ -32,6 +32,10 @@ enum class Staging { kPinned, kPlain };
 void CopyInChunks(const at::Tensor& from, const at::Tensor& to,
                   int64_t chunk_bytes, Staging staging);
 
+// The bytes of a contiguous tensor: uint8[nbytes], a view. What travels is
+// bytes where nothing is added up: Gloo knows no bool, NCCL no int16.
+at::Tensor AsBytes(const at::Tensor& tensor);
+
 // A contiguous copy on `device`; between host and GPU as CopyInChunks.
 at::Tensor CopyTo(const at::Tensor& tensor, c10::Device device);
 at::Tensor ToTorch(const HostTensor& tensor, c10::Device device);

@@ -46,6 +46,19 @@ TEST_F(CopyInChunksTest, OfOneElement) {
   EXPECT_EQ(there.item<int64_t>(), 7);
 }
 
+// Contiguous, whatever strides it has where it goes no step.
+TEST_F(CopyInChunksTest, OfOneElementWithStridesOfMany) {
+  const at::Tensor four = at::arange(4, at::dtype(at::kFloat).device(device_));
+  for (const at::Tensor& one :
+       {four.view({1, 1, 4}).narrow(2, 2, 1).movedim(2, 0),
+        four.narrow(0, 2, 1).as_strided({1}, {0}, 2)}) {
+    const at::Tensor back = at::zeros(one.sizes(), at::kFloat);
+    CopyInChunks(one, back, 4, staging_);
+    EXPECT_EQ(back.item<float>(), 2);
+    EXPECT_EQ(FromTorch(one).type.shape, one.sizes().vec());
+  }
+}
+
 TEST_F(CopyInChunksTest, HostTensorsThereAndBack) {
   HostTensor host{{DType::kInt32, {2, 3}}, {}};
   const std::vector<int32_t> values = {1, 2, 3, 4, 5, 6};
