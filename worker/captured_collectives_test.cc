@@ -31,6 +31,7 @@ struct Told {
   int recorded = 0;    // sums while one was
   int before = 0;
   int after = 0;
+  bool runs = false;  // a replay that nobody has waited for
   bool aborted = false;
   bool may_be_recorded = true;  // what it says
 };
@@ -65,7 +66,10 @@ class RecordableGroup : public ProcessGroup {
   void Broadcast(const at::Tensor& buffer, int root) override {
     group_->Broadcast(buffer, root);
   }
-  void Finish() override { group_->Finish(); }
+  void Finish() override {
+    told_->runs = false;
+    group_->Finish();
+  }
   void Abort() override { group_->Abort(); }
   bool MayBeRecorded() const override { return told_->may_be_recorded; }
   void SetRecording(bool recording) override {
@@ -75,7 +79,10 @@ class RecordableGroup : public ProcessGroup {
     TORCH_CHECK_WITH(DistBackendError, !told_->aborted, "Aborted");
     ++told_->before;
   }
-  void AfterReplay() override { ++told_->after; }
+  void AfterReplay() override {
+    ++told_->after;
+    told_->runs = true;
+  }
 
  private:
   const std::unique_ptr<ProcessGroup> group_;
@@ -168,6 +175,7 @@ class CapturedCollectivesTest : public testing::Test {
           {.program = "p", .mode = RunMode::kTrain, .inputs = {"x"}},
           communicator);
       if (!results[index].ok()) return;
+      EXPECT_FALSE(rank.told.runs) << "read before its collectives had ended";
       EXPECT_THAT(communicator.Finish(), IsOk());
       const auto agreed = rank.tensors->Agree(Verdict::kCommit, communicator);
       ASSERT_THAT(agreed, IsOk());

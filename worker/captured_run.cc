@@ -151,6 +151,8 @@ absl::StatusOr<ProgramResult> CapturedRun::Run(
                          random, timeline);
   }
   SP_RETURN_IF_ERROR(Begin(inputs, random, communicator, timeline));
+  // Before anything is read: who reads waits for its peers without an end.
+  SP_RETURN_IF_ERROR(communicator.Finish());
   SP_RETURN_IF_ERROR(MakeChecks(checks_));
   return result_;
 }
