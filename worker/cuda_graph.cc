@@ -42,10 +42,12 @@ class Graph : public at::cuda::CUDAGraph {
   }
 };
 
-// One for all graphs: cuBLAS has a workspace, 32 MiB on Hopper, for each stream
-// that it has seen, which lies in the memory of a graph. A process has one GPU.
+// One for all graphs of a thread: cuBLAS has a workspace, 32 MiB on Hopper, for
+// each stream that it has seen, which lies in the memory of a graph. Ranks that
+// are threads, as in tests, capture at a time, maybe on GPUs of their own.
 c10::Stream CaptureStream() {
-  static const c10::Stream stream = at::cuda::getStreamFromPool().unwrap();
+  static thread_local const c10::Stream stream =
+      at::cuda::getStreamFromPool().unwrap();
   return stream;
 }
 
