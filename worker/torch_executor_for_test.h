@@ -26,6 +26,10 @@ namespace shardplane {
 // Ranks that are threads, each with an executor of its own on DeviceForTest.
 class TorchExecutorTest : public testing::Test {
  protected:
+  // Nobody aborts those whose peer is gone: they wait as long. The first on a
+  // GPU makes what NCCL needs there, which takes seconds.
+  static constexpr std::chrono::seconds kTimeout{15};
+
   void SetUp() override { Form(*DeviceMesh::Create({{"tp", 2}})); }
 
   // Skips the test where this machine has too few GPUs for it.
@@ -45,7 +49,8 @@ class TorchExecutorTest : public testing::Test {
       formed[rank] = executors_[rank]->JoinGang({.deployment = "deployments/d",
                                                  .epoch = epoch_,
                                                  .rank = rank,
-                                                 .mesh = mesh},
+                                                 .mesh = mesh,
+                                                 .timeout = kTimeout},
                                                 store);
     });
     if (TooFewGpus(formed[0], mesh.size())) GTEST_SKIP() << formed[0];
