@@ -281,6 +281,38 @@ TEST(FusedKernelsTest, NormsOfFewerGradients) {
   }
 }
 
+// As part of a tensor may lie: too long to be read one by one.
+TEST(FusedKernelsTest, LongRowsThatBeginWithinAPack) {
+  const auto op = Operator("shardplane::add_rms_norm", &AddRmsNorm);
+  const auto aside = [](int seed) {
+    return Values({1, 4097}, at::kFloat, seed).slice(1, 1);
+  };
+  const at::Tensor weight = aside(2)[0];
+  ASSERT_TRUE(aside(0).is_contiguous());
+  // Gradients that lie so, too.
+  const auto results = [&](const auto& norm, const Tensors& x) {
+    const auto [sum, out] = norm(x[0], x[1], weight.to(x[0].scalar_type()));
+    const at::Tensor wider = at::cat({sum, out}, 1);
+    return Tensors{at::cat({sum.slice(1, 0, 1), out}, 1), wider};
+  };
+  ExpectClose(
+      [&](const Tensors& x) {
+        return results(
+            [&](const at::Tensor& a, const at::Tensor& b, const at::Tensor& w) {
+              return op.call(a, b, w, 1e-3, std::nullopt);
+            },
+            x);
+      },
+      [&](const Tensors& x) {
+        return results(
+            [](const at::Tensor& a, const at::Tensor& b, const at::Tensor& w) {
+              return AddRmsNorm(a, b, w, 1e-3, std::nullopt);
+            },
+            x);
+      },
+      {aside(0), aside(1)}, 2, {.launches = 2, .roundings = 1}, "aside");
+}
+
 TEST(FusedKernelsTest, RowsThatAreTooLongRunAsCalls) {
   const auto op = Operator("shardplane::cast_rms_norm", &CastRmsNorm);
   for (const int64_t columns : {2049, 8196}) {  // of no packs, of packs

@@ -33,6 +33,14 @@ bool IsPacked(int64_t length, std::initializer_list<at::Tensor> tensors) {
   });
 }
 
+at::Tensor RowsInPacks(const at::Tensor& tensor) {
+  if (!tensor.defined()) return tensor;
+  at::Tensor rows = tensor.contiguous();
+  const int64_t length = rows.size(-1);
+  const bool may = length * rows.element_size() % kPackBytes == 0;
+  return may && !IsPacked(length, {rows}) ? rows.clone() : rows;
+}
+
 int64_t BlocksFor(int64_t count, int64_t pack) {
   const int64_t per_block = kLanes * pack;
   return std::min((count + per_block - 1) / per_block, kMaxBlocks);

@@ -36,6 +36,10 @@ inline bool HasKernel(at::ScalarType type) {
 // Those that are undefined do not count.
 bool IsPacked(int64_t length, std::initializer_list<at::Tensor> tensors);
 
+// `tensor` with its rows one after the other, of which packs can be read if
+// that is what their length allows. Undefined: the same.
+at::Tensor RowsInPacks(const at::Tensor& tensor);
+
 // Of an undefined tensor nullptr.
 inline const void* Data(const at::Tensor& tensor) {
   return tensor.defined() ? tensor.const_data_ptr() : nullptr;

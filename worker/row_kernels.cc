@@ -38,10 +38,9 @@ struct RmsNormFunction : Function<RmsNormFunction> {
                                const std::optional<at::Tensor>& y_in,
                                const std::optional<at::Tensor>& weight_in,
                                double eps, bool rounds) {
-    const at::Tensor x = x_in.contiguous();
-    const at::Tensor y = y_in.has_value() ? y_in->contiguous() : at::Tensor();
-    const at::Tensor weight =
-        weight_in.has_value() ? weight_in->contiguous() : at::Tensor();
+    const at::Tensor x = RowsInPacks(x_in);
+    const at::Tensor y = RowsInPacks(y_in.value_or(at::Tensor()));
+    const at::Tensor weight = RowsInPacks(weight_in.value_or(at::Tensor()));
     const int64_t columns = x.size(-1);
     const int64_t rows = x.numel() / columns;
     const at::Tensor sum = y.defined() ? at::empty_like(x) : x;
@@ -75,8 +74,7 @@ struct RmsNormFunction : Function<RmsNormFunction> {
     at::Tensor weight_gradient;
     if (of_out.defined()) {
       std::tie(x_gradient, weight_gradient) =
-          Run(ctx, of_out.contiguous(),
-              of_sum.defined() ? of_sum.contiguous() : of_sum);
+          Run(ctx, RowsInPacks(of_out), RowsInPacks(of_sum));
     }
     return {x_gradient, has_sum ? x_gradient : at::Tensor(), weight_gradient,
             at::Tensor(), at::Tensor()};
@@ -126,7 +124,7 @@ bool NormFits(const at::Tensor& x, const std::optional<at::Tensor>& weight) {
     return false;
   }
   const int64_t columns = x.size(-1);
-  // Of a row whose memory is in no packs, too.
+  // RowsInPacks then moves a row whose memory is in none.
   const bool packs = columns * x.element_size() % kPackBytes == 0;
   const bool weight_fits =
       !weight.has_value() || (weight->scalar_type() == x.scalar_type() &&
