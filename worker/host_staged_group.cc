@@ -26,6 +26,22 @@ at::Tensor HostStagedGroup::ReduceScatter(const at::Tensor& input,
   return CopyTo(host_->ReduceScatter(OnHost(input), op), device_);
 }
 
+at::Tensor HostStagedGroup::AllGatherAlong(const at::Tensor& input, int dim,
+                                           int64_t extent) {
+  return CopyTo(host_->AllGatherAlong(OnHost(input), dim, extent), device_);
+}
+
+at::Tensor HostStagedGroup::ReduceScatterAlong(const at::Tensor& input, int dim,
+                                               ReduceOp op) {
+  return CopyTo(host_->ReduceScatterAlong(OnHost(input), dim, op), device_);
+}
+
+at::Tensor HostStagedGroup::AllToAllAlong(const at::Tensor& input, int from_dim,
+                                          int to_dim, int64_t extent) {
+  return CopyTo(host_->AllToAllAlong(OnHost(input), from_dim, to_dim, extent),
+                device_);
+}
+
 void HostStagedGroup::AllGather(const at::Tensor& output,
                                 const at::Tensor& input) {
   const at::Tensor received = EmptyOnHost(output);

@@ -12,8 +12,8 @@
 namespace shardplane {
 
 // Each call copies its tensors to the host, has `host` move or sum them there
-// (in rank order, as between CPUs), and copies the results to `device`. Calls
-// block until they have ended.
+// (in rank order, as between CPUs), and copies the results to `device`, which
+// needs no memory beside theirs. Calls block until they have ended.
 class HostStagedGroup : public ProcessGroup {
  public:
   HostStagedGroup(std::unique_ptr<ProcessGroup> host, c10::Device device)
@@ -23,6 +23,12 @@ class HostStagedGroup : public ProcessGroup {
 
   at::Tensor AllReduce(const at::Tensor& input, ReduceOp op) override;
   at::Tensor ReduceScatter(const at::Tensor& input, ReduceOp op) override;
+  at::Tensor AllGatherAlong(const at::Tensor& input, int dim,
+                            int64_t extent) override;
+  at::Tensor ReduceScatterAlong(const at::Tensor& input, int dim,
+                                ReduceOp op) override;
+  at::Tensor AllToAllAlong(const at::Tensor& input, int from_dim, int to_dim,
+                           int64_t extent) override;
   void AllGather(const at::Tensor& output, const at::Tensor& input) override;
   void AllToAll(const at::Tensor& output, const at::Tensor& input,
                 absl::Span<const int64_t> output_counts,

@@ -89,6 +89,22 @@ TEST_F(HostStagedGroupTest, Moves) {
   });
 }
 
+// f32[2, 3] of which each rank has a column; then of rows.
+TEST_F(HostStagedGroupTest, MovesAlongDims) {
+  Run([&](int rank, ProcessGroup& group) {
+    const float own = static_cast<float>(rank);
+    const at::Tensor column = On({own, 10 + own}).view({2, 1});
+    const at::Tensor all = group.AllGatherAlong(column, 1, 3);
+    ExpectIs(all.flatten(), {0, 1, 2, 10, 11, 12});
+    ExpectIs(group.ReduceScatterAlong(all, 1, ReduceOp::kSum).flatten(),
+             {3 * own, 30 + 3 * own});
+    const at::Tensor row = group.AllToAllAlong(column, 1, 0, 3);
+    EXPECT_EQ(row.sizes(), (std::vector<int64_t>{rank < 2 ? 1 : 0, 3}));
+    if (rank < 2)
+      ExpectIs(row.flatten(), {10 * own, 10 * own + 1, 10 * own + 2});
+  });
+}
+
 TEST_F(HostStagedGroupTest, AbortEndsWhatFollows) {
   Run([&](int, ProcessGroup& group) {
     group.Abort();
