@@ -43,6 +43,7 @@ class ShardplaneSide:
                     self._step()
             else:
                 self._train(steps)
+            self._handle.shards(self._smallest)  # the last update has ended
             seconds = time.perf_counter() - start
             busy = processor_seconds(self._worker.pid) - before
             waited = self._waited(min(steps, _TIMELINES))
@@ -102,11 +103,14 @@ class ShardplaneSide:
         self._optimizer = sp.AdamW(**job.optimizer)
         ids, targets = batch_of(job.shape)
         self._inputs, self._targets = (ids,), (targets,)
+        module = load_module(job.shape, job.state)
+        self._smallest, _ = min(module.named_parameters(),
+                                key=lambda named: named[1].numel())
         start = time.perf_counter()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they stand in the report
             self._handle = self._cluster.parallelize_module(
-                load_module(job.shape, job.state), {"tp": 1}, {},
+                module, {"tp": 1}, {},
                 example_inputs=self._inputs, example_targets=self._targets,
                 loss=loss_of)
         losses = [self._step()]
