@@ -42,22 +42,9 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
-def _take_workspaces(cluster):
-    """A GPU's libraries take memory with their first work, which else would be
-    in the first peaks that tests look at."""
-    x = torch.rand(8, 8)
-    module = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.GELU())
-    with cluster.parallelize_module(module, {"tp": 4}, {}, example_inputs=(x,),
-                                    loss="sum") as m:
-        m.step(x, optimizer=sp.SGD(lr=0.1))
-
-
 @pytest.fixture(scope="session")
 def shared_cluster():
-    """On tests.devices."""
-    with sp.LocalCluster(workers=4, **devices.options()) as cluster:
-        if devices.device() != "cpu":
-            _take_workspaces(cluster)
+    with devices.cluster(4) as cluster:
         yield cluster
 
 

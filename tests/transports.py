@@ -40,7 +40,7 @@ def both_transports():
     """Four workers over shared memory and local sockets, and four over Gloo and
     gRPC, asked as one. On GPUs (tests.devices) four workers."""
     if devices.device() != "cpu":
-        with sp.LocalCluster(workers=4, **devices.options()) as cluster:
+        with devices.cluster(4) as cluster:
             yield cluster
         return
     with sp.LocalCluster(workers=4, collectives="shm") as first, \
