@@ -9,7 +9,6 @@
 #include "ATen/ops/cat.h"
 #include "ATen/ops/empty.h"
 #include "ATen/ops/from_blob.h"
-#include "c10/core/impl/VirtualGuardImpl.h"
 
 namespace shardplane {
 namespace {
@@ -44,10 +43,6 @@ bool IsWhole(const Shape& shape, absl::Span<const Stretches> part) {
   return true;
 }
 
-void Synchronize(c10::Device device) {
-  c10::impl::VirtualGuardImpl(device.type()).getStream(device).synchronize();
-}
-
 }  // namespace
 
 void CopyInChunks(const at::Tensor& from, const at::Tensor& to,
@@ -60,10 +55,11 @@ void CopyInChunks(const at::Tensor& from, const at::Tensor& to,
       at::dtype(at::kByte).pinned_memory(staging == Staging::kPinned);
   for (int64_t at = 0; at < source.numel(); at += chunk_bytes) {
     const int64_t bytes = std::min(chunk_bytes, source.numel() - at);
-    // Memory that the device still uses is not handed out again.
+    // Memory that the device still uses is not handed out again. It uses none
+    // that is read: LibTorch would ask a device that has failed about it, in a
+    // destructor.
     const at::Tensor chunk = at::empty({bytes}, options);
-    chunk.copy_(source.narrow(0, at, bytes), /*non_blocking=*/reads);
-    if (reads) Synchronize(source.device());
+    chunk.copy_(source.narrow(0, at, bytes));
     target.narrow(0, at, bytes).copy_(chunk, /*non_blocking=*/!reads);
   }
 }
