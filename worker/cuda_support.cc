@@ -39,6 +39,12 @@ void ResetTensorMemoryMark(c10::Device device) {
   }
 }
 
+void ReleaseUnusedMemory(c10::Device device) {
+  if (device.is_cuda() && registered != nullptr) {
+    registered->release_unused_memory();
+  }
+}
+
 absl::StatusOr<c10::Device> OpenDevice(absl::string_view name) {
   if (name == "cpu") return c10::Device(c10::kCPU);
   absl::string_view number = name;

@@ -69,6 +69,8 @@ struct CudaSupport {
   // tensors of this process have asked for. Zeros if it cannot be asked.
   TensorMemory (*tensor_memory)(int index);
   void (*reset_tensor_memory_mark)(int index);
+  // As ReleaseUnusedMemory.
+  void (*release_unused_memory)();
   // See CudaKernels.
   absl::StatusOr<KernelLauncher*> (*kernels)(c10::Device device);
   std::unique_ptr<DeviceGraph> (*make_graph)();
@@ -91,6 +93,10 @@ absl::StatusOr<c10::Device> OpenDevice(absl::string_view name);
 // which stay. What a DeviceGraph computes in does not, but for what it returns.
 TensorMemory MeasureTensorMemory(c10::Device device);
 void ResetTensorMemoryMark(c10::Device device);
+
+// Gives a GPU back what no tensor of this process takes of it: LibTorch keeps
+// that for the next one, also what ended graphs have computed in.
+void ReleaseUnusedMemory(c10::Device device);
 
 }  // namespace shardplane
 

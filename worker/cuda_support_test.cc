@@ -44,12 +44,14 @@ TEST(OpenDeviceTest, OtherNamesAreRefused) {
 }
 
 int marks_reset = 0;  // on GPU 3
+int released = 0;
 
 constexpr CudaSupport kCounting = {
     .tensor_memory = [](int index) -> TensorMemory {
       return {.now = index, .most = 70};
     },
-    .reset_tensor_memory_mark = [](int index) { marks_reset += index == 3; }};
+    .reset_tensor_memory_mark = [](int index) { marks_reset += index == 3; },
+    .release_unused_memory = [] { ++released; }};
 
 TEST(TensorMemoryOfADeviceTest, IsTheHostsOrTheGpus) {
   KeepTensorMemory();
@@ -64,6 +66,9 @@ TEST(TensorMemoryOfADeviceTest, IsTheHostsOrTheGpus) {
   ResetTensorMemoryMark(gpu);
   ResetTensorMemoryMark(c10::Device(c10::kCPU));
   EXPECT_EQ(marks_reset, 1);
+  ReleaseUnusedMemory(gpu);
+  ReleaseUnusedMemory(c10::Device(c10::kCPU));
+  EXPECT_EQ(released, 1);
   RegisterCudaSupport(nullptr);
 }
 

@@ -155,6 +155,15 @@ void ResetMarkOf(int index) {
   }
 }
 
+void ReleaseUnused() {
+  try {
+    c10::cuda::CUDACachingAllocator::emptyCache();
+  } catch (const c10::Error&) {
+    // CUDA has not begun, or the GPU has failed: then it all goes with the
+    // process.
+  }
+}
+
 std::string Uuid(int index) {
   try {
     return NameOf(
@@ -169,6 +178,7 @@ constexpr CudaSupport kSupport = {.check_device = CheckDevice,
                                   .memory = Memory,
                                   .tensor_memory = AskedOf,
                                   .reset_tensor_memory_mark = ResetMarkOf,
+                                  .release_unused_memory = ReleaseUnused,
                                   .kernels = CudaKernels,
                                   .make_graph = MakeCudaGraph,
                                   .uuid = Uuid};

@@ -198,6 +198,7 @@ absl::Status TorchExecutor::LeaveGang() {
     }
     // Connections close here, outside the lock.
     groups.reset();
+    ReleaseUnusedMemory(device_);
     return absl::OkStatus();
   });
 }

@@ -93,3 +93,26 @@ def test_of_steps_that_are_a_graph(graphs):
             assert "steps run as a CUDA graph" in (
                 graphs.processes[1].log_tail())
             assert len(set(peaks[2:])) == 1, "a replay takes what it captured"
+
+
+def test_of_a_deployment_that_is_deleted(graphs):
+    """What a graph has computed in goes back, and others can have it."""
+    x = batch_of(graphs)
+
+    def free_after_training():
+        with train(graphs, x) as m:
+            for _ in range(STEPS):
+                m.step(x, optimizer=sp.SGD(lr=1e-3, momentum=0.9))
+            (memory,) = m.program_report().memory
+        if not graphs.on_gpu:
+            return 0, memory.peak_run_bytes
+        return torch.cuda.mem_get_info()[0], memory.peak_run_bytes
+
+    before, peak = free_after_training()  # libraries have what they keep
+    after, _ = free_after_training()
+    assert after >= before - peak / 2
+    if graphs.on_gpu:
+        with train(graphs, x) as m:
+            for _ in range(STEPS):
+                m.step(x, optimizer=sp.SGD(lr=1e-3, momentum=0.9))
+            assert torch.cuda.mem_get_info()[0] <= after - peak
