@@ -9,6 +9,7 @@
 #include "absl/time/clock.h"
 #include "common/errors.h"
 #include "worker/torch_status.h"
+#include "worker/torch_tensors.h"
 
 namespace shardplane {
 namespace {
@@ -59,7 +60,7 @@ bool CapturedRun::MayCapture(const Communicator& communicator) const {
 void CapturedRun::Drop() {
   graph_.reset();
   recorded_ = {};
-  checks_.clear();
+  checks_ = {};
   result_ = ProgramResult();
   inputs_.clear();
   parameters_.clear();
@@ -98,7 +99,7 @@ absl::Status CapturedRun::Capture(absl::Span<const at::Tensor> parameters,
                                   Communicator& communicator) {
   parameters_.assign(parameters.begin(), parameters.end());
   for (const at::Tensor& input : inputs) inputs_.push_back(input.clone());
-  random_ = WordsOf({}).to(communicator.device());
+  random_ = CopyTo(WordsOf({}), communicator.device());
   std::unique_ptr<DeviceGraph> graph = make_graph_();
   absl::Status status = Record(*graph, communicator);
   absl::StatusOr<bool> all = status.ok();
@@ -127,7 +128,9 @@ absl::Status CapturedRun::Begin(absl::Span<const at::Tensor> inputs,
   const auto start = std::chrono::steady_clock::now();
   if (timeline != nullptr) timeline->begin_unix = absl::GetCurrentTimeNanos();
   for (size_t i = 0; i < inputs.size(); ++i) inputs_[i].copy_(inputs[i]);
-  if (program_->program().random >= 0) random_.copy_(WordsOf(random));
+  if (program_->program().random >= 0) {
+    random_.copy_(CopyTo(WordsOf(random), random_.device()));
+  }
   SP_RETURN_IF_ERROR(
       communicator.Replay(recorded_, [this] { graph_->Replay(); }));
   if (timeline == nullptr) return absl::OkStatus();

@@ -12,17 +12,19 @@ namespace {
 
 struct Allowed {
   const char* what;
-  int64_t count;
-  std::optional<int64_t> ignored;
+  IdRange range;
 
+  int64_t lowest() const { return range.from_end ? -range.count : 0; }
   bool operator()(int64_t id) const {
-    return (id >= 0 && id < count) || id == ignored;
+    return (id >= lowest() && id < range.count) || id == range.ignored;
   }
   std::string Message(int64_t bad) const {
-    return absl::StrCat(
-        what, " ", bad, " is out of bounds: expected an id in [0, ", count, ")",
-        ignored.has_value() ? absl::StrCat(" or the ignored ", *ignored) : "",
-        "; got: ", bad);
+    return absl::StrCat(what, " ", bad, " is out of bounds: expected an id in ",
+                        "[", lowest(), ", ", range.count, ")",
+                        range.ignored.has_value()
+                            ? absl::StrCat(" or the ignored ", *range.ignored)
+                            : "",
+                        "; got: ", bad);
   }
 };
 
@@ -38,44 +40,68 @@ const int64_t* FindBad(const at::Tensor& host, const Allowed& allowed) {
   return found == begin + host.numel() ? nullptr : found;
 }
 
+// Each once, of ids that were expanded.
+at::Tensor Distinct(const at::Tensor& ids) {
+  at::Tensor distinct = ids;
+  for (int64_t dim = 0; dim < ids.dim(); ++dim) {
+    if (ids.stride(dim) == 0 && ids.size(dim) > 1) {
+      distinct = distinct.narrow(dim, 0, 1);
+    }
+  }
+  return distinct;
+}
+
 // The device looks, and the host asks it once all has been computed.
 at::Tensor CheckedLater(const at::Tensor& ids, const Allowed& allowed,
                         DataFaults& faults) {
-  at::Tensor bad = ids.lt(0).logical_or_(ids.ge(allowed.count));
-  if (allowed.ignored.has_value()) bad.logical_and_(ids.ne(*allowed.ignored));
-  faults.Defer([ids, allowed, any = bad.any()]() -> std::string {
-    if (!any.item<bool>()) return "";
+  // Limits may be too large for the ids' own type.
+  const at::Tensor wide = ids.to(at::kLong);
+  at::Tensor bad = wide.lt(allowed.lowest());
+  bad.logical_or_(wide.ge(allowed.range.count));
+  if (allowed.range.ignored.has_value()) {
+    bad.logical_and_(wide.ne(*allowed.range.ignored));
+  }
+  faults.Defer(bad.any(), [ids, allowed]() -> std::string {
     const at::Tensor host = OnHost(ids);
     const int64_t* const found = FindBad(host, allowed);
-    return found == nullptr ? "" : allowed.Message(*found);
+    TORCH_INTERNAL_ASSERT(found != nullptr);
+    return allowed.Message(*found);
   });
   return ids.masked_fill(bad, 0);
 }
 
-}  // namespace
-
-at::Tensor CheckedIds(const char* what, const at::Tensor& ids, int64_t count,
-                      std::optional<int64_t> ignored) {
-  TORCH_CHECK_TYPE(at::isIntegralType(ids.scalar_type(), /*includeBool=*/false),
-                   what, ": expected integers; got: ", ids.scalar_type());
-  const Allowed allowed{what, count, ignored};
-  DataFaults* const faults = DataFaults::Current();
-  if (faults != nullptr && faults->defers() && count > 0) {
-    return CheckedLater(ids, allowed, *faults);
-  }
+// Ids that the host looks at now.
+at::Tensor CheckedNow(const at::Tensor& ids, const Allowed& allowed,
+                      DataFaults* faults) {
   // One copy, or none: cheaper than asking the device several times.
   const at::Tensor host = OnHost(ids);
   const int64_t* const found = FindBad(host, allowed);
   if (found == nullptr) return ids;
   const std::string message = allowed.Message(*found);
-  TORCH_CHECK_INDEX(faults != nullptr && count > 0, message);
+  TORCH_CHECK_INDEX(faults != nullptr && allowed.range.count > 0, message);
   faults->Note(message);
-  at::Tensor good = host.clone();
+  const at::Tensor good = host.clone();
   std::replace_if(
       good.mutable_data_ptr<int64_t>(),
       good.mutable_data_ptr<int64_t>() + good.numel(),
       [&](int64_t id) { return !allowed(id); }, int64_t{0});
-  return good.to(ids.device());
+  return good.to(ids.options());
+}
+
+}  // namespace
+
+at::Tensor CheckedIds(const char* what, const at::Tensor& ids,
+                      const IdRange& range) {
+  TORCH_CHECK_TYPE(at::isIntegralType(ids.scalar_type(), /*includeBool=*/false),
+                   what, ": expected integers; got: ", ids.scalar_type());
+  const Allowed allowed{what, range};
+  DataFaults* const faults = DataFaults::Current();
+  const bool later = faults != nullptr && faults->defers() && range.count > 0;
+  const at::Tensor distinct = Distinct(ids);
+  const at::Tensor checked = later ? CheckedLater(distinct, allowed, *faults)
+                                   : CheckedNow(distinct, allowed, faults);
+  if (checked.is_same(distinct)) return ids;
+  return checked.expand(ids.sizes());
 }
 
 }  // namespace shardplane

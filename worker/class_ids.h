@@ -9,13 +9,19 @@
 
 namespace shardplane {
 
-// `ids`, all of which lie in [0, count) or are `ignored`. Else c10::IndexError
-// that names the first one and the range; where a DataFaults notes it, the ids
-// with 0 for the bad ones. Waits for the device, unless a DataFaults defers:
-// then that asks it. c10::TypeError unless they are integers. `what` is a noun:
-// "Target".
-at::Tensor CheckedIds(const char* what, const at::Tensor& ids, int64_t count,
-                      std::optional<int64_t> ignored);
+// Those that are allowed.
+struct IdRange {
+  int64_t count = 0;               // from 0 on
+  std::optional<int64_t> ignored;  // also
+  bool from_end = false;           // -1 is the last, as -count is the first
+};
+
+// `ids`, all of which lie in `range`. Else c10::IndexError that names the first
+// one and the range; where a DataFaults notes it, the ids with 0 for the bad
+// ones. Waits for the device, unless a DataFaults defers: then that asks it.
+// c10::TypeError unless they are integers. `what` is a noun: "Target".
+at::Tensor CheckedIds(const char* what, const at::Tensor& ids,
+                      const IdRange& range);
 
 }  // namespace shardplane
 

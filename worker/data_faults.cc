@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "ATen/ops/stack.h"
 #include "absl/strings/str_cat.h"
 #include "common/errors.h"
 
@@ -16,6 +17,12 @@ absl::Status OutOfRange(const std::string& message, const std::string& where) {
                    {.reason = "INDEX_OUT_OF_RANGE", .metadata = {}});
 }
 
+DataFaults::Checks Of(std::vector<DataFaults::Deferred> deferred) {
+  std::vector<at::Tensor> bad;
+  for (const DataFaults::Deferred& each : deferred) bad.push_back(each.bad);
+  return {bad.empty() ? at::Tensor() : at::stack(bad), std::move(deferred)};
+}
+
 }  // namespace
 
 DataFaults::DataFaults(bool defers) : defers_(defers) { current = this; }
@@ -28,8 +35,8 @@ void DataFaults::Note(std::string message) {
   if (!noted()) message_ = std::move(message);
 }
 
-void DataFaults::Defer(Check check) {
-  deferred_.push_back({std::move(check), ""});
+void DataFaults::Defer(at::Tensor bad, std::function<std::string()> message) {
+  deferred_.push_back({std::move(bad), std::move(message), ""});
 }
 
 void DataFaults::Locate(const std::string& where) {
@@ -41,17 +48,20 @@ void DataFaults::Locate(const std::string& where) {
 }
 
 absl::Status DataFaults::status() const {
-  return noted() ? OutOfRange(message_, where_) : MakeChecks(deferred_);
+  return noted() ? OutOfRange(message_, where_) : MakeChecks(Of(deferred_));
 }
 
-std::vector<DataFaults::Deferred> DataFaults::TakeDeferred() {
-  return std::exchange(deferred_, {});
+DataFaults::Checks DataFaults::TakeDeferred() {
+  return Of(std::exchange(deferred_, {}));
 }
 
-absl::Status MakeChecks(const std::vector<DataFaults::Deferred>& deferred) {
-  for (const DataFaults::Deferred& each : deferred) {
-    const std::string message = each.check();
-    if (!message.empty()) return OutOfRange(message, each.where);
+absl::Status MakeChecks(const DataFaults::Checks& checks) {
+  if (checks.deferred.empty()) return absl::OkStatus();
+  const at::Tensor bad = checks.bad.cpu();
+  for (size_t i = 0; i < checks.deferred.size(); ++i) {
+    if (!bad.const_data_ptr<bool>()[i]) continue;
+    const DataFaults::Deferred& each = checks.deferred[i];
+    return OutOfRange(each.message(), each.where);
   }
   return absl::OkStatus();
 }

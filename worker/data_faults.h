@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "ATen/core/Tensor.h"
 #include "absl/status/status.h"
 
 namespace shardplane {
@@ -17,12 +18,17 @@ namespace shardplane {
 // what was computed if that is an error. One a thread at a time.
 class DataFaults {
  public:
-  // Made at the end, where what it looks at is on a device that computes on its
-  // own: what is wrong, "" if nothing is. Throws what torch throws.
-  using Check = std::function<std::string()>;
+  // For the end, as a device that computes on its own is asked: bool[], whether
+  // something is wrong, and then what. Throws what torch throws.
   struct Deferred {
-    Check check;
+    at::Tensor bad;
+    std::function<std::string()> message;
     std::string where;
+  };
+  // All of a run, asked for at once.
+  struct Checks {
+    at::Tensor bad;  // bool[n] of n deferred ones
+    std::vector<Deferred> deferred;
   };
 
   // `defers`: operators shall Defer what they would wait for the device to say.
@@ -37,17 +43,17 @@ class DataFaults {
   void Note(std::string message);  // the first one counts
   bool noted() const { return !message_.empty(); }
   bool defers() const { return defers_; }
-  void Defer(Check check);
+  void Defer(at::Tensor bad, std::function<std::string()> message);
   // Says once where the first one was found, and what was deferred since:
   // "aten.linear.default in net1".
   void Locate(const std::string& where);
 
-  // Makes the checks. Ok, or InvalidArgument (INDEX_OUT_OF_RANGE) with the
-  // first message.
+  // Asks for what was deferred. Ok, or InvalidArgument (INDEX_OUT_OF_RANGE)
+  // with the first message.
   absl::Status status() const;
   // For later, whenever the same work has run again. Then status() is without
   // them.
-  std::vector<Deferred> TakeDeferred();
+  Checks TakeDeferred();
 
  private:
   const bool defers_;
@@ -57,7 +63,7 @@ class DataFaults {
 };
 
 // As DataFaults::status.
-absl::Status MakeChecks(const std::vector<DataFaults::Deferred>& deferred);
+absl::Status MakeChecks(const DataFaults::Checks& checks);
 
 }  // namespace shardplane
 

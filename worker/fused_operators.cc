@@ -8,6 +8,7 @@
 #include "ATen/ops/rms_norm.h"
 #include "ATen/ops/silu.h"
 #include "torch/library.h"
+#include "worker/class_ids.h"
 
 namespace shardplane {
 
@@ -54,8 +55,10 @@ at::Tensor CrossEntropy(const at::Tensor& logits, const at::Tensor& target,
                         int64_t reduction, int64_t ignore_index,
                         std::optional<at::ScalarType> dtype) {
   const at::Tensor rows = RowsOf(logits);
-  return at::cross_entropy_loss(dtype.has_value() ? rows.to(*dtype) : rows,
-                                target, std::nullopt, reduction, ignore_index);
+  const at::Tensor ids =
+      CheckedIds("Target", target, {rows.size(-1), ignore_index});
+  return at::cross_entropy_loss(dtype.has_value() ? rows.to(*dtype) : rows, ids,
+                                std::nullopt, reduction, ignore_index);
 }
 
 void DefineFusedOperators(torch::Library* library) {

@@ -166,6 +166,7 @@ absl::StatusOr<PreparedOp> PreparedOp::Create(
   }
   PreparedOp prepared(*handle, name);
   SP_RETURN_IF_ERROR(prepared.AddArguments(op, context, slot_of));
+  prepared.check_ids_ = FindIdArguments(op.target);
   for (const ValueId id : op.results) prepared.results.push_back(slot_of(id));
   return prepared;
 }
@@ -200,6 +201,7 @@ void PreparedOp::Call(absl::Span<at::Tensor> frame) const {
     }
   }
   try {
+    if (check_ids_ != nullptr) check_ids_(stack);
     handle_.callBoxed(stack);
     StoreResults(stack, frame);
     if (DataFaults* const faults = DataFaults::Current()) faults->Locate(name_);

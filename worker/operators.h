@@ -16,6 +16,7 @@
 #include "c10/core/Device.h"
 #include "common/device_mesh.h"
 #include "common/sharded_program.h"
+#include "worker/id_arguments.h"
 #include "worker/nvtx_range.h"
 
 namespace shardplane {
@@ -85,6 +86,7 @@ class PreparedOp {
                     absl::Span<at::Tensor> frame) const;
 
   c10::OperatorHandle handle_;
+  CheckIdArguments check_ids_ = nullptr;
   std::string name_;  // "aten.linear.default in net1", for errors
   std::vector<ArgumentTemplate> arguments_;
   std::vector<Slot> inputs_;

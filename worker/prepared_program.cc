@@ -329,9 +329,9 @@ absl::Status PreparedProgram::Bind(absl::Span<const at::Tensor> parameters,
     state.values[id] = inputs[i];
   }
   if (program_.random >= 0) {
-    state.values[program_.random] = random.words.defined()
-                                        ? random.words
-                                        : WordsOf(random).to(context_.device);
+    state.values[program_.random] =
+        random.words.defined() ? random.words
+                               : CopyTo(WordsOf(random), context_.device);
   }
   return absl::OkStatus();
 }

@@ -65,7 +65,7 @@ class PreparedProgram {
   // `timeline` if there is one. With `keep_products` the gradients that
   // FindWeightProducts names are left as products, whose factors no later step
   // changes. With `checks` ids are not checked: that is left to it.
-  using Checks = std::vector<DataFaults::Deferred>;
+  using Checks = DataFaults::Checks;
   absl::StatusOr<ProgramResult> Run(
       RunMode mode, absl::Span<const at::Tensor> parameters,
       absl::Span<const at::Tensor> inputs, Communicator& communicator,

@@ -242,7 +242,7 @@ at::Tensor CrossEntropyTermsByKernel(
     return CrossEntropyTerms(logits, max, target, weight, dim, offset, classes,
                              ignore_index, label_smoothing);
   }
-  const at::Tensor ids = CheckedIds("Target", target, classes, ignore_index);
+  const at::Tensor ids = CheckedIds("Target", target, {classes, ignore_index});
   return TermsFunction::apply(logits, max, ids, offset, ignore_index);
 }
 
@@ -256,7 +256,7 @@ at::Tensor CrossEntropyByKernel(const at::Tensor& logits,
     return CrossEntropy(logits, target, reduction, ignore_index, dtype);
   }
   const at::Tensor ids =
-      CheckedIds("Target", target, rows.size(-1), ignore_index);
+      CheckedIds("Target", target, {rows.size(-1), ignore_index});
   const at::Tensor terms =
       TermsFunction::apply(rows, std::nullopt, ids, 0, ignore_index);
   const at::Tensor ignored = ids.eq(ignore_index);

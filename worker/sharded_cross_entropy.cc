@@ -81,7 +81,7 @@ at::Tensor TermsOfIds(const Rows& rows, const at::Tensor& target,
   TORCH_CHECK_VALUE(target.sizes() == rows.max.sizes(),
                     "cross-entropy: expected class ids of ", rows.max.sizes(),
                     "; got: ", target.sizes());
-  const at::Tensor ids = CheckedIds("Target", target, classes, ignore_index);
+  const at::Tensor ids = CheckedIds("Target", target, {classes, ignore_index});
   const at::Tensor picked = Pick(rows, ids, offset, ignore_index);
   if (!(label_smoothing > 0)) return at::stack({rows.exp_sum, picked});
   return at::stack({rows.exp_sum, picked, rows.Weighted(rows.x).sum(rows.dim)});
@@ -174,7 +174,7 @@ at::Tensor CrossEntropyRows(const at::Tensor& terms,
       target->sizes() == log_sum.sizes() && !target->is_floating_point(),
       "cross-entropy: expected class ids of ", log_sum.sizes(),
       "; got: ", target->scalar_type(), target->sizes());
-  const at::Tensor ids = CheckedIds("Target", *target, classes, ignore_index);
+  const at::Tensor ids = CheckedIds("Target", *target, {classes, ignore_index});
   const at::Tensor ignored = ids.eq(ignore_index);
   const ClassWeights weights =
       WeightsOf(ids.masked_fill(ignored, 0), weight, classes, terms);

@@ -74,7 +74,7 @@ at::Tensor ShardedEmbedding(const at::Tensor& weight, const at::Tensor& indices,
   TORCH_CHECK_VALUE(offset >= 0 && offset + rows <= vocabulary,
                     "an embedding's weight: expected a part of ", vocabulary,
                     " rows; got: ", rows, " from ", offset);
-  const at::Tensor ids = CheckedIds("Index", indices, vocabulary, std::nullopt);
+  const at::Tensor ids = CheckedIds("Index", indices, {.count = vocabulary});
   if (rows == vocabulary) return at::embedding(weight, ids, padding_idx);
   if (rows == 0) {
     std::vector<int64_t> sizes = indices.sizes().vec();

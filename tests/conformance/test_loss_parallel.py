@@ -324,6 +324,7 @@ def test_f8_a_target_that_is_no_class(cluster, layout, bad):
             case.m.step(x, targets=wrong, loss=loss,
                         optimizer=sp.SGD(lr=0.1))
         assert str(bad) in raised.value.message
+        assert raised.value.reason == "INDEX_OUT_OF_RANGE"
         assert case.m.last_step == 1
         case.check_start()
         case.m.step(x, targets=target, loss=loss, optimizer=sp.SGD(lr=0.0))

@@ -1,0 +1,77 @@
+"""Ids that are none of those there are: the step fails, on all ranks for the
+same reason, and the gang goes on. On a GPU PyTorch's own kernels end the
+process's use of it."""
+
+import pytest
+import torch
+from torch import nn
+from torch.distributed.tensor import Replicate, Shard
+from torch.distributed.tensor.parallel import ColwiseParallel, PrepareModuleInput
+
+import shardplane as sp
+from tests.models import rand
+from tests.parity import assert_bytes
+from tests.transports import groups
+
+ROWS, WIDTH = 8, 5
+
+
+class Picks(nn.Module):
+    def __init__(self, pick):
+        super().__init__()
+        self.pick = pick
+        self.out = nn.Linear(WIDTH, 4, bias=False, dtype=torch.float64)
+
+    def forward(self, x, ids):
+        return self.out(self.pick(x, ids))
+
+
+def ids_of(*shape):
+    return (torch.arange(torch.Size(shape).numel()) * 3 % WIDTH).view(shape)
+
+
+# How, whose ids are of the last dim, and whether -1 is one.
+PICKS = {
+    "gather": (lambda x, ids: x.gather(1, ids), False),
+    "index": (lambda x, ids: x[torch.arange(ROWS)[:, None], ids], True),
+    "scatter_add": (lambda x, ids: x.scatter_add(1, ids, x * 2), False),
+    "one_hot": (lambda x, ids: x + nn.functional.one_hot(ids, WIDTH).sum(1),
+                False),
+}
+
+
+def formed(cluster):
+    """How many groups the workers have joined."""
+    workers = getattr(cluster, "first", cluster).processes[1:]
+    return [groups(worker) for worker in workers]
+
+
+@pytest.mark.parametrize("layout", [Shard(0), Replicate()], ids=str)
+@pytest.mark.parametrize("bad", [WIDTH, -1, -WIDTH - 1, 1 << 33])
+@pytest.mark.parametrize("pick", PICKS)
+def test_an_id_out_of_range_fails_the_step_alone(cluster, pick, bad, layout):
+    torch.manual_seed(1)
+    function, from_end = PICKS[pick]
+    if bad == -1 and from_end:
+        return
+    x, ids = rand(ROWS, WIDTH), ids_of(ROWS, WIDTH)
+    wrong = ids.clone()
+    wrong[-1, 2] = bad  # the last rank's, where rows are cut
+    plan = {"": PrepareModuleInput(input_layouts=(layout, layout),
+                                   desired_input_layouts=(layout, layout)),
+            "out": ColwiseParallel(input_layouts=layout)}
+    module = Picks(function)
+    with cluster.parallelize_module(module, {"tp": 4}, plan,
+                                    example_inputs=(x, ids), loss="sum") as m:
+        assert [len(shard) for shard in m.shards("out.weight")] == [1] * 4
+        expected = m.forward_backward(x, ids)
+        torch.testing.assert_close(expected, module(x, ids).sum())
+        before = formed(cluster)
+        with pytest.raises(sp.InvalidArgumentError) as raised:
+            m.step(x, wrong, optimizer=sp.SGD(lr=0.1))
+        assert raised.value.reason == "INDEX_OUT_OF_RANGE"
+        assert f" {bad} is out of bounds" in raised.value.message
+        assert torch.equal(m.forward_backward(x, ids), expected)
+        assert formed(cluster) == before
+        # At most the rows of x and what comes of them, gathered.
+        assert_bytes(m, forward=3 * ROWS * WIDTH * 8 * 4)
