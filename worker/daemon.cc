@@ -204,6 +204,15 @@ void Daemon::TellOfCapture(const std::string& what,
   }
 }
 
+void Daemon::EndWithDevice(const absl::Status& failure) {
+  if (device_failed_.exchange(true)) return;
+  log_.Write(LogLevel::kError,
+             absl::StrCat(
+                 device_, " has failed, which only a new process can use: ",
+                 failure.ToString(absl::StatusToStringMode::kWithNoExtraData)));
+  kill(getpid(), SIGTERM);
+}
+
 absl::Status Daemon::Start() {
   SP_RETURN_IF_ERROR(FindHosts());
   SP_ASSIGN_OR_RETURN(device_, CheckDevice(options_.device));
@@ -230,6 +239,8 @@ absl::Status Daemon::Start() {
                [this](const std::string& what, const absl::Status& went) {
                  TellOfCapture(what, went);
                },
+           .on_device_failed =
+               [this](const absl::Status& failure) { EndWithDevice(failure); },
            .weights_root = options_.weights_root,
            .threads = options_.threads,
            .nvtx = nvtx_.get()}));
@@ -294,7 +305,7 @@ int Daemon::Wait(const sigset_t& signals) {
                     std::chrono::milliseconds(500));
   http_.reset();  // its checks look at the membership
   log_.Info("exiting");
-  return refused_ ? 1 : 0;
+  return refused_ || device_failed_ ? 1 : 0;
 }
 
 }  // namespace shardplane

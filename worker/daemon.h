@@ -55,7 +55,8 @@ class Daemon {
   // Errors: InvalidArgument, naming the flag; of a GPU or a port that is not to
   // be had.
   absl::Status Start();
-  // Waits for SIGTERM or SIGINT, drains. The process's exit code.
+  // Waits for SIGTERM or SIGINT, drains. The process's exit code: 1 where it
+  // ended by itself, refused by the coordinator or without its device.
   int Wait(const sigset_t& signals);
 
  private:
@@ -69,6 +70,7 @@ class Daemon {
   void TellOfGroup(const GangSpec& gang, const GroupTransport& group);
   void TellOfKernels(const absl::Status& kernels) const;
   void TellOfCapture(const std::string& what, const absl::Status& went) const;
+  void EndWithDevice(const absl::Status& failure);
   absl::Status CheckRegistered() const;
   // Writes the ready file once registered, unless `ending` comes first.
   void Announce(const absl::Notification& ending);
@@ -81,6 +83,7 @@ class Daemon {
   std::string collective_host_;
   std::string device_;
   std::atomic<bool> refused_ = false;
+  std::atomic<bool> device_failed_ = false;
   std::atomic<bool> draining_ = false;
   Metrics metrics_{{.component = "worker"}};
   std::unique_ptr<NvtxDomain> nvtx_;        // none without --nvtx

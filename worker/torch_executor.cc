@@ -7,6 +7,7 @@
 #include "absl/synchronization/mutex.h"
 #include "c10/core/Device.h"
 #include "c10/core/DeviceGuard.h"
+#include "c10/core/impl/VirtualGuardImpl.h"
 #include "common/errors.h"
 #include "worker/collectives.h"
 #include "worker/cuda_support.h"
@@ -22,6 +23,12 @@ absl::Status NoGang() {
   return MakeError(absl::StatusCode::kFailedPrecondition,
                    "expected a gang, got: a worker that is in none",
                    {.reason = "NO_GANG", .metadata = {}});
+}
+
+// Throws what it has failed of.
+void AwaitDevice(c10::Device device) {
+  if (device.is_cpu()) return;
+  c10::impl::VirtualGuardImpl(device.type()).synchronizeDevice(device.index());
 }
 
 GangTensors::Graphs GraphsOf(const TorchExecutorOptions& options,
@@ -78,6 +85,11 @@ class TorchExecutor : public Executor {
   template <typename Function>
   auto Communicating(absl::string_view doing, Function&& function)
       -> std::invoke_result_t<Function, GangTensors&>;
+  // Calls `function` with the device as the thread's own; what it throws is a
+  // Status, and whoever waits for the device's failure is told of it.
+  template <typename Function>
+  std::invoke_result_t<Function> OnDevice(absl::string_view doing,
+                                          Function&& function);
   absl::Status CheckWhole();
   void Break(absl::string_view reason);
   absl::Status LeaveGroups(GangTensors& tensors);
@@ -108,14 +120,31 @@ void TorchExecutor::Break(absl::string_view reason) {
   if (broken_.empty()) broken_ = std::string(reason);
 }
 
+const absl::Status& StatusOf(const absl::Status& result) { return result; }
+template <typename T>
+const absl::Status& StatusOf(const absl::StatusOr<T>& result) {
+  return result.status();
+}
+
+template <typename Function>
+std::invoke_result_t<Function> TorchExecutor::OnDevice(absl::string_view doing,
+                                                       Function&& function) {
+  auto result = CatchTorch(doing, [&] {
+    const c10::DeviceGuard guard(device_);  // the thread's current one
+    return function();
+  });
+  const absl::Status& status = StatusOf(result);
+  if (options_.on_device_failed && IsDeviceFailure(status)) {
+    options_.on_device_failed(status);
+  }
+  return result;
+}
+
 template <typename Function>
 auto TorchExecutor::WithTensors(absl::string_view doing, Function&& function)
     -> std::invoke_result_t<Function, GangTensors&> {
   if (tensors_ == nullptr) return NoGang();
-  return CatchTorch(doing, [&] {
-    const c10::DeviceGuard guard(device_);  // the thread's current one
-    return function(*tensors_);
-  });
+  return OnDevice(doing, [&] { return function(*tensors_); });
 }
 
 template <typename Function>
@@ -139,8 +168,7 @@ auto TorchExecutor::Communicating(absl::string_view doing, Function&& function)
 }
 
 absl::Status TorchExecutor::LeaveGroups(GangTensors& tensors) {
-  return CatchTorch("leaving process groups", [&] {
-    const c10::DeviceGuard guard(device_);
+  return OnDevice("leaving process groups", [&] {
     tensors.LeaveGroups();
     return absl::OkStatus();
   });
@@ -157,9 +185,10 @@ absl::Status TorchExecutor::JoinGang(const GangSpec& spec,
   SP_RETURN_IF_ERROR(LeaveGang());
   const std::string doing = absl::StrCat(
       "joining the gang of ", spec.deployment, " as rank ", spec.rank);
-  absl::StatusOr<std::shared_ptr<ProcessGroups>> groups = CatchTorch(
-      doing, [&]() -> absl::StatusOr<std::shared_ptr<ProcessGroups>> {
-        const c10::DeviceGuard guard(device_);
+  absl::StatusOr<std::shared_ptr<ProcessGroups>> groups =
+      OnDevice(doing, [&]() -> absl::StatusOr<std::shared_ptr<ProcessGroups>> {
+        // A group's own errors need not say that it was the device.
+        AwaitDevice(device_);
         return ProcessGroups::Create(spec, std::move(store),
                                      {.hostname = options_.collective_hostname,
                                       .device = device_,
@@ -185,7 +214,7 @@ absl::Status TorchExecutor::JoinGang(const GangSpec& spec,
 }
 
 absl::Status TorchExecutor::LeaveGang() {
-  return CatchTorch("leaving a gang", [&] {
+  return OnDevice("leaving a gang", [&] {
     communicator_.reset();
     tensors_.reset();
     spec_.reset();

@@ -37,6 +37,9 @@ struct TorchExecutorOptions {
   // Told what ("p: steps", of program p; "updates"), and why it could not be if
   // it could not.
   std::function<void(const std::string&, const absl::Status&)> on_capture;
+  // Told each time that a call finds the device failed: this process can use it
+  // no more. By the thread that made the call, before that returns.
+  std::function<void(const absl::Status&)> on_device_failed;
   // Folder that parameters may be read from, as WeightFiles has it.
   std::string weights_root;
   // Threads of one operator; 0: as LibTorch decides.

@@ -2,6 +2,7 @@
 
 #include <exception>
 #include <new>
+#include <optional>
 #include <string>
 
 #include "absl/strings/match.h"
@@ -15,6 +16,7 @@ namespace {
 // Gloo's exceptions are plain std::exceptions to us: its headers are another
 // version than the wheel's code, so that types do not match. These words are
 // in what it says when a peer is gone.
+constexpr char kDeviceFailed[] = "DEVICE_FAILED";
 constexpr absl::string_view kPeerGone[] = {
     "Connection closed by peer",
     "Connection reset by peer",
@@ -48,7 +50,7 @@ absl::Status FromError(const c10::Error& error, absl::string_view doing) {
   }
   // A GPU that failed, in this call or one before it.
   if (dynamic_cast<const c10::AcceleratorError*>(&error) != nullptr) {
-    return Make(absl::StatusCode::kInternal, "DEVICE_FAILED", doing, what);
+    return Make(absl::StatusCode::kInternal, kDeviceFailed, doing, what);
   }
   if (dynamic_cast<const c10::IndexError*>(&error) != nullptr) {
     return Make(absl::StatusCode::kInvalidArgument, "INDEX_OUT_OF_RANGE", doing,
@@ -61,6 +63,11 @@ absl::Status FromError(const c10::Error& error, absl::string_view doing) {
 }
 
 }  // namespace
+
+bool IsDeviceFailure(const absl::Status& status) {
+  const std::optional<ErrorInfo> info = GetErrorInfo(status);
+  return info.has_value() && info->reason == kDeviceFailed;
+}
 
 absl::Status CurrentExceptionToStatus(absl::string_view doing) {
   try {

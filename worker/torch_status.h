@@ -16,6 +16,10 @@ namespace shardplane {
 // named. ResourceExhausted: out of memory. Internal: anything else.
 absl::Status CurrentExceptionToStatus(absl::string_view doing);
 
+// Whether it is the device that failed, as a GPU does: from then on the process
+// can use it no more.
+bool IsDeviceFailure(const absl::Status& status);
+
 // Runs `function`, which returns a Status or a StatusOr, and catches.
 template <typename Function>
 std::invoke_result_t<Function> CatchTorch(absl::string_view doing,
