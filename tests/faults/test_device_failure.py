@@ -19,6 +19,7 @@ PAIR = {"net1": ColwiseParallel(), "net2": RowwiseParallel()}
 @pytest.fixture
 def cluster(monkeypatch):
     """A worker whose device may fail, and one whose does not."""
+    assert LIBRARY.exists()  # the loader would only warn
     with sp.LocalCluster(workers=0) as made:
         with monkeypatch.context() as patch:
             patch.setenv("LD_PRELOAD", str(LIBRARY))
