@@ -134,39 +134,33 @@ bool NormFits(const at::Tensor& x, const std::optional<at::Tensor>& weight) {
 
 // ---- Cross-entropy ----
 
-// [2, batch]: CrossEntropyTerms of class ids; without `max` of each row's own.
+// [2, batch]: CrossEntropyTerms of class ids.
 struct TermsFunction : Function<TermsFunction> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& logits_in,
-                            const std::optional<at::Tensor>& max_in,
+                            const at::Tensor& max_in,
                             const at::Tensor& target_in, int64_t offset,
                             int64_t ignore_index) {
     const at::Tensor logits = logits_in.contiguous();
     const at::Tensor target = target_in.to(at::kLong).contiguous();
     const int64_t rows = target.numel();
-    const auto in_f32 = logits.options().dtype(at::kFloat);
-    const at::Tensor max = max_in.has_value()
-                               ? max_in->to(at::kFloat).contiguous()
-                               : at::empty({rows}, in_f32);
+    const at::Tensor max = max_in.to(at::kFloat).contiguous();
     std::vector<int64_t> sizes = target.sizes().vec();
     sizes.insert(sizes.begin(), 2);
-    const at::Tensor terms = at::empty(sizes, in_f32);
+    const at::Tensor terms =
+        at::empty(sizes, logits.options().dtype(at::kFloat));
     float* const out = terms.mutable_data_ptr<float>();
     const int64_t columns = logits.size(-1);
-    Launch(
-        logits.scalar_type(), rows,
-        CrossEntropyArgs{
-            .logits = Data(logits),
-            .max = max_in.has_value() ? max.const_data_ptr<float>() : nullptr,
-            .own_max =
-                max_in.has_value() ? nullptr : max.mutable_data_ptr<float>(),
-            .target = target.const_data_ptr<int64_t>(),
-            .sums = out,
-            .picked = out + rows,
-            .rows = rows,
-            .columns = columns,
-            .offset = offset,
-            .ignore_index = ignore_index,
-            .packed = IsPacked(columns, {logits})});
+    Launch(logits.scalar_type(), rows,
+           CrossEntropyArgs{.logits = Data(logits),
+                            .max = max.const_data_ptr<float>(),
+                            .target = target.const_data_ptr<int64_t>(),
+                            .sums = out,
+                            .picked = out + rows,
+                            .rows = rows,
+                            .columns = columns,
+                            .offset = offset,
+                            .ignore_index = ignore_index,
+                            .packed = IsPacked(columns, {logits})});
     ctx->save_for_backward({logits, max, target});
     ctx->saved_data["offset"] = offset;
     ctx->saved_data["ignore_index"] = ignore_index;
@@ -195,6 +189,69 @@ struct TermsFunction : Function<TermsFunction> {
                .ignore_index = ctx->saved_data["ignore_index"].toInt(),
                .packed = IsPacked(columns, {logits, out})});
     return {out, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
+  }
+};
+
+// The loss of rows of logits that have all classes, reduced, in f32.
+struct LossFunction : Function<LossFunction> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& logits_in,
+                            const at::Tensor& target_in, int64_t reduction,
+                            int64_t ignore_index) {
+    const at::Tensor logits = logits_in.contiguous();
+    const at::Tensor target = target_in.to(at::kLong).contiguous();
+    const int64_t rows = logits.size(0);
+    const int64_t columns = logits.size(1);
+    const auto in_f32 = logits.options().dtype(at::kFloat);
+    const at::Tensor exponents = at::empty({2, rows}, in_f32);
+    const at::Tensor terms = at::empty({2, rows}, in_f32);
+    float* const max = exponents.mutable_data_ptr<float>();
+    float* const losses = terms.mutable_data_ptr<float>();
+    Launch(logits.scalar_type(), rows,
+           LossArgs{.logits = Data(logits),
+                    .target = target.const_data_ptr<int64_t>(),
+                    .max = max,
+                    .sums = max + rows,
+                    .losses = losses,
+                    .counts = losses + rows,
+                    .rows = rows,
+                    .columns = columns,
+                    .ignore_index = ignore_index,
+                    .packed = IsPacked(columns, {logits})});
+    const bool each_row = reduction == at::Reduction::None;
+    const at::Tensor loss_and_count = each_row ? terms : terms.sum(1);
+    const bool mean = reduction == at::Reduction::Mean;
+    const at::Tensor count = mean ? loss_and_count[1] : at::Tensor();
+    ctx->save_for_backward({logits, target, exponents, count});
+    ctx->saved_data["ignore_index"] = ignore_index;
+    ctx->saved_data["each_row"] = each_row;
+    return mean ? loss_and_count[0].div(count) : loss_and_count[0];
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list gradients) {
+    const variable_list saved = ctx->get_saved_variables();
+    const at::Tensor& logits = saved[0];
+    const at::Tensor& count = saved[3];
+    const at::Tensor gradient = gradients[0].contiguous();
+    const at::Tensor out = at::empty_like(logits);
+    const int64_t rows = logits.size(0);
+    const int64_t columns = logits.size(1);
+    const float* const max = saved[2].const_data_ptr<float>();
+    Launch(
+        logits.scalar_type(), rows,
+        LossBackwardArgs{
+            .logits = Data(logits),
+            .target = saved[1].const_data_ptr<int64_t>(),
+            .max = max,
+            .sums = max + rows,
+            .gradient = gradient.const_data_ptr<float>(),
+            .count = count.defined() ? count.const_data_ptr<float>() : nullptr,
+            .logit_gradients = out.mutable_data_ptr(),
+            .rows = rows,
+            .columns = columns,
+            .ignore_index = ctx->saved_data["ignore_index"].toInt(),
+            .each_row = ctx->saved_data["each_row"].toBool(),
+            .packed = IsPacked(columns, {logits, out})});
+    return {out, at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
@@ -257,15 +314,7 @@ at::Tensor CrossEntropyByKernel(const at::Tensor& logits,
   }
   const at::Tensor ids =
       CheckedIds("Target", target, {rows.size(-1), ignore_index});
-  const at::Tensor terms =
-      TermsFunction::apply(rows, std::nullopt, ids, 0, ignore_index);
-  const at::Tensor ignored = ids.eq(ignore_index);
-  at::Tensor loss = terms[0].log().sub(terms[1]).masked_fill(ignored, 0);
-  if (reduction != at::Reduction::None) loss = loss.sum();
-  if (reduction == at::Reduction::Mean) {
-    loss = loss.div(ignored.logical_not().sum());
-  }
-  return loss.to(type);
+  return LossFunction::apply(rows, ids, reduction, ignore_index).to(type);
 }
 
 }  // namespace shardplane

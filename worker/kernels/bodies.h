@@ -25,8 +25,6 @@ struct Larger {
   }
 };
 
-SHARDPLANE_DEVICE inline float Sigmoid(float x) { return 1 / (1 + expf(-x)); }
-
 // f(begin) of every pack that this block has of `count` elements.
 template <int N, typename Block, typename F>
 SHARDPLANE_DEVICE void EachPack(const Block& block, int64_t count, F f) {
@@ -45,7 +43,7 @@ SHARDPLANE_DEVICE void SwigluPacks(const Block& block, const SwigluArgs& args) {
     Pack<T, N> out;
     for (int j = 0; j < N; ++j) {
       const float g = ToFloat(gate.values[j]);
-      Store(g * Sigmoid(g) * ToFloat(up.values[j]), out.values[j]);
+      Store(g * Sigmoid<T>(g) * ToFloat(up.values[j]), out.values[j]);
     }
     Store(out, static_cast<T*>(args.out) + i);
   });
@@ -69,7 +67,7 @@ SHARDPLANE_DEVICE void SwigluBackwardPacks(const Block& block,
     for (int j = 0; j < N; ++j) {
       const float d = ToFloat(gradient.values[j]);
       const float g = ToFloat(gate.values[j]);
-      const float s = Sigmoid(g);
+      const float s = Sigmoid<T>(g);
       Store(d * ToFloat(up.values[j]) * s * (1 + g * (1 - s)),
             of_gate.values[j]);
       Store(d * g * s, of_up.values[j]);
@@ -229,7 +227,7 @@ template <typename T, int N, int kPacks, typename Block>
 SHARDPLANE_DEVICE void RmsNormBackwardRows(const Block& block,
                                            const RmsNormBackwardArgs& args) {
   using Part = RowPart<T, N, kPacks>;
-  typename Block::template PerLane<Part> x(block), gradient(block),
+  typename Block::template PerLane<Part> x(block), gradient(block), more(block),
       weight(block);
   typename Block::template PerLane<Sums<N, kPacks>> sums(block);
   typename Block::template PerLane<float> products(block);
@@ -251,6 +249,10 @@ SHARDPLANE_DEVICE void RmsNormBackwardRows(const Block& block,
       x[lane].LoadFrom(static_cast<const T*>(args.x) + begin, lane, columns);
       gradient[lane].LoadFrom(static_cast<const T*>(args.gradient) + begin,
                               lane, columns);
+      if (args.sum_gradient != nullptr) {
+        more[lane].LoadFrom(static_cast<const T*>(args.sum_gradient) + begin,
+                            lane, columns);
+      }
       float product = 0;
       Part::Each(lane, columns, [&](int k, int64_t) {
         for (int j = 0; j < N; ++j) {
@@ -265,18 +267,13 @@ SHARDPLANE_DEVICE void RmsNormBackwardRows(const Block& block,
     const float mean = block.Reduce(products, 0, Add()) / columns;
     block.Each([&](int lane) {
       Part::Each(lane, columns, [&](int k, int64_t column) {
-        Pack<T, N> more;
-        if (args.sum_gradient != nullptr) {
-          more = Load<N>(static_cast<const T*>(args.sum_gradient) + begin +
-                         column);
-        }
         Pack<T, N> out;
         for (int j = 0; j < N; ++j) {
           const float h = x[lane].at(k, j) * r;
           const float of_x = r * (weighted(lane, k, j) - h * mean);
-          Store(args.sum_gradient != nullptr ? of_x + ToFloat(more.values[j])
-                                             : of_x,
-                out.values[j]);
+          Store(
+              args.sum_gradient != nullptr ? of_x + more[lane].at(k, j) : of_x,
+              out.values[j]);
         }
         Store(out, static_cast<T*>(args.x_gradient) + begin + column);
       });
@@ -304,21 +301,6 @@ SHARDPLANE_DEVICE void EachRowPack(int lane, int64_t columns, F f) {
   for (int64_t i = int64_t{lane} * N; i < columns; i += kLanes * N) f(i);
 }
 
-template <typename T, int N, typename Block>
-SHARDPLANE_DEVICE float RowMax(const Block& block, const T* row,
-                               int64_t columns) {
-  typename Block::template PerLane<float> largest(block);
-  block.Each([&](int lane) {
-    float max = -INFINITY;
-    EachRowPack<N>(lane, columns, [&](int64_t i) {
-      const auto pack = Load<N>(row + i);
-      for (int j = 0; j < N; ++j) max = Larger()(max, ToFloat(pack.values[j]));
-    });
-    largest[lane] = max;
-  });
-  return block.Reduce(largest, -INFINITY, Larger());
-}
-
 // The target's column here, or -1.
 template <typename Args>
 SHARDPLANE_DEVICE int64_t TargetColumn(const Args& args, int64_t row) {
@@ -335,15 +317,13 @@ SHARDPLANE_DEVICE void CrossEntropyRows(const Block& block,
   typename Block::template PerLane<float> sums(block);
   for (int64_t r = block.index(); r < args.rows; r += block.count()) {
     const T* const row = static_cast<const T*>(args.logits) + r * args.columns;
-    const float max = args.max != nullptr
-                          ? args.max[r]
-                          : RowMax<T, N>(block, row, args.columns);
+    const float max = args.max[r];
     block.Each([&](int lane) {
       float sum = 0;
       EachRowPack<N>(lane, args.columns, [&](int64_t i) {
         const auto pack = Load<N>(row + i);
         for (int j = 0; j < N; ++j) {
-          sum += expf(ToFloat(pack.values[j]) - max);
+          sum += Exp<T>(ToFloat(pack.values[j]) - max);
         }
       });
       sums[lane] = sum;
@@ -354,7 +334,6 @@ SHARDPLANE_DEVICE void CrossEntropyRows(const Block& block,
       const int64_t column = TargetColumn(args, r);
       args.sums[r] = sum;
       args.picked[r] = column < 0 ? 0 : ToFloat(row[column]) - max;
-      if (args.own_max != nullptr) args.own_max[r] = max;
     });
   }
 }
@@ -381,7 +360,7 @@ SHARDPLANE_DEVICE void CrossEntropyBackwardRows(
         const auto pack = Load<N>(row + i);
         Pack<T, N> out;
         for (int j = 0; j < N; ++j) {
-          const float exp = expf(ToFloat(pack.values[j]) - max);
+          const float exp = Exp<T>(ToFloat(pack.values[j]) - max);
           Store(of_sum * exp + (i + j == target ? of_picked : 0),
                 out.values[j]);
         }
@@ -396,6 +375,98 @@ SHARDPLANE_DEVICE void CrossEntropyBackward(
     const Block& block, const CrossEntropyBackwardArgs& args) {
   args.packed ? CrossEntropyBackwardRows<T, kPack<T>>(block, args)
               : CrossEntropyBackwardRows<T, 1>(block, args);
+}
+
+// The largest of what a lane has seen, and the sum of exp(x - largest).
+struct Exponents {
+  float max;
+  float sum;
+};
+
+// Times what it takes for `sum` to be of a larger one. Where there was nothing
+// but -inf, the sum is of nothing.
+template <typename T>
+SHARDPLANE_DEVICE float SumFor(const Exponents& seen, float max) {
+  return seen.max > -INFINITY ? seen.sum * Exp<T>(seen.max - max) : 0;
+}
+
+template <typename T, int N, typename Block>
+SHARDPLANE_DEVICE void LossRows(const Block& block, const LossArgs& args) {
+  typename Block::template PerLane<Exponents> seen(block);
+  typename Block::template PerLane<float> values(block);
+  for (int64_t r = block.index(); r < args.rows; r += block.count()) {
+    const T* const row = static_cast<const T*>(args.logits) + r * args.columns;
+    block.Each([&](int lane) {
+      Exponents mine{-INFINITY, 0};
+      EachRowPack<N>(lane, args.columns, [&](int64_t i) {
+        const auto pack = Load<N>(row + i);
+        float max = mine.max;
+        for (int j = 0; j < N; ++j) {
+          max = Larger()(max, ToFloat(pack.values[j]));
+        }
+        float sum = SumFor<T>(mine, max);
+        for (int j = 0; j < N; ++j) {
+          sum += Exp<T>(ToFloat(pack.values[j]) - max);
+        }
+        // NaN of -inf beside -inf.
+        mine = {max, max == -INFINITY ? 0 : sum};
+      });
+      seen[lane] = mine;
+      values[lane] = mine.max;
+    });
+    const float max = block.Reduce(values, -INFINITY, Larger());
+    block.Each([&](int lane) { values[lane] = SumFor<T>(seen[lane], max); });
+    const float sum = block.Reduce(values, 0, Add());
+    block.Each([&](int lane) {
+      if (lane != 0) return;
+      const int64_t target = args.target[r];
+      const bool counts = target != args.ignore_index;
+      args.max[r] = max;
+      args.sums[r] = sum;
+      args.counts[r] = counts ? 1 : 0;
+      args.losses[r] = counts ? logf(sum) - (ToFloat(row[target]) - max) : 0;
+    });
+  }
+}
+
+template <typename T, typename Block>
+SHARDPLANE_DEVICE void Loss(const Block& block, const LossArgs& args) {
+  args.packed ? LossRows<T, kPack<T>>(block, args)
+              : LossRows<T, 1>(block, args);
+}
+
+template <typename T, int N, typename Block>
+SHARDPLANE_DEVICE void LossBackwardRows(const Block& block,
+                                        const LossBackwardArgs& args) {
+  const float of_one = args.count != nullptr ? 1 / *args.count : 1;
+  for (int64_t r = block.index(); r < args.rows; r += block.count()) {
+    const int64_t begin = r * args.columns;
+    const T* const row = static_cast<const T*>(args.logits) + begin;
+    const int64_t target = args.target[r];
+    const bool counts = target != args.ignore_index;
+    const float max = args.max[r];
+    const float gradient = args.gradient[args.each_row ? r : 0] * of_one;
+    const float scale = gradient / args.sums[r];
+    block.Each([&](int lane) {
+      EachRowPack<N>(lane, args.columns, [&](int64_t i) {
+        const auto pack = Load<N>(row + i);
+        const int at = static_cast<int>(target - i);  // in the pack, or not
+        Pack<T, N> out;
+        for (int j = 0; j < N; ++j) {
+          const float all = scale * Exp<T>(ToFloat(pack.values[j]) - max);
+          Store(counts ? all - (j == at ? gradient : 0) : 0, out.values[j]);
+        }
+        Store(out, static_cast<T*>(args.logit_gradients) + begin + i);
+      });
+    });
+  }
+}
+
+template <typename T, typename Block>
+SHARDPLANE_DEVICE void LossBackward(const Block& block,
+                                    const LossBackwardArgs& args) {
+  args.packed ? LossBackwardRows<T, kPack<T>>(block, args)
+              : LossBackwardRows<T, 1>(block, args);
 }
 
 struct Words {

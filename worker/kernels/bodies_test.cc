@@ -101,23 +101,55 @@ TEST(CrossEntropyTest, TargetsElsewhereAndIgnoredOnesPickNothing) {
                         3, FloatNear(2 + std::exp(-1.f), 1e-6)));
 }
 
-TEST(CrossEntropyTest, ARowsOwnMax) {
-  const float logits[] = {-INFINITY, 1, 2, NAN, 3, 3};
-  const int64_t target[] = {1, 1};
-  float own_max[2], sums[2], picked[2];
-  const CrossEntropyArgs args{.logits = logits,
-                              .own_max = own_max,
-                              .target = target,
-                              .sums = sums,
-                              .picked = picked,
-                              .rows = 2,
-                              .columns = 3,
-                              .ignore_index = -100};
-  ASSERT_THAT(HostKernels().Launch(Element::kF32, 1, args), IsOk());
-  EXPECT_EQ(own_max[0], 2);
-  EXPECT_EQ(picked[0], -1);
-  EXPECT_FLOAT_EQ(sums[0], 1 + std::exp(-1.f));
-  EXPECT_TRUE(std::isnan(own_max[1]));
+// Rows of more classes than there are lanes, so that a lane sees several.
+class LossTest : public testing::Test {
+ protected:
+  static constexpr int64_t kRows = 5, kColumns = 3 * kLanes;
+
+  // x of row r.
+  float* row(int64_t r) { return logits_ + r * kColumns; }
+  absl::Status Run(bool packed) {
+    return HostKernels().Launch(Element::kF32, 2,
+                                LossArgs{.logits = logits_,
+                                         .target = target_,
+                                         .max = max_,
+                                         .sums = sums_,
+                                         .losses = losses_,
+                                         .counts = counts_,
+                                         .rows = kRows,
+                                         .columns = kColumns,
+                                         .ignore_index = 7,
+                                         .packed = packed});
+  }
+
+  alignas(kPackBytes) float logits_[kRows * kColumns] = {};
+  int64_t target_[kRows] = {1, 1, 1, 7, 700};
+  float max_[kRows], sums_[kRows], losses_[kRows], counts_[kRows];
+};
+
+TEST_F(LossTest, InOnePass) {
+  for (const bool packed : {false, true}) {
+    std::fill(row(0), row(1), -INFINITY);  // but for two
+    row(0)[1] = 1;
+    row(0)[700] = 2;
+    std::fill(row(1), row(2), -INFINITY);
+    row(2)[5] = NAN;
+    row(4)[3] = 100;  // what came before weighs nothing
+    row(4)[700] = 100;
+    ASSERT_THAT(Run(packed), IsOk());
+    EXPECT_EQ(max_[0], 2);
+    EXPECT_FLOAT_EQ(sums_[0], 1 + std::exp(-1.f));
+    EXPECT_FLOAT_EQ(losses_[0], std::log(1 + std::exp(-1.f)) + 1);
+    EXPECT_EQ(max_[1], -INFINITY);
+    EXPECT_TRUE(std::isnan(losses_[1]));
+    EXPECT_TRUE(std::isnan(max_[2]));
+    EXPECT_TRUE(std::isnan(losses_[2]));
+    EXPECT_EQ(losses_[3], 0);
+    EXPECT_EQ(sums_[3], kColumns);
+    EXPECT_EQ(sums_[4], 2);
+    EXPECT_FLOAT_EQ(losses_[4], std::log(2.f));
+    EXPECT_THAT(counts_, ElementsAre(1, 1, 1, 0, 1));
+  }
 }
 
 }  // namespace

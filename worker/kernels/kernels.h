@@ -99,11 +99,9 @@ struct RmsNormBackwardArgs {
 // Of logits [rows, columns], classes `offset` ... of more, x = logits - max:
 //   sums[row]   = sum of exp(x)
 //   picked[row] = x of the target; 0 if it is elsewhere or `ignore_index`
-// max == nullptr: each row's own, written to `own_max`.
 struct CrossEntropyArgs {
   const void* logits;
   const float* max;  // [rows]
-  float* own_max;    // [rows]
   const int64_t* target;
   float* sums;
   float* picked;
@@ -127,6 +125,42 @@ struct CrossEntropyBackwardArgs {
   int64_t columns;
   int64_t offset;
   int64_t ignore_index;
+  bool packed;
+};
+
+// Of logits [rows, columns], which have all classes, x = logits - max of the
+// row:
+//   sums[row]   = sum of exp(x)
+//   losses[row] = log(sums[row]) - x of the target
+//   counts[row] = 1
+// and loss and count of a row whose target is `ignore_index` are 0.
+struct LossArgs {
+  const void* logits;
+  const int64_t* target;
+  float* max;     // [rows]
+  float* sums;    // [rows]
+  float* losses;  // [rows]
+  float* counts;  // [rows]
+  int64_t rows;
+  int64_t columns;
+  int64_t ignore_index;
+  bool packed;
+};
+
+// logit_gradients = gradient / count (exp(x) / sum - 1 where the target is); 0
+// of a row whose target is `ignore_index`.
+struct LossBackwardArgs {
+  const void* logits;
+  const int64_t* target;
+  const float* max;
+  const float* sums;
+  const float* gradient;  // [rows] if `each_row`, else [1]
+  const float* count;     // [1]; nullptr: 1
+  void* logit_gradients;
+  int64_t rows;
+  int64_t columns;
+  int64_t ignore_index;
+  bool each_row;
   bool packed;
 };
 
@@ -161,13 +195,15 @@ constexpr int PacksOf(int64_t columns, bool packed, Element element) {
 
 // Kernel, its arguments, its body: X(name, Args, Body). Those of the second
 // list are compiled for each of kPackCounts.
-#define SHARDPLANE_KERNELS(X)                            \
-  X(dropout, DropoutArgs, Dropout)                       \
-  X(swiglu, SwigluArgs, Swiglu)                          \
-  X(swiglu_backward, SwigluBackwardArgs, SwigluBackward) \
-  X(rotary, RotaryArgs, Rotary)                          \
-  X(cross_entropy, CrossEntropyArgs, CrossEntropy)       \
-  X(cross_entropy_backward, CrossEntropyBackwardArgs, CrossEntropyBackward)
+#define SHARDPLANE_KERNELS(X)                                               \
+  X(dropout, DropoutArgs, Dropout)                                          \
+  X(swiglu, SwigluArgs, Swiglu)                                             \
+  X(swiglu_backward, SwigluBackwardArgs, SwigluBackward)                    \
+  X(rotary, RotaryArgs, Rotary)                                             \
+  X(cross_entropy, CrossEntropyArgs, CrossEntropy)                          \
+  X(cross_entropy_backward, CrossEntropyBackwardArgs, CrossEntropyBackward) \
+  X(loss, LossArgs, Loss)                                                   \
+  X(loss_backward, LossBackwardArgs, LossBackward)
 #define SHARDPLANE_ROW_KERNELS(X)   \
   X(rms_norm, RmsNormArgs, RmsNorm) \
   X(rms_norm_backward, RmsNormBackwardArgs, RmsNormBackward)

@@ -4,6 +4,7 @@
 #ifndef SHARDPLANE_WORKER_KERNELS_LANES_H_
 #define SHARDPLANE_WORKER_KERNELS_LANES_H_
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -64,9 +65,41 @@ SHARDPLANE_DEVICE inline Pack<T, N> Load(const T* from) {
   return *reinterpret_cast<const Pack<T, N>*>(from);
 }
 
+// A whole pack is one instruction, too; nvcc would store what it has computed
+// in pieces, word by word.
 template <typename T, int N>
 SHARDPLANE_DEVICE inline void Store(const Pack<T, N>& pack, T* to) {
+#ifdef __CUDA_ARCH__
+  if constexpr (sizeof(pack) == kPackBytes) {
+    uint32_t words[4];
+    memcpy(words, &pack, sizeof(words));
+    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(
+                     __cvta_generic_to_global(to)),
+                 "r"(words[0]), "r"(words[1]), "r"(words[2]), "r"(words[3])
+                 : "memory");
+    return;
+  }
+#endif
   *reinterpret_cast<Pack<T, N>*>(to) = pack;
+}
+
+// e^x as precisely as results of T show it.
+template <typename T>
+SHARDPLANE_DEVICE inline float Exp(float x) {
+#ifdef __CUDA_ARCH__
+  if constexpr (sizeof(T) == sizeof(Bf16)) return __expf(x);
+#endif
+  return expf(x);
+}
+
+template <typename T>
+SHARDPLANE_DEVICE inline float Sigmoid(float x) {
+#ifdef __CUDA_ARCH__
+  if constexpr (sizeof(T) == sizeof(Bf16)) {
+    return __fdividef(1, 1 + Exp<T>(-x));
+  }
+#endif
+  return 1 / (1 + expf(-x));
 }
 
 #ifdef __CUDACC__
