@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <string>
+#include <tuple>
 
 #include "ATen/core/Tensor.h"
+#include "ATen/core/dispatch/Dispatcher.h"
 #include "absl/strings/str_cat.h"
 #include "worker/data_faults.h"
+#include "worker/sharded_operators.h"
 
 namespace shardplane {
 namespace {
@@ -54,20 +57,21 @@ at::Tensor Distinct(const at::Tensor& ids) {
 // The device looks, and the host asks it once all has been computed.
 at::Tensor CheckedLater(const at::Tensor& ids, const Allowed& allowed,
                         DataFaults& faults) {
-  // Limits may be too large for the ids' own type.
-  const at::Tensor wide = ids.to(at::kLong);
-  at::Tensor bad = wide.lt(allowed.lowest());
-  bad.logical_or_(wide.ge(allowed.range.count));
-  if (allowed.range.ignored.has_value()) {
-    bad.logical_and_(wide.ne(*allowed.range.ignored));
-  }
-  faults.Defer(bad.any(), [ids, allowed]() -> std::string {
+  static const auto replace = [] {
+    RegisterShardedOperators();
+    return c10::Dispatcher::singleton()
+        .findSchemaOrThrow("shardplane::checked_ids", "")
+        .typed<decltype(ReplaceBadIds)>();
+  }();
+  auto [good, bad] = replace.call(ids, allowed.lowest(), allowed.range.count,
+                                  allowed.range.ignored);
+  faults.Defer(bad, [ids, allowed]() -> std::string {
     const at::Tensor host = OnHost(ids);
     const int64_t* const found = FindBad(host, allowed);
     TORCH_INTERNAL_ASSERT(found != nullptr);
     return allowed.Message(*found);
   });
-  return ids.masked_fill(bad, 0);
+  return good;
 }
 
 // Ids that the host looks at now.
@@ -89,6 +93,16 @@ at::Tensor CheckedNow(const at::Tensor& ids, const Allowed& allowed,
 }
 
 }  // namespace
+
+std::tuple<at::Tensor, at::Tensor> ReplaceBadIds(
+    const at::Tensor& ids, int64_t lowest, int64_t limit,
+    std::optional<int64_t> ignored) {
+  // Limits may be too large for the ids' own type.
+  const at::Tensor wide = ids.to(at::kLong);
+  at::Tensor bad = wide.lt(lowest).logical_or_(wide.ge(limit));
+  if (ignored.has_value()) bad.logical_and_(wide.ne(*ignored));
+  return {ids.masked_fill(bad, 0), bad.any()};
+}
 
 at::Tensor CheckedIds(const char* what, const at::Tensor& ids,
                       const IdRange& range) {

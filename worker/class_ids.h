@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <tuple>
 
 #include "ATen/core/Tensor.h"
 
@@ -15,6 +16,13 @@ struct IdRange {
   std::optional<int64_t> ignored;  // also
   bool from_end = false;           // -1 is the last, as -count is the first
 };
+
+// `ids` with 0 for those that are neither in [lowest, limit), which has 0, nor
+// `ignored`; and bool[], whether there were any. shardplane.checked_ids, for
+// CheckedIds on a device that computes on its own.
+std::tuple<at::Tensor, at::Tensor> ReplaceBadIds(
+    const at::Tensor& ids, int64_t lowest, int64_t limit,
+    std::optional<int64_t> ignored);
 
 // `ids`, all of which lie in `range`. Else c10::IndexError that names the first
 // one and the range; where a DataFaults notes it, the ids with 0 for the bad

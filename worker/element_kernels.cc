@@ -3,12 +3,16 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <optional>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "ATen/core/Tensor.h"
 #include "ATen/ops/empty_like.h"
+#include "ATen/ops/zeros.h"
 #include "torch/csrc/autograd/custom_function.h"
+#include "worker/class_ids.h"
 #include "worker/fused_operators.h"
 #include "worker/kernel_calls.h"
 #include "worker/kernel_operators.h"
@@ -231,6 +235,26 @@ at::Tensor RotaryByKernel(const at::Tensor& x, const at::Tensor& cos,
                     x.numel() > 0 && x.numel() < (int64_t{1} << 31) &&
                     fits_x(cos) && fits_x(sin);
   return fits ? RotaryFunction::apply(x, cos, sin) : Rotary(x, cos, sin);
+}
+
+std::tuple<at::Tensor, at::Tensor> CheckedIdsByKernel(
+    const at::Tensor& ids, int64_t lowest, int64_t limit,
+    std::optional<int64_t> ignored) {
+  if (ids.scalar_type() != at::kLong || ids.numel() == 0) {
+    return ReplaceBadIds(ids, lowest, limit, ignored);
+  }
+  const at::Tensor from = ids.contiguous();
+  const at::Tensor out = at::empty_like(from);
+  const at::Tensor bad = at::zeros({}, ids.options().dtype(at::kBool));
+  Launch(at::kFloat, BlocksFor(from.numel(), 1),
+         CheckIdsArgs{.ids = from.const_data_ptr<int64_t>(),
+                      .out = out.mutable_data_ptr<int64_t>(),
+                      .bad = bad.mutable_data_ptr<bool>(),
+                      .count = from.numel(),
+                      .lowest = lowest,
+                      .limit = limit,
+                      .ignored = ignored.value_or(0)});
+  return {out, bad};
 }
 
 at::Tensor DropoutByKernel(const at::Tensor& x, const at::Tensor& random,

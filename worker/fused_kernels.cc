@@ -18,6 +18,7 @@ void UseFusedKernels(KernelLauncher* launcher, c10::DispatchKey backend) {
     // Lives as long as the process.
     auto* library = new torch::Library(torch::Library::IMPL, "shardplane", key,
                                        __FILE__, __LINE__);
+    library->impl("checked_ids", &CheckedIdsByKernel);
     library->impl("dropout", &DropoutByKernel);
     library->impl("swiglu", &SwigluByKernel);
     library->impl("rotary", &RotaryByKernel);

@@ -20,6 +20,7 @@
 #include "ATen/ops/tensor.h"
 #include "absl/strings/str_cat.h"
 #include "torch/csrc/autograd/autograd.h"
+#include "worker/class_ids.h"
 #include "worker/device_for_test.h"
 #include "worker/fused_operators.h"
 #include "worker/kernels_for_test.h"
@@ -422,6 +423,36 @@ TEST(FusedKernelsTest, OtherCrossEntropyTermsRunAsCalls) {
                c10::IndexError);
   EXPECT_THROW(launches(ids, std::nullopt, 1, 1, 4, -100, 0.0),
                c10::ValueError);
+}
+
+TEST(FusedKernelsTest, CheckedIds) {
+  const auto op = Operator("shardplane::checked_ids", &ReplaceBadIds);
+  const int64_t far = int64_t{1} << 40;
+  struct Case {
+    std::vector<int64_t> ids;
+    std::optional<int64_t> ignored;
+  };
+  for (const Case& c : {Case{{3, 0, 6, 2}, {}},
+                        {{3, 7, 6, 2}, {}},
+                        {{-1, 0, 6, 2}, {}},
+                        {{-1, 0, 6, far}, -1},
+                        {{-2, 0, 6, -100}, -100},
+                        {{-far, 0, 6, -100}, -100}}) {
+    for (const int64_t lowest : {-7, 0}) {
+      // Enough that a block has not all of them.
+      const at::Tensor ids = Ids(c.ids).repeat({1000}).view({8, 500});
+      for (const at::Tensor& each : {ids, ids.t()}) {
+        Kernels().Take();
+        const auto [found, bad] = op.call(each, lowest, 7, c.ignored);
+        EXPECT_EQ(Kernels().Take(), 1);
+        const auto [expected, any] = ReplaceBadIds(each, lowest, 7, c.ignored);
+        EXPECT_TRUE(found.equal(expected));
+        EXPECT_TRUE(bad.equal(any));
+      }
+    }
+  }
+  op.call(Ids({1, 2}).to(at::kInt), 0, 7, {});
+  EXPECT_EQ(Kernels().Take(), 0);
 }
 
 // Bit for bit, masks and all: of parts along every dim.

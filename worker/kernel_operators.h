@@ -20,6 +20,10 @@ at::Tensor DropoutByKernel(const at::Tensor& x, const at::Tensor& random,
                            double p, int64_t node, at::IntArrayRef sizes,
                            at::IntArrayRef offsets);
 
+std::tuple<at::Tensor, at::Tensor> CheckedIdsByKernel(
+    const at::Tensor& ids, int64_t lowest, int64_t limit,
+    std::optional<int64_t> ignored);
+
 // row_kernels.cc
 at::Tensor CastRmsNormByKernel(const at::Tensor& x, const at::Tensor& weight,
                                double eps, at::ScalarType dtype);

@@ -157,6 +157,10 @@ void RegisterShardedOperators() {
         "float? scale=None, bool enable_gqa=False) -> Tensor",
         &ShardedAttention);
     made->def("view_as_complex(Tensor x) -> Tensor", &ViewAsComplex);
+    made->def(
+        "checked_ids(Tensor ids, int lowest, int limit, int? ignored) -> "
+        "(Tensor, Tensor)",
+        &ReplaceBadIds);
     DefineFusedOperators(made);
     made->def("class_max(Tensor logits, int dim) -> Tensor", &ClassMax);
     made->def(

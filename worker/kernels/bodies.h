@@ -469,6 +469,17 @@ SHARDPLANE_DEVICE void LossBackward(const Block& block,
               : LossBackwardRows<T, 1>(block, args);
 }
 
+template <typename T, typename Block>
+SHARDPLANE_DEVICE void CheckIds(const Block& block, const CheckIdsArgs& args) {
+  EachPack<1>(block, args.count, [&](int64_t i) {
+    const int64_t id = args.ids[i];
+    const bool good =
+        (id >= args.lowest && id < args.limit) || id == args.ignored;
+    args.out[i] = good ? id : 0;
+    if (!good) *args.bad = true;
+  });
+}
+
 struct Words {
   uint32_t values[4];
 };

@@ -164,6 +164,18 @@ struct LossBackwardArgs {
   bool packed;
 };
 
+// out = ids, where they are in [lowest, limit) or `ignored`, else 0 and `bad`
+// is set, which was false. Of any type of elements: ids are integers.
+struct CheckIdsArgs {
+  const int64_t* ids;
+  int64_t* out;
+  bool* bad;
+  int64_t count;
+  int64_t lowest;
+  int64_t limit;
+  int64_t ignored;
+};
+
 inline constexpr int kDropoutDims = 4;
 
 // out = x * scale where the mask of common/dropout_mask keeps, else 0: of a
@@ -202,6 +214,7 @@ constexpr int PacksOf(int64_t columns, bool packed, Element element) {
   X(rotary, RotaryArgs, Rotary)                                             \
   X(cross_entropy, CrossEntropyArgs, CrossEntropy)                          \
   X(cross_entropy_backward, CrossEntropyBackwardArgs, CrossEntropyBackward) \
+  X(check_ids, CheckIdsArgs, CheckIds)                                      \
   X(loss, LossArgs, Loss)                                                   \
   X(loss_backward, LossBackwardArgs, LossBackward)
 #define SHARDPLANE_ROW_KERNELS(X)   \
