@@ -10,7 +10,7 @@ namespace shardplane {
 
 void UseFusedKernels(KernelLauncher* launcher, c10::DispatchKey backend) {
   RegisterShardedOperators();
-  SetKernelLauncher(launcher);
+  SetKernelLauncher(launcher, backend);
   // A backend's own kernel keeps autograd off the calls, so it has both keys.
   for (const c10::DispatchKey key :
        {backend,

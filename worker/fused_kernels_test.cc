@@ -37,19 +37,7 @@ using Shapes = std::vector<std::vector<int64_t>>;
 
 at::Device TestDevice() { return at::Device(DeviceForTest(0)); }
 
-// Those that run, for the whole process.
-CountingLauncher& Kernels() {
-  static auto* const kernels = [] {
-    const auto found = KernelsForTest();
-    auto* const counting =
-        new CountingLauncher(found.ok() ? *found : &HostKernels());
-    EXPECT_TRUE(found.ok()) << found.status();
-    UseFusedKernels(counting, TestDevice().is_cpu() ? c10::DispatchKey::CPU
-                                                    : c10::DispatchKey::CUDA);
-    return counting;
-  }();
-  return *kernels;
-}
+CountingLauncher& Kernels() { return KernelsInUse(); }
 
 at::Tensor Values(at::IntArrayRef sizes, at::ScalarType dtype, int seed) {
   const at::Tensor numbers =

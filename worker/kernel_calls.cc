@@ -8,16 +8,21 @@
 namespace shardplane {
 namespace {
 
-// Enough for any GPU of today.
-constexpr int64_t kMaxBlocks = 1 << 16;
-
 KernelLauncher* current = nullptr;
+c10::DispatchKey current_backend = c10::DispatchKey::Undefined;
 
 }  // namespace
 
-void SetKernelLauncher(KernelLauncher* launcher) { current = launcher; }
+void SetKernelLauncher(KernelLauncher* launcher, c10::DispatchKey backend) {
+  current = launcher;
+  current_backend = backend;
+}
 
 KernelLauncher& CurrentKernelLauncher() { return *current; }
+
+bool HasKernels(const at::Tensor& tensor) {
+  return current != nullptr && tensor.key_set().has(current_backend);
+}
 
 void CheckLaunched(const absl::Status& status) {
   if (status.ok()) return;
@@ -43,7 +48,7 @@ at::Tensor RowsInPacks(const at::Tensor& tensor) {
 
 int64_t BlocksFor(int64_t count, int64_t pack) {
   const int64_t per_block = kLanes * pack;
-  return std::min((count + per_block - 1) / per_block, kMaxBlocks);
+  return std::min((count + per_block - 1) / per_block, kMostBlocks);
 }
 
 }  // namespace shardplane

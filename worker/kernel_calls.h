@@ -11,9 +11,12 @@
 
 namespace shardplane {
 
-// Whom kernels are started by, of this process: see UseFusedKernels.
-void SetKernelLauncher(KernelLauncher* launcher);
+// Whom kernels are started by, of this process, on tensors of which backend:
+// see UseFusedKernels.
+void SetKernelLauncher(KernelLauncher* launcher, c10::DispatchKey backend);
 KernelLauncher& CurrentKernelLauncher();
+// Whether there are any where the tensor lives.
+bool HasKernels(const at::Tensor& tensor);
 
 // Throws a c10::AcceleratorError unless OK.
 void CheckLaunched(const absl::Status& status);
@@ -53,6 +56,8 @@ inline int64_t PackOf(bool packed, const at::Tensor& tensor) {
 // Blocks for `count` elements, each lane having `pack` of them; where there are
 // too many, blocks go on where others have begun.
 int64_t BlocksFor(int64_t count, int64_t pack);
+// Enough for any GPU of today.
+inline constexpr int64_t kMostBlocks = 1 << 16;
 
 }  // namespace shardplane
 

@@ -7,8 +7,11 @@
 
 #include "absl/status/statusor.h"
 #include "c10/core/Device.h"
+#include "c10/core/DispatchKey.h"
+#include "gtest/gtest.h"
 #include "worker/cuda_support.h"
 #include "worker/device_for_test.h"
+#include "worker/fused_kernels.h"
 #include "worker/kernels/host_kernels.h"
 #include "worker/kernels/launcher.h"
 
@@ -42,6 +45,21 @@ class CountingLauncher : public KernelLauncher {
   KernelLauncher* const kernels_;
   int launches_ = 0;
 };
+
+// Those that run, from now on and for the whole process.
+inline CountingLauncher& KernelsInUse() {
+  static auto* const kernels = [] {
+    const auto found = KernelsForTest();
+    auto* const counting =
+        new CountingLauncher(found.ok() ? *found : &HostKernels());
+    EXPECT_TRUE(found.ok()) << found.status();
+    UseFusedKernels(counting, c10::Device(DeviceForTest(0)).is_cpu()
+                                  ? c10::DispatchKey::CPU
+                                  : c10::DispatchKey::CUDA);
+    return counting;
+  }();
+  return *kernels;
+}
 
 }  // namespace shardplane
 

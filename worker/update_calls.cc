@@ -151,6 +151,27 @@ std::vector<at::Tensor> StepsOf(const AdamBatch& batch,
   return steps;
 }
 
+// None where there is no kernel of ours.
+AdamTable TableOf(const UpdateBatch& batch, const std::vector<int64_t>& counts,
+                  const std::vector<at::Tensor>& tensors) {
+  const auto* adam = std::get_if<AdamBatch>(&batch);
+  // Complex gradients may be memory that is resolved anew.
+  if (adam == nullptr || adam->gradients[0].is_complex()) return {};
+  const std::vector<at::Tensor> steps = StepsOf(*adam, counts, tensors);
+  std::vector<AdamOperands> states;
+  for (size_t i = 0; i < steps.size(); ++i) {
+    states.push_back({.parameter = adam->parameters[i],
+                      .gradient = adam->gradients[i],
+                      .exp_avg = adam->exp_avgs[i],
+                      .exp_avg_sq = adam->exp_avg_sqs[i],
+                      .max_exp_avg_sq = adam->max_exp_avg_sqs.empty()
+                                            ? at::Tensor()
+                                            : adam->max_exp_avg_sqs[i],
+                      .steps = steps[i]});
+  }
+  return HasAdamKernel(states) ? MakeAdamTable(states) : AdamTable();
+}
+
 void Call(const SgdBatch& batch, const std::vector<int64_t>&,
           const std::vector<at::Tensor>&, std::optional<double> clip_scale) {
   const std::vector<at::Tensor> gradients = Ready(batch.gradients, clip_scale);
@@ -236,6 +257,9 @@ UpdateNumbers MakeNumbers(absl::Span<const UpdateBatch> batches, bool clips) {
     numbers.steps.push_back(at::empty({}, NumberOptions(batches[0])));
   }
   if (clips) numbers.clip_scale = at::empty({1}, NumberOptions(batches[0]));
+  for (const UpdateBatch& batch : batches) {
+    numbers.tables.push_back(TableOf(batch, CountsOf(batches), numbers.steps));
+  }
   return numbers;
 }
 
@@ -258,6 +282,11 @@ void CallKernels(absl::Span<const UpdateBatch> batches,
       FusedSgd(*sgd, Ready(sgd->gradients, numbers.clip_scale), lr);
     } else {
       const AdamBatch& adam = std::get<AdamBatch>(batches[i]);
+      const AdamTable& table = numbers.tables[i];
+      if (table.places.defined()) {
+        AdamByKernel(adam.options, table, lr, numbers.clip_scale);
+        continue;
+      }
       FusedAdam(adam, Ready(adam.gradients, numbers.clip_scale),
                 StepsOf(adam, counts, numbers.steps), lr);
     }

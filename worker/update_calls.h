@@ -10,6 +10,7 @@
 #include "ATen/core/Tensor.h"
 #include "absl/types/span.h"
 #include "common/optimizer.h"
+#include "worker/adam_kernel.h"
 
 namespace shardplane {
 
@@ -49,6 +50,7 @@ struct UpdateNumbers {
   std::vector<at::Tensor> lrs;    // f32[], by batch
   std::vector<at::Tensor> steps;  // f32[], of all counts that occur, ascending
   at::Tensor clip_scale;          // f32[1]; undefined: nothing is clipped
+  std::vector<AdamTable> tables;  // by batch; of those with a kernel of ours
 };
 
 // Whether the batch's kernel takes UpdateNumbers. f64's do not, as they would
@@ -60,7 +62,8 @@ bool TakesNumbers(const UpdateBatch& batch);
 UpdateNumbers MakeNumbers(absl::Span<const UpdateBatch> batches, bool clips);
 void FillNumbers(absl::Span<const UpdateBatch> batches,
                  std::optional<double> clip_scale, UpdateNumbers& numbers);
-// CallKernels, of batches that take numbers. lr is rounded to f32.
+// CallKernels, of batches that take numbers and that these were made for. lr is
+// rounded to f32.
 void CallKernels(absl::Span<const UpdateBatch> batches,
                  const UpdateNumbers& numbers);
 

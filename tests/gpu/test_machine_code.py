@@ -58,7 +58,8 @@ def test_packs_are_loaded_and_stored_whole(instructions, kernel, loads, stores):
 
 @pytest.mark.parametrize("kernel, stores", [
     ("rms_norm_bf16_1", 2), ("rms_norm_backward_bf16_1", 1),
-    ("loss_backward_bf16", 1), ("cross_entropy_backward_bf16", 1)])
+    ("loss_backward_bf16", 1), ("cross_entropy_backward_bf16", 1),
+    ("adam_bf16", 4)])
 def test_rows_are_stored_in_packs(instructions, kernel, stores):
     if instructions:
         assert instructions[kernel]["STG.E.128"] == stores

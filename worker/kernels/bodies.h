@@ -480,6 +480,90 @@ SHARDPLANE_DEVICE void CheckIds(const Block& block, const CheckIdsArgs& args) {
   });
 }
 
+// The numbers of an update, of one tensor.
+struct AdamNumbers {
+  float sign_and_scale;  // of gradients
+  float kept;            // of a parameter, by decoupled weight decay
+  float rate;            // lr / (1 - beta1^steps)
+  float scale;           // 1 / sqrt(1 - beta2^steps)
+};
+
+SHARDPLANE_DEVICE inline AdamNumbers NumbersOf(const AdamArgs& args,
+                                               const AdamTensor& tensor) {
+  const float steps = *tensor.steps;
+  const float scale = args.clip_scale != nullptr ? *args.clip_scale : 1;
+  return {args.maximize ? -scale : scale,
+          args.decoupled ? 1 - *args.lr * args.weight_decay : 1,
+          *args.lr / -expm1f(steps * args.log_beta1),
+          1 / sqrtf(-expm1f(steps * args.log_beta2))};
+}
+
+template <typename T, int N, typename Block>
+SHARDPLANE_DEVICE void AdamPacks(const Block& block, const AdamArgs& args,
+                                 const AdamTensor& tensor,
+                                 const AdamNumbers& numbers, int64_t begin,
+                                 int64_t end) {
+  T* const parameters = static_cast<T*>(tensor.parameter);
+  T* const means = static_cast<T*>(tensor.exp_avg);
+  T* const squares = static_cast<T*>(tensor.exp_avg_sq);
+  T* const largest = static_cast<T*>(tensor.max_exp_avg_sq);
+  const float added = args.decoupled ? 0 : args.weight_decay;
+  block.Each([&](int lane) {
+    for (int64_t i = begin + lane * N; i < end; i += kLanes * N) {
+      auto parameter = Load<N>(parameters + i);
+      const auto gradient = Load<N>(static_cast<const T*>(tensor.gradient) + i);
+      auto mean = Load<N>(means + i);
+      auto square = Load<N>(squares + i);
+      Pack<T, N> most;
+      if (largest != nullptr) most = Load<N>(largest + i);
+      for (int j = 0; j < N; ++j) {
+        const float p = ToFloat(parameter.values[j]);
+        const float g =
+            ToFloat(gradient.values[j]) * numbers.sign_and_scale + added * p;
+        const float m = args.beta1 * ToFloat(mean.values[j]) + args.new1 * g;
+        const float v =
+            args.beta2 * ToFloat(square.values[j]) + args.new2 * g * g;
+        float over = v;
+        if (largest != nullptr) {
+          over = Larger()(ToFloat(most.values[j]), v);
+          Store(over, most.values[j]);
+        }
+        Store(p * numbers.kept -
+                  Quotient<T>(numbers.rate * m,
+                              Root<T>(over) * numbers.scale + args.eps),
+              parameter.values[j]);
+        Store(m, mean.values[j]);
+        Store(v, square.values[j]);
+      }
+      Store(parameter, parameters + i);
+      Store(mean, means + i);
+      Store(square, squares + i);
+      if (largest != nullptr) Store(most, largest + i);
+    }
+  });
+}
+
+SHARDPLANE_DEVICE inline bool IsAligned(const void* pointer) {
+  return reinterpret_cast<uintptr_t>(pointer) % kPackBytes == 0;
+}
+
+template <typename T, typename Block>
+SHARDPLANE_DEVICE void AdamUpdate(const Block& block, const AdamArgs& args) {
+  for (int64_t i = block.index(); i < args.chunk_count; i += block.count()) {
+    const AdamChunk chunk = args.chunks[i];
+    const AdamTensor tensor = args.tensors[chunk.tensor];
+    const AdamNumbers numbers = NumbersOf(args, tensor);
+    const bool packed =
+        IsAligned(tensor.parameter) && IsAligned(tensor.gradient) &&
+        IsAligned(tensor.exp_avg) && IsAligned(tensor.exp_avg_sq) &&
+        IsAligned(tensor.max_exp_avg_sq);
+    const int64_t length = chunk.end - chunk.begin;
+    const int64_t whole = packed ? chunk.end - length % kPack<T> : chunk.begin;
+    AdamPacks<T, kPack<T>>(block, args, tensor, numbers, chunk.begin, whole);
+    AdamPacks<T, 1>(block, args, tensor, numbers, whole, chunk.end);
+  }
+}
+
 struct Words {
   uint32_t values[4];
 };

@@ -176,6 +176,40 @@ struct CheckIdsArgs {
   int64_t ignored;
 };
 
+// Of one parameter, its elements in one run. `steps`: of this update, from 1
+// on.
+struct AdamTensor {
+  void* parameter;
+  const void* gradient;
+  void* exp_avg;
+  void* exp_avg_sq;
+  void* max_exp_avg_sq;  // nullptr: no amsgrad
+  const float* steps;
+  int64_t count;
+};
+// Elements [begin, end) of a tensor; begin is a multiple of a pack.
+struct AdamChunk {
+  int64_t tensor;
+  int64_t begin;
+  int64_t end;
+};
+
+// Chunk by chunk, as torch.optim.Adam has it, in f32; `tensors`, `chunks` and
+// what pointers lead to are memory of the device.
+struct AdamArgs {
+  const AdamTensor* tensors;
+  const AdamChunk* chunks;
+  int64_t chunk_count;
+  const float* lr;               // [1]
+  const float* clip_scale;       // [1], of gradients; nullptr: 1
+  float beta1, new1, log_beta1;  // new: 1 - beta, as it is rounded itself
+  float beta2, new2, log_beta2;
+  float eps;
+  float weight_decay;
+  bool decoupled;  // weight decay, as AdamW has it
+  bool maximize;
+};
+
 inline constexpr int kDropoutDims = 4;
 
 // out = x * scale where the mask of common/dropout_mask keeps, else 0: of a
@@ -214,6 +248,7 @@ constexpr int PacksOf(int64_t columns, bool packed, Element element) {
   X(rotary, RotaryArgs, Rotary)                                             \
   X(cross_entropy, CrossEntropyArgs, CrossEntropy)                          \
   X(cross_entropy_backward, CrossEntropyBackwardArgs, CrossEntropyBackward) \
+  X(adam, AdamArgs, AdamUpdate)                                             \
   X(check_ids, CheckIdsArgs, CheckIds)                                      \
   X(loss, LossArgs, Loss)                                                   \
   X(loss_backward, LossBackwardArgs, LossBackward)

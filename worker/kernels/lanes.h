@@ -62,6 +62,9 @@ struct alignas(sizeof(T) * N) Pack {
 
 template <int N, typename T>
 SHARDPLANE_DEVICE inline Pack<T, N> Load(const T* from) {
+#ifdef __CUDA_ARCH__
+  __builtin_assume(__isGlobal(from));  // also if it was read from memory
+#endif
   return *reinterpret_cast<const Pack<T, N>*>(from);
 }
 
@@ -92,14 +95,30 @@ SHARDPLANE_DEVICE inline float Exp(float x) {
   return expf(x);
 }
 
+// x / y and x's root, likewise. y is less than 2^126.
 template <typename T>
-SHARDPLANE_DEVICE inline float Sigmoid(float x) {
+SHARDPLANE_DEVICE inline float Quotient(float x, float y) {
+#ifdef __CUDA_ARCH__
+  if constexpr (sizeof(T) == sizeof(Bf16)) return __fdividef(x, y);
+#endif
+  return x / y;
+}
+
+template <typename T>
+SHARDPLANE_DEVICE inline float Root(float x) {
 #ifdef __CUDA_ARCH__
   if constexpr (sizeof(T) == sizeof(Bf16)) {
-    return __fdividef(1, 1 + Exp<T>(-x));
+    float root;
+    asm("sqrt.approx.f32 %0, %1;" : "=f"(root) : "f"(x));
+    return root;
   }
 #endif
-  return 1 / (1 + expf(-x));
+  return sqrtf(x);
+}
+
+template <typename T>
+SHARDPLANE_DEVICE inline float Sigmoid(float x) {
+  return Quotient<T>(1, 1 + Exp<T>(-x));
 }
 
 #ifdef __CUDACC__
