@@ -265,8 +265,12 @@ UpdateNumbers MakeNumbers(absl::Span<const UpdateBatch> batches, bool clips) {
 
 void FillNumbers(absl::Span<const UpdateBatch> batches,
                  std::optional<double> clip_scale, UpdateNumbers& numbers) {
+  const bool first = numbers.filled.empty();
+  numbers.filled.resize(batches.size());
   for (size_t i = 0; i < batches.size(); ++i) {
-    numbers.lrs[i].fill_(LrOf(batches[i]));
+    const double lr = LrOf(batches[i]);
+    if (first || numbers.filled[i] != lr) numbers.lrs[i].fill_(lr);
+    numbers.filled[i] = lr;
   }
   const std::vector<int64_t> counts = CountsOf(batches);
   for (size_t i = 0; i < counts.size(); ++i) numbers.steps[i].fill_(counts[i]);
