@@ -26,6 +26,9 @@ ldd "$made/shardplane_coordinator" |
   awk '$1 ~ /^lib(civetweb|prometheus)/ { print $3 }' |
   xargs cp -L -t "$out/lib"
 cp -r "$root/python/shardplane" "$out/python/"
+# Of what tests import, all that a machine for torch does not have.
+cp -r "$("$root/shardplane" python -c \
+  'import expecttest; print(expecttest.__path__[0])')" "$out/python/"
 (cd "$root/bazel-bin/proto" && find . -name '*_pb2*.py' -print0 |
   xargs -0 cp -L --parents -t "$out/stubs")
 cp "$root"/tests/*.py "$out/tests/"

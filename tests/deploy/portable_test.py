@@ -103,6 +103,22 @@ def test_it_runs(packed):
     assert done.stdout == "equal\n"
 
 
+def test_pytorchs_own_models_for_tests_are_there(packed):
+    """They import expecttest."""
+    code = ("import expecttest\n"
+            "from torch.testing._internal.distributed._tensor import "
+            "common_dtensor\n"
+            "print(expecttest.__file__)")
+    done = subprocess.run(
+        ["bash", "-c", ". ./environment.sh && exec \"$PYTHON\" -c \"$0\"",
+         code],
+        env={"PATH": os.environ["PATH"], "PYTHON": sys.executable,
+             "PYTHONDONTWRITEBYTECODE": "1"},
+        cwd=packed, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(packed))
+
+
 def test_it_measures(packed):
     """As docs/gpu.md has it, but on a CPU."""
     done = subprocess.run(
