@@ -480,6 +480,19 @@ TEST(CommunicatorTest, APeerIsToBlameForAllButTheRanksOwnDevice) {
                                     "no luck");
       },
       absl::StatusCode::kInternal, "DEVICE_FAILED");
+  // Of a call that the device refuses, not of the device.
+  expect(
+      [] {
+        throw c10::AcceleratorError({__func__, __FILE__, __LINE__}, 9,
+                                    "no luck");
+      },
+      absl::StatusCode::kInternal, "DEVICE_REFUSED");
+  expect(
+      [] {
+        throw c10::AcceleratorError({__func__, __FILE__, __LINE__}, 2,
+                                    "no luck");
+      },
+      absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY");
   expect([] { TORCH_CHECK_WITH(OutOfMemoryError, false, "no luck"); },
          absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY");
   expect([] { TORCH_CHECK_WITH(DistBackendError, false, "no luck"); },

@@ -56,12 +56,34 @@ void CheckOneHot(Arguments& arguments) {
   Check("Class", {.count = arguments[1].toInt()}, arguments[0]);
 }
 
-// (self, indices, dim or None: of all elements)
-void CheckTaken(Arguments& arguments) {
-  const at::Tensor& self = arguments[0].toTensor();
-  const int64_t count =
-      arguments[2].isNone() ? self.numel() : SizeAt(self, arguments[2].toInt());
-  Check("Index", {.count = count, .from_end = true}, arguments[1]);
+// (self, indices, dim or None: of all elements). Along a dim all are taken, by
+// their remainders.
+void CheckTakenAlong(Arguments& arguments) {
+  if (!arguments[2].isNone()) return;
+  Check("Index", {.count = arguments[0].toTensor().numel()}, arguments[1]);
+}
+
+// (self, indices of all its elements, …)
+void CheckOfAll(Arguments& arguments) {
+  Check("Index", {.count = arguments[0].toTensor().numel(), .from_end = true},
+        arguments[1]);
+}
+
+// (scores of classes [C] or [N, C], class of each row, …)
+void CheckMargin(Arguments& arguments) {
+  Check("Target", {.count = SizeAt(arguments[0].toTensor(), -1)}, arguments[1]);
+}
+
+// The same, a row's classes ending at -1.
+void CheckMargins(Arguments& arguments) {
+  Check("Target", {.count = SizeAt(arguments[0].toTensor(), -1), .ignored = -1},
+        arguments[1]);
+}
+
+// (values, places in the output, the output's size)
+void CheckUnpooled(Arguments& arguments) {
+  Check("Index", {.count = c10::multiply_integers(arguments[2].toIntVector())},
+        arguments[1]);
 }
 
 // (self, indices of its dims: ids, masks, which are of several, or None, …)
@@ -99,15 +121,20 @@ constexpr std::pair<absl::string_view, CheckIdArguments> kOperators[] = {
     {"aten.index_put.default", CheckOfDims},
     {"aten.index_reduce.default", CheckAlongDim},
     {"aten.index_select.default", CheckAlongDim},
+    {"aten.max_unpool2d.default", CheckUnpooled},
+    {"aten.multi_margin_loss.default", CheckMargin},
+    {"aten.multilabel_margin_loss.default", CheckMargins},
     {"aten.nll_loss_nd.default", CheckClasses},
     {"aten.one_hot.default", CheckOneHot},
+    {"aten.put.default", CheckOfAll},
     {"aten.scatter.reduce", CheckAlongDim},
     {"aten.scatter.src", CheckAlongDim},
     {"aten.scatter.value", CheckAlongDim},
     {"aten.scatter.value_reduce", CheckAlongDim},
     {"aten.scatter_add.default", CheckAlongDim},
     {"aten.scatter_reduce.two", CheckAlongDim},
-    {"aten.take_along_dim.default", CheckTaken},
+    {"aten.take.default", CheckOfAll},
+    {"aten.take_along_dim.default", CheckTakenAlong},
 };
 
 }  // namespace

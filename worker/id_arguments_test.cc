@@ -61,11 +61,30 @@ const Case kCases[] = {
      [](const at::Tensor& ids) {
        return Arguments{Self(), 1, ids};
      }},
-    {"take_along_dim", "",
+    {"take", "",
      [](const at::Tensor& ids) {
-       return Arguments{Self(), ids.view({1, 2}), 1};
+       return Arguments{at::ones({2, 2}), ids};
      },
      true},
+    {"put", "",
+     [](const at::Tensor& ids) {
+       return Arguments{at::ones({2, 2}), ids, at::ones({2}), true};
+     },
+     true},
+    {"take_along_dim", "",
+     [](const at::Tensor& ids) {
+       return Arguments{at::ones({2, 2}), ids, None()};
+     }},
+    {"max_unpool2d", "",
+     [](const at::Tensor& ids) {
+       return Arguments{at::ones({1, 1, 2}), ids.view({1, 1, 2}),
+                        std::vector<int64_t>{2, 2}};
+     }},
+    {"multi_margin_loss", "",
+     [](const at::Tensor& ids) {
+       return Arguments{at::ones({2, 4}), ids, 1, 1, None(), 1};
+     },
+     false, "Target"},
     {"scatter", "src",
      [](const at::Tensor& ids) {
        return Arguments{Self(), 1, Rows(ids), Source()};
@@ -227,13 +246,29 @@ TEST(FindIdArgumentsTest, OthersHaveNone) {
   EXPECT_EQ(FindIdArguments("aten.add.Tensor"), nullptr);
 }
 
-// Of all elements.
-TEST(TakenTest, WithoutADim) {
-  Arguments arguments = {Self(), Of(-12, 12), None()};
+// By remainders, as torch has it.
+TEST(TakenTest, AnyIdAlongADim) {
+  Arguments arguments = {Self(), Of(-12, 12).view({1, 2}), 1};
   DataFaults faults;
   FindIdArguments("aten.take_along_dim.default")(arguments);
-  EXPECT_TRUE(arguments[1].toTensor().equal(Of(-12, 0)));
-  EXPECT_THAT(std::string(faults.status().message()), HasSubstr("[-12, 12)"));
+  EXPECT_TRUE(arguments[1].toTensor().flatten().equal(Of(-12, 12)));
+  EXPECT_THAT(faults.status(), IsOk());
+}
+
+// -1 ends a row's classes.
+TEST(MarginsTest, EndsOfRows) {
+  const CheckIdArguments check =
+      FindIdArguments("aten.multilabel_margin_loss.default");
+  for (const int64_t bad : {-2, 4}) {
+    DataFaults faults;
+    Arguments arguments = {at::ones({4}), Of(0, -1), 1};
+    check(arguments);
+    EXPECT_THAT(faults.status(), IsOk());
+    arguments[1] = Of(0, bad);
+    check(arguments);
+    EXPECT_THAT(std::string(faults.status().message()),
+                HasSubstr("Target " + std::to_string(bad)));
+  }
 }
 
 TEST(ClassesTest, IgnoredOnesProbabilitiesAndNarrowTypes) {

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "c10/util/Exception.h"
@@ -34,6 +35,28 @@ absl::Status Make(absl::StatusCode code, absl::string_view reason,
                    {.reason = std::string(reason), .metadata = {}});
 }
 
+// CUDA's errors (cudaError) after which a process can use its GPU no more; all
+// others are of the call alone.
+constexpr int kLosesDevice[] = {
+    46,                                 // devices unavailable
+    214, 220,                           // ECC, NVLink: uncorrectable
+    700, 702, 709, 710,                 // address, timeout, context, assert
+    714, 715, 716, 717, 718, 719, 999,  // of a kernel that ran; unknown
+};
+constexpr int kNoMemory = 2;
+
+absl::Status FromDevice(const c10::AcceleratorError& error,
+                        absl::string_view doing, absl::string_view what) {
+  const int code = error.get_error_code();
+  if (code == kNoMemory) {
+    return Make(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY", doing,
+                what);
+  }
+  const bool lost = absl::c_linear_search(kLosesDevice, code);
+  return Make(absl::StatusCode::kInternal,
+              lost ? kDeviceFailed : "DEVICE_REFUSED", doing, what);
+}
+
 absl::Status FromError(const c10::Error& error, absl::string_view doing) {
   const std::string what = error.what_without_backtrace();
   if (dynamic_cast<const c10::DistError*>(&error) != nullptr) {
@@ -48,9 +71,10 @@ absl::Status FromError(const c10::Error& error, absl::string_view doing) {
     return Make(absl::StatusCode::kResourceExhausted, "OUT_OF_MEMORY", doing,
                 what);
   }
-  // A GPU that failed, in this call or one before it.
-  if (dynamic_cast<const c10::AcceleratorError*>(&error) != nullptr) {
-    return Make(absl::StatusCode::kInternal, kDeviceFailed, doing, what);
+  // A GPU, in this call or one before it.
+  if (const auto* of_device =
+          dynamic_cast<const c10::AcceleratorError*>(&error)) {
+    return FromDevice(*of_device, doing, what);
   }
   if (dynamic_cast<const c10::IndexError*>(&error) != nullptr) {
     return Make(absl::StatusCode::kInvalidArgument, "INDEX_OUT_OF_RANGE", doing,

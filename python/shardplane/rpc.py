@@ -84,22 +84,27 @@ class Upload:
 
 
 class _Ahead:
-    """Calls that are begun before those in front of them have ended: the next
-    one always, and what fits beside it. Iterates over (transfer, call).
-    `transfers`: Downloads or Uploads, drawn from as they are begun."""
+    """Calls that are begun before those in front of them have ended: as many
+    as fit, one in any case. Iterates over (transfer, call). `transfers`:
+    Downloads or Uploads, drawn from one ahead of what is begun."""
 
     def __init__(self, transfers, begin):
         self._transfers = iter(transfers)
         self._begin = begin
         self._begun = collections.deque()  # (transfer, call)
+        self._given = None  # the call that is waited for
         self._next = next(self._transfers, None)
 
     def __iter__(self):
         while self._next or self._begun:
             self._begin_what_fits()
-            yield self._begun.popleft()
+            transfer, self._given = self._begun.popleft()
+            yield transfer, self._given
 
     def cancel(self):
+        """Also the call that was given last, where it has not ended."""
+        if self._given is not None:
+            self._given.cancel()
         for _, call in self._begun:
             call.cancel()
 

@@ -2,6 +2,7 @@
 becomes of the others when one fails."""
 
 import collections
+import signal
 import threading
 
 import grpc
@@ -121,6 +122,20 @@ def test_an_error_ends_all(taker, rpc):
     assert raised.value.reason == "NOT_THIS"
     assert ended.wait(SECONDS)  # and nobody waits for the second's end
     assert len(taker.headers) < 30
+
+
+def test_who_is_interrupted_sends_no_more(taker, rpc):
+    ended = threading.Event()
+
+    def interrupt(context):
+        assert context.add_callback(ended.set)
+        signal.raise_signal(signal.SIGINT)  # the main thread waits
+        assert ended.wait(2 * SECONDS)
+
+    taker.failures["0"] = [interrupt]
+    with pytest.raises(KeyboardInterrupt):
+        send(rpc, sources(1))
+    assert ended.wait(SECONDS)
 
 
 def test_a_stream_that_breaks_off_is_sent_again(taker, rpc):

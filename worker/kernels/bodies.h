@@ -483,7 +483,7 @@ SHARDPLANE_DEVICE void CheckIds(const Block& block, const CheckIdsArgs& args) {
 // The numbers of an update, of one tensor.
 struct AdamNumbers {
   float sign_and_scale;  // of gradients
-  float kept;            // of a parameter, by decoupled weight decay
+  float decay;           // of a parameter, where that is decoupled
   float rate;            // lr / (1 - beta1^steps)
   float scale;           // 1 / sqrt(1 - beta2^steps)
 };
@@ -493,7 +493,7 @@ SHARDPLANE_DEVICE inline AdamNumbers NumbersOf(const AdamArgs& args,
   const float steps = *tensor.steps;
   const float scale = args.clip_scale != nullptr ? *args.clip_scale : 1;
   return {args.maximize ? -scale : scale,
-          args.decoupled ? 1 - *args.lr * args.weight_decay : 1,
+          args.decoupled ? *args.lr * args.weight_decay : 0,
           *args.lr / -expm1f(steps * args.log_beta1),
           1 / sqrtf(-expm1f(steps * args.log_beta2))};
 }
@@ -528,7 +528,7 @@ SHARDPLANE_DEVICE void AdamPacks(const Block& block, const AdamArgs& args,
           over = Larger()(ToFloat(most.values[j]), v);
           Store(over, most.values[j]);
         }
-        Store(p * numbers.kept -
+        Store(p - numbers.decay * p -
                   Quotient<T>(numbers.rate * m,
                               Root<T>(over) * numbers.scale + args.eps),
               parameter.values[j]);
