@@ -133,9 +133,10 @@ def test_who_is_interrupted_sends_no_more(taker, rpc):
         assert ended.wait(2 * SECONDS)
 
     taker.failures["0"] = [interrupt]
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as raised:
         send(rpc, sources(1))
-    assert ended.wait(SECONDS)
+    # And not because nobody has the call any more.
+    assert ended.wait(SECONDS) and raised.tb
 
 
 def test_a_stream_that_breaks_off_is_sent_again(taker, rpc):
