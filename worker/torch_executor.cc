@@ -25,10 +25,12 @@ absl::Status NoGang() {
                    {.reason = "NO_GANG", .metadata = {}});
 }
 
-// Throws what it has failed of.
-void AwaitDevice(c10::Device device) {
+// Throws what it has failed of. Does not wait: something may still run there
+// that waits for a peer that is gone.
+void AskDevice(c10::Device device) {
   if (device.is_cpu()) return;
-  c10::impl::VirtualGuardImpl(device.type()).synchronizeDevice(device.index());
+  const c10::impl::VirtualGuardImpl guard(device.type());
+  guard.queryStream(guard.getStream(device));
 }
 
 GangTensors::Graphs GraphsOf(const TorchExecutorOptions& options,
@@ -188,7 +190,7 @@ absl::Status TorchExecutor::JoinGang(const GangSpec& spec,
   absl::StatusOr<std::shared_ptr<ProcessGroups>> groups =
       OnDevice(doing, [&]() -> absl::StatusOr<std::shared_ptr<ProcessGroups>> {
         // A group's own errors need not say that it was the device.
-        AwaitDevice(device_);
+        AskDevice(device_);
         return ProcessGroups::Create(spec, std::move(store),
                                      {.hostname = options_.collective_hostname,
                                       .device = device_,
