@@ -28,7 +28,8 @@ AdamTensor PlaceOf(const AdamOperands& state) {
                                 ? state.max_exp_avg_sq.mutable_data_ptr()
                                 : nullptr,
           .steps = state.steps.const_data_ptr<float>(),
-          .count = state.parameter.numel()};
+          .packed = AreAligned({state.parameter, state.gradient, state.exp_avg,
+                                state.exp_avg_sq, state.max_exp_avg_sq})};
 }
 
 bool Fits(const AdamOperands& state, const at::Tensor& first) {

@@ -17,7 +17,6 @@
 #include "c10/core/DeviceGuard.h"
 #include "tests/matchers.h"
 #include "worker/device_for_test.h"
-#include "worker/fused_kernels.h"
 #include "worker/gang_for_test.h"
 #include "worker/gang_tensors.h"
 #include "worker/graph_for_test.h"
@@ -99,20 +98,11 @@ ShardedProgram LookupThatWaits() {
   return program;
 }
 
-// On a GPU, where dropout would wait for it.
-void UseKernels(c10::Device device) {
-  if (device.is_cpu()) return;
-  static const bool used = [] {
-    UseFusedKernels(*KernelsForTest(), c10::DispatchKey::CUDA);
-    return true;
-  }();
-  static_cast<void>(used);
-}
-
 class CapturedRunTest : public testing::Test {
  protected:
   CapturedRunTest() : device_(DeviceForTest(0)), guard_(device_) {
-    UseKernels(device_);
+    // On a GPU dropout would wait for it without them.
+    if (!device_.is_cpu()) KernelsInUse();
     KeepTensorMemory();
     tensors_ = std::make_unique<GangTensors>(
         GangSpec{.deployment = "deployments/d", .mesh = gang_.mesh()}, device_,

@@ -37,8 +37,6 @@ using Shapes = std::vector<std::vector<int64_t>>;
 
 at::Device TestDevice() { return at::Device(DeviceForTest(0)); }
 
-CountingLauncher& Kernels() { return KernelsInUse(); }
-
 at::Tensor Values(at::IntArrayRef sizes, at::ScalarType dtype, int seed) {
   const at::Tensor numbers =
       at::arange(at::Scalar(c10::multiply_integers(sizes)), at::kDouble);
@@ -86,9 +84,9 @@ void ExpectClose(const Function& fused, const Function& calls,
                  const Tensors& inputs, size_t constant,
                  const Expected& expected, const std::string& what) {
   constexpr double kHalfStep = 1.0 / 256;  // of bf16
-  Kernels().Take();
+  KernelsInUse().Take();
   const Tensors found = ResultsAndGradients(fused, inputs, constant);
-  EXPECT_EQ(Kernels().Take(), expected.launches) << what;
+  EXPECT_EQ(KernelsInUse().Take(), expected.launches) << what;
   Tensors wide;
   for (const at::Tensor& input : inputs) {
     wide.push_back(input.is_floating_point() ? input.to(at::kDouble) : input);
@@ -306,9 +304,9 @@ TEST(FusedKernelsTest, RowsThatAreTooLongRunAsCalls) {
   const auto op = Operator("shardplane::cast_rms_norm", &CastRmsNorm);
   for (const int64_t columns : {2049, 8196}) {  // of no packs, of packs
     const at::Tensor x = Values({2, columns}, at::kFloat, 0);
-    Kernels().Take();
+    KernelsInUse().Take();
     op.call(x, Values({columns}, at::kFloat, 1), 1e-3, at::kFloat);
-    EXPECT_EQ(Kernels().Take(), 0);
+    EXPECT_EQ(KernelsInUse().Take(), 0);
   }
 }
 
@@ -316,7 +314,7 @@ TEST(FusedKernelsTest, F64RunsAsCalls) {
   const at::Tensor x = Values({2, 8}, at::kDouble, 0);
   const at::Tensor weight = Values({8}, at::kDouble, 0);
   const at::Tensor ids = at::tensor({3, 5}, at::kLong).to(TestDevice());
-  Kernels().Take();
+  KernelsInUse().Take();
   Operator("shardplane::swiglu", &Swiglu).call(x, x);
   Operator("shardplane::rotary", &Rotary).call(x, x, x);
   Operator("shardplane::cast_rms_norm", &CastRmsNorm)
@@ -325,7 +323,7 @@ TEST(FusedKernelsTest, F64RunsAsCalls) {
       .call(x, x, weight, 1e-3, std::nullopt);
   Operator("shardplane::cross_entropy", &CrossEntropy)
       .call(x, ids, at::Reduction::Mean, -100, std::nullopt);
-  EXPECT_EQ(Kernels().Take(), 0);
+  EXPECT_EQ(KernelsInUse().Take(), 0);
 }
 
 at::Tensor Ids(const std::vector<int64_t>& ids) {
@@ -395,9 +393,9 @@ TEST(FusedKernelsTest, OtherCrossEntropyTermsRunAsCalls) {
   const at::Tensor max = Values({4}, at::kFloat, 1);
   const at::Tensor ids = Ids({0, 1, 2, 3});
   const auto launches = [&](auto... arguments) {
-    Kernels().Take();
+    KernelsInUse().Take();
     op.call(logits, max, arguments...);
-    return Kernels().Take();
+    return KernelsInUse().Take();
   };
   EXPECT_EQ(launches(ids, std::nullopt, 1, 0, 4, -100, 0.0), 1);
   EXPECT_EQ(launches(ids, std::nullopt, 0, 0, 4, -100, 0.0), 0);
@@ -430,9 +428,9 @@ TEST(FusedKernelsTest, CheckedIds) {
       // Enough that a block has not all of them.
       const at::Tensor ids = Ids(c.ids).repeat({1000}).view({8, 500});
       for (const at::Tensor& each : {ids, ids.t()}) {
-        Kernels().Take();
+        KernelsInUse().Take();
         const auto [found, bad] = op.call(each, lowest, 7, c.ignored);
-        EXPECT_EQ(Kernels().Take(), 1);
+        EXPECT_EQ(KernelsInUse().Take(), 1);
         const auto [expected, any] = ReplaceBadIds(each, lowest, 7, c.ignored);
         EXPECT_TRUE(found.equal(expected));
         EXPECT_TRUE(bad.equal(any));
@@ -440,7 +438,7 @@ TEST(FusedKernelsTest, CheckedIds) {
     }
   }
   op.call(Ids({1, 2}).to(at::kInt), 0, 7, {});
-  EXPECT_EQ(Kernels().Take(), 0);
+  EXPECT_EQ(KernelsInUse().Take(), 0);
 }
 
 // Bit for bit, masks and all: of parts along every dim.
@@ -465,13 +463,13 @@ TEST(FusedKernelsTest, Dropout) {
       const at::Tensor random =
           at::tensor({int64_t{1} << 40, (int64_t{5} << 33) + 3}, at::kLong);
       const at::Tensor here = random.to(TestDevice());
-      Kernels().Take();
+      KernelsInUse().Take();
       const Tensors found = ResultsAndGradients(
           [&](const Tensors& x) {
             return Tensors{op.call(x[0], here, c.p, 3, c.whole, c.offsets)};
           },
           {Values(c.part, type, 0)}, 1);
-      EXPECT_EQ(Kernels().Take(), c.launches);
+      EXPECT_EQ(KernelsInUse().Take(), c.launches);
       const Tensors exact = ResultsAndGradients(
           [&](const Tensors& x) {
             return Tensors{
@@ -505,7 +503,7 @@ TEST(FusedKernelsTest, GradientsOfASegment) {
   const Tensors inputs = {Values({3, 16}, at::kFloat, 0),
                           Values({3, 16}, at::kFloat, 1),
                           Values({16}, at::kFloat, 2)};
-  Kernels().Take();
+  KernelsInUse().Take();
   Tensors values = inputs;
   values.resize(6);
   SegmentRecording recording =
@@ -513,7 +511,7 @@ TEST(FusedKernelsTest, GradientsOfASegment) {
   const Tensors directions = {Values({3, 16}, at::kFloat, 3),
                               Values({3, 16}, at::kFloat, 4)};
   const Tensors found = prepared->Backward(recording, directions);
-  EXPECT_EQ(Kernels().Take(), 4);
+  EXPECT_EQ(KernelsInUse().Take(), 4);
   Tensors leaves;
   for (const at::Tensor& input : inputs) {
     leaves.push_back(input.to(at::kDouble).requires_grad_(true));

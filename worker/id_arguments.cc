@@ -38,16 +38,11 @@ void CheckClasses(Arguments& arguments) {
 }
 
 // (self, dim, index, …)
+template <bool kFromEnd = false>
 void CheckAlongDim(Arguments& arguments) {
   Check("Index",
-        {.count = SizeAt(arguments[0].toTensor(), arguments[1].toInt())},
-        arguments[2]);
-}
-
-void CheckAlongDimFromEnd(Arguments& arguments) {
-  Check("Index",
         {.count = SizeAt(arguments[0].toTensor(), arguments[1].toInt()),
-         .from_end = true},
+         .from_end = kFromEnd},
         arguments[2]);
 }
 
@@ -112,27 +107,27 @@ constexpr std::pair<absl::string_view, CheckIdArguments> kOperators[] = {
     {"aten._unsafe_index.Tensor", CheckOfDims},
     {"aten._unsafe_index_put.default", CheckOfDims},
     {"aten.cross_entropy_loss.default", CheckClasses},
-    {"aten.gather.default", CheckAlongDim},
+    {"aten.gather.default", CheckAlongDim<>},
     {"aten.index.Tensor", CheckOfDims},
-    {"aten.index_add.default", CheckAlongDim},
-    {"aten.index_copy.default", CheckAlongDim},
-    {"aten.index_fill.int_Scalar", CheckAlongDimFromEnd},
-    {"aten.index_fill.int_Tensor", CheckAlongDimFromEnd},
+    {"aten.index_add.default", CheckAlongDim<>},
+    {"aten.index_copy.default", CheckAlongDim<>},
+    {"aten.index_fill.int_Scalar", CheckAlongDim</*kFromEnd=*/true>},
+    {"aten.index_fill.int_Tensor", CheckAlongDim</*kFromEnd=*/true>},
     {"aten.index_put.default", CheckOfDims},
-    {"aten.index_reduce.default", CheckAlongDim},
-    {"aten.index_select.default", CheckAlongDim},
+    {"aten.index_reduce.default", CheckAlongDim<>},
+    {"aten.index_select.default", CheckAlongDim<>},
     {"aten.max_unpool2d.default", CheckUnpooled},
     {"aten.multi_margin_loss.default", CheckMargin},
     {"aten.multilabel_margin_loss.default", CheckMargins},
     {"aten.nll_loss_nd.default", CheckClasses},
     {"aten.one_hot.default", CheckOneHot},
     {"aten.put.default", CheckOfAll},
-    {"aten.scatter.reduce", CheckAlongDim},
-    {"aten.scatter.src", CheckAlongDim},
-    {"aten.scatter.value", CheckAlongDim},
-    {"aten.scatter.value_reduce", CheckAlongDim},
-    {"aten.scatter_add.default", CheckAlongDim},
-    {"aten.scatter_reduce.two", CheckAlongDim},
+    {"aten.scatter.reduce", CheckAlongDim<>},
+    {"aten.scatter.src", CheckAlongDim<>},
+    {"aten.scatter.value", CheckAlongDim<>},
+    {"aten.scatter.value_reduce", CheckAlongDim<>},
+    {"aten.scatter_add.default", CheckAlongDim<>},
+    {"aten.scatter_reduce.two", CheckAlongDim<>},
     {"aten.take.default", CheckOfAll},
     {"aten.take_along_dim.default", CheckTakenAlong},
 };

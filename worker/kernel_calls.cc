@@ -30,12 +30,17 @@ void CheckLaunched(const absl::Status& status) {
                               std::string(status.message()));
 }
 
-bool IsPacked(int64_t length, std::initializer_list<at::Tensor> tensors) {
-  return std::all_of(tensors.begin(), tensors.end(), [&](const at::Tensor& t) {
-    return !t.defined() ||
-           (reinterpret_cast<uintptr_t>(t.const_data_ptr()) % kPackBytes == 0 &&
-            length * t.element_size() % kPackBytes == 0);
+bool AreAligned(std::initializer_list<at::Tensor> tensors) {
+  return std::all_of(tensors.begin(), tensors.end(), [](const at::Tensor& t) {
+    return reinterpret_cast<uintptr_t>(Data(t)) % kPackBytes == 0;
   });
+}
+
+bool IsPacked(int64_t length, std::initializer_list<at::Tensor> tensors) {
+  return AreAligned(tensors) &&
+         std::all_of(tensors.begin(), tensors.end(), [&](const at::Tensor& t) {
+           return !t.defined() || length * t.element_size() % kPackBytes == 0;
+         });
 }
 
 at::Tensor RowsInPacks(const at::Tensor& tensor) {
@@ -43,7 +48,7 @@ at::Tensor RowsInPacks(const at::Tensor& tensor) {
   at::Tensor rows = tensor.contiguous();
   const int64_t length = rows.size(-1);
   const bool may = length * rows.element_size() % kPackBytes == 0;
-  return may && !IsPacked(length, {rows}) ? rows.clone() : rows;
+  return may && !AreAligned({rows}) ? rows.clone() : rows;
 }
 
 int64_t BlocksFor(int64_t count, int64_t pack) {

@@ -35,8 +35,10 @@ inline bool HasKernel(at::ScalarType type) {
   return type == at::kFloat || type == at::kBFloat16;
 }
 
+// Whether packs may begin where each begins. Those that are undefined do not
+// count, here and below.
+bool AreAligned(std::initializer_list<at::Tensor> tensors);
 // Whether packs can be read from each: `length` elements, one row of many.
-// Those that are undefined do not count.
 bool IsPacked(int64_t length, std::initializer_list<at::Tensor> tensors);
 
 // `tensor` with its rows one after the other, of which packs can be read if

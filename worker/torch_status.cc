@@ -17,7 +17,6 @@ namespace {
 // Gloo's exceptions are plain std::exceptions to us: its headers are another
 // version than the wheel's code, so that types do not match. These words are
 // in what it says when a peer is gone.
-constexpr char kDeviceFailed[] = "DEVICE_FAILED";
 constexpr absl::string_view kPeerGone[] = {
     "Connection closed by peer",
     "Connection reset by peer",
@@ -44,6 +43,7 @@ constexpr int kLosesDevice[] = {
     714, 715, 716, 717, 718, 719, 999,  // of a kernel that ran; unknown
 };
 constexpr int kNoMemory = 2;
+constexpr char kDeviceFailed[] = "DEVICE_FAILED";
 
 absl::Status FromDevice(const c10::AcceleratorError& error,
                         absl::string_view doing, absl::string_view what) {

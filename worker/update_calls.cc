@@ -251,25 +251,25 @@ UpdateNumbers MakeNumbers(absl::Span<const UpdateBatch> batches, bool clips) {
   UpdateNumbers numbers;
   for (const UpdateBatch& batch : batches) {
     numbers.lrs.push_back(at::empty({}, NumberOptions(batch)));
+    numbers.filled.push_back(std::nullopt);
   }
-  const size_t counts = CountsOf(batches).size();
-  for (size_t i = 0; i < counts; ++i) {
+  const std::vector<int64_t> counts = CountsOf(batches);
+  for (size_t i = 0; i < counts.size(); ++i) {
     numbers.steps.push_back(at::empty({}, NumberOptions(batches[0])));
   }
   if (clips) numbers.clip_scale = at::empty({1}, NumberOptions(batches[0]));
   for (const UpdateBatch& batch : batches) {
-    numbers.tables.push_back(TableOf(batch, CountsOf(batches), numbers.steps));
+    numbers.tables.push_back(TableOf(batch, counts, numbers.steps));
   }
   return numbers;
 }
 
 void FillNumbers(absl::Span<const UpdateBatch> batches,
                  std::optional<double> clip_scale, UpdateNumbers& numbers) {
-  const bool first = numbers.filled.empty();
-  numbers.filled.resize(batches.size());
   for (size_t i = 0; i < batches.size(); ++i) {
     const double lr = LrOf(batches[i]);
-    if (first || numbers.filled[i] != lr) numbers.lrs[i].fill_(lr);
+    if (numbers.filled[i] == lr) continue;
+    numbers.lrs[i].fill_(lr);
     numbers.filled[i] = lr;
   }
   const std::vector<int64_t> counts = CountsOf(batches);

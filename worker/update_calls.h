@@ -47,8 +47,8 @@ void CallKernels(absl::Span<const UpdateBatch> batches,
 // The numbers of an update that change from step to step, where kernels read
 // them: a graph of the device that reads them need not be captured anew.
 struct UpdateNumbers {
-  std::vector<at::Tensor> lrs;    // f32[], by batch
-  std::vector<double> filled;     // what lrs are, once FillNumbers was called
+  std::vector<at::Tensor> lrs;                // f32[], by batch
+  std::vector<std::optional<double>> filled;  // lrs as they were written last
   std::vector<at::Tensor> steps;  // f32[], of all counts that occur, ascending
   at::Tensor clip_scale;          // f32[1]; undefined: nothing is clipped
   std::vector<AdamTable> tables;  // by batch; of those with a kernel of ours

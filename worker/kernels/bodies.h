@@ -543,22 +543,15 @@ SHARDPLANE_DEVICE void AdamPacks(const Block& block, const AdamArgs& args,
   });
 }
 
-SHARDPLANE_DEVICE inline bool IsAligned(const void* pointer) {
-  return reinterpret_cast<uintptr_t>(pointer) % kPackBytes == 0;
-}
-
 template <typename T, typename Block>
 SHARDPLANE_DEVICE void AdamUpdate(const Block& block, const AdamArgs& args) {
   for (int64_t i = block.index(); i < args.chunk_count; i += block.count()) {
     const AdamChunk chunk = args.chunks[i];
     const AdamTensor tensor = args.tensors[chunk.tensor];
     const AdamNumbers numbers = NumbersOf(args, tensor);
-    const bool packed =
-        IsAligned(tensor.parameter) && IsAligned(tensor.gradient) &&
-        IsAligned(tensor.exp_avg) && IsAligned(tensor.exp_avg_sq) &&
-        IsAligned(tensor.max_exp_avg_sq);
     const int64_t length = chunk.end - chunk.begin;
-    const int64_t whole = packed ? chunk.end - length % kPack<T> : chunk.begin;
+    const int64_t whole =
+        tensor.packed ? chunk.end - length % kPack<T> : chunk.begin;
     AdamPacks<T, kPack<T>>(block, args, tensor, numbers, chunk.begin, whole);
     AdamPacks<T, 1>(block, args, tensor, numbers, whole, chunk.end);
   }

@@ -176,16 +176,16 @@ struct CheckIdsArgs {
   int64_t ignored;
 };
 
-// Of one parameter, its elements in one run. `steps`: of this update, from 1
-// on.
+// Of one parameter, whose elements lie in one run. `packed`: all of its tensors
+// begin where a pack may.
 struct AdamTensor {
   void* parameter;
   const void* gradient;
   void* exp_avg;
   void* exp_avg_sq;
   void* max_exp_avg_sq;  // nullptr: no amsgrad
-  const float* steps;
-  int64_t count;
+  const float* steps;    // updates, this one counted
+  bool packed;
 };
 // Elements [begin, end) of a tensor; begin is a multiple of a pack.
 struct AdamChunk {
