@@ -57,11 +57,6 @@ def upload_all(rpc, deployment, values, codec):
     return ids
 
 
-def _upload_one(rpc, deployment, tensor, where, codec):
-    [upload_id] = upload_all(rpc, deployment, [(tensor, where)], codec)
-    return upload_id
-
-
 def _inlined(values):
     """Which values travel within the call: the first that fit."""
     left = ALL_INLINE_BYTES
@@ -74,9 +69,8 @@ def _inlined(values):
 
 
 def _uploaded(rpc, deployment, value, where, codec):
-    return types_pb2.Tensor(
-        type=codec.type_of(value, where),
-        upload=_upload_one(rpc, deployment, value, where, codec))
+    [upload_id] = upload_all(rpc, deployment, [(value, where)], codec)
+    return types_pb2.Tensor(type=codec.type_of(value, where), upload=upload_id)
 
 
 def to_messages(rpc, deployment, values, where, codec):

@@ -11,6 +11,8 @@ from google.rpc import error_details_pb2, status_pb2
 from shardplane.rpc import Rpc
 from shardplane.v1 import coordinator_pb2_grpc
 
+SECONDS = 20  # for what takes milliseconds
+
 
 def abort(context, code, message, *details):
     """Ends a call; `details`: messages of google.rpc."""
@@ -31,14 +33,27 @@ def fails(code, reason):
         context, code, reason, error_details_pb2.ErrorInfo(reason=reason))
 
 
+class Stays:
+    """A call that stays until it is cancelled, for longer than a test waits
+    for that. `begun`: called once it stays."""
+
+    def __init__(self, begun):
+        self.ended = threading.Event()
+        self._begun = begun
+
+    def __call__(self, context):
+        assert context.add_callback(self.ended.set)
+        self._begun()
+        assert self.ended.wait(2 * SECONDS)
+
+
 class UnderWay:
     """Counts the streams that are under way together. `together`: a Barrier
     that each of them waits at, or None."""
 
-    def __init__(self, seconds):
+    def __init__(self):
         self.together = None
         self.most = 0
-        self._seconds = seconds
         self._now = 0
         self._lock = threading.Lock()
 
@@ -49,7 +64,7 @@ class UnderWay:
             self.most = max(self.most, self._now)
         try:
             if self.together is not None:
-                self.together.wait(self._seconds)
+                self.together.wait(SECONDS)
             yield
         finally:
             with self._lock:

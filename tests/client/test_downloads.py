@@ -14,11 +14,10 @@ from shardplane import tensors
 from shardplane.transfer import download_all
 from shardplane.v1 import coordinator_pb2 as pb
 from shardplane.v1 import coordinator_pb2_grpc
-from tests.client.stand_in import UnderWay, fails, served
+from tests.client.stand_in import SECONDS, Stays, UnderWay, fails, served
 
 DEPLOYMENT = pb.Deployment(name="deployments/d", epoch=3)
 MIB = 1 << 20
-SECONDS = 20  # for what takes milliseconds
 
 
 class Holder(coordinator_pb2_grpc.ShardingCoordinatorServicer):
@@ -27,7 +26,7 @@ class Holder(coordinator_pb2_grpc.ShardingCoordinatorServicer):
     def __init__(self):
         self.failures = collections.defaultdict(list)  # FQN -> what happens
         self.asked = []
-        self.streams = UnderWay(SECONDS)
+        self.streams = UnderWay()
 
     def DownloadTensor(self, request, context):
         fqn = request.tensor.parameter
@@ -87,22 +86,18 @@ def test_what_is_missing_is_none(holder, rpc):
 
 @pytest.mark.parametrize("missing", [None, "NO_SUCH"])
 def test_another_error_ends_all(holder, rpc, missing):
-    begun, ended = threading.Event(), threading.Event()
-
-    def stay(context):
-        assert context.add_callback(ended.set)
-        begun.set()
-        assert ended.wait(2 * SECONDS)
+    begun = threading.Event()
+    stays = Stays(begun.set)
 
     def fail(context):
         assert begun.wait(SECONDS)
         fails(grpc.StatusCode.NOT_FOUND, "GONE")(context)
 
-    holder.failures["1"], holder.failures["2"] = [fail], [stay]
+    holder.failures["1"], holder.failures["2"] = [fail], [stays]
     with pytest.raises(sp.NotFoundError) as raised:
         values(rpc, 30, 8, missing)
     assert raised.value.reason == "GONE"
-    assert ended.wait(SECONDS)  # and nobody waits for the second's end
+    assert stays.ended.wait(SECONDS)  # and nobody waits for the second's end
     assert len(holder.asked) < 30
 
 

@@ -14,11 +14,10 @@ from shardplane import tensors
 from shardplane.transfer import upload_all, upload_parameters
 from shardplane.v1 import coordinator_pb2 as pb
 from shardplane.v1 import coordinator_pb2_grpc
-from tests.client.stand_in import UnderWay, fails, served
+from tests.client.stand_in import SECONDS, Stays, UnderWay, fails, served
 
 DEPLOYMENT = pb.Deployment(name="deployments/d", epoch=3)
 MIB = 1 << 20
-SECONDS = 20  # for what takes milliseconds
 
 
 class Taker(coordinator_pb2_grpc.ShardingCoordinatorServicer):
@@ -28,7 +27,7 @@ class Taker(coordinator_pb2_grpc.ShardingCoordinatorServicer):
         self.failures = collections.defaultdict(list)  # FQN -> what happens
         self.headers = []
         self.taken = {}  # FQN -> tensor
-        self.streams = UnderWay(SECONDS)
+        self.streams = UnderWay()
 
     def UploadTensor(self, request_iterator, context):
         with self.streams.one():
@@ -105,38 +104,29 @@ def test_values_are_made_when_they_are_sent(taker, rpc):
 
 
 def test_an_error_ends_all(taker, rpc):
-    begun, ended = threading.Event(), threading.Event()
-
-    def stay(context):
-        assert context.add_callback(ended.set)
-        begun.set()
-        assert ended.wait(2 * SECONDS)
+    begun = threading.Event()
+    stays = Stays(begun.set)
 
     def fail(context):
         assert begun.wait(SECONDS)
         fails(grpc.StatusCode.INVALID_ARGUMENT, "NOT_THIS")(context)
 
-    taker.failures["1"], taker.failures["2"] = [fail], [stay]
+    taker.failures["1"], taker.failures["2"] = [fail], [stays]
     with pytest.raises(sp.InvalidArgumentError) as raised:
         send(rpc, sources(30))
     assert raised.value.reason == "NOT_THIS"
-    assert ended.wait(SECONDS)  # and nobody waits for the second's end
+    assert stays.ended.wait(SECONDS)  # and nobody waits for the second's end
     assert len(taker.headers) < 30
 
 
 def test_who_is_interrupted_sends_no_more(taker, rpc):
-    ended = threading.Event()
-
-    def interrupt(context):
-        assert context.add_callback(ended.set)
-        signal.raise_signal(signal.SIGINT)  # the main thread waits
-        assert ended.wait(2 * SECONDS)
-
-    taker.failures["0"] = [interrupt]
+    # The main thread, which waits.
+    stays = Stays(lambda: signal.raise_signal(signal.SIGINT))
+    taker.failures["0"] = [stays]
     with pytest.raises(KeyboardInterrupt) as raised:
         send(rpc, sources(1))
     # And not because nobody has the call any more.
-    assert ended.wait(SECONDS) and raised.tb
+    assert stays.ended.wait(SECONDS) and raised.tb
 
 
 def test_a_stream_that_breaks_off_is_sent_again(taker, rpc):
