@@ -148,26 +148,31 @@ class LocalCluster(Calls):
         self.close()
 
 
+def _say_where(cluster, scrape_targets):
+    print(f"coordinator  {cluster.address}  "
+          f"(status page http://{cluster.coordinator.http_address}/)",
+          flush=True)
+    for process in cluster.processes[1:]:
+        print(f"{process.name}     {process.address}  "
+              f"(metrics http://{process.http_address}/metrics)", flush=True)
+    if scrape_targets:
+        with open(scrape_targets, "w", encoding="utf-8") as file:
+            json.dump(cluster.scrape_targets(), file, indent=1)
+    print(f'In Python: sp.connect("{cluster.address}"). '
+          "Ctrl-C ends it.", flush=True)
+
+
 def _up(options):
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with LocalCluster(workers=options.workers, device=options.device,
-                      collectives=options.collectives,
-                      coordinator_args=options.coordinator_arg,
-                      worker_args=options.worker_arg) as cluster:
-        print(f"coordinator  {cluster.address}  "
-              f"(status page http://{cluster.coordinator.http_address}/)")
-        for process in cluster.processes[1:]:
-            print(f"{process.name}     {process.address}  "
-                  f"(metrics http://{process.http_address}/metrics)")
-        if options.scrape_targets:
-            with open(options.scrape_targets, "w", encoding="utf-8") as file:
-                json.dump(cluster.scrape_targets(), file, indent=1)
-        print(f'In Python: sp.connect("{cluster.address}"). '
-              "Ctrl-C ends it.", flush=True)
-        try:
+    try:
+        with LocalCluster(workers=options.workers, device=options.device,
+                          collectives=options.collectives,
+                          coordinator_args=options.coordinator_arg,
+                          worker_args=options.worker_arg) as cluster:
+            _say_where(cluster, options.scrape_targets)
             signal.pause()
-        except KeyboardInterrupt:
-            print("\nstopping", flush=True)
+    except KeyboardInterrupt:  # at any moment, also while it starts
+        print("\nstopped", flush=True)
 
 
 def main(arguments=None):

@@ -120,8 +120,15 @@ def test_an_error_ends_all(taker, rpc):
 
 
 def test_who_is_interrupted_sends_no_more(taker, rpc):
-    # The main thread, which waits.
-    stays = Stays(lambda: signal.raise_signal(signal.SIGINT))
+    waits = threading.Event()
+    ended = rpc._ended
+    rpc._ended = lambda *transfer: waits.set() or ended(*transfer)
+
+    def interrupt():  # the main thread, and no earlier than it waits
+        assert waits.wait(SECONDS)
+        signal.raise_signal(signal.SIGINT)
+
+    stays = Stays(interrupt)
     taker.failures["0"] = [stays]
     with pytest.raises(KeyboardInterrupt) as raised:
         send(rpc, sources(1))

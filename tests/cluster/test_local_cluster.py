@@ -158,6 +158,19 @@ def test_up_prints_where_it_listens(tmp_path):
     assert up.wait(60) == 0
 
 
+def test_up_that_is_ended_while_it_still_prints(tmp_path):
+    nobody_reads = tmp_path / "targets"
+    os.mkfifo(nobody_reads)
+    with subprocess.Popen(
+            [sys.executable, "-m", "shardplane.local_cluster", "up",
+             "--workers=1", f"--scrape_targets={nobody_reads}"],
+            stdout=subprocess.PIPE, text=True) as up:
+        assert up.stdout.readline().startswith("coordinator")
+        up.send_signal(signal.SIGINT)
+        assert up.wait(60) == 0
+        assert up.stdout.read().endswith("stopped\n")
+
+
 @pytest.mark.parametrize("flag", [
     "--worker_arg=--no_such_flag", "--coordinator_arg=--no_such_flag"])
 def test_up_hands_flags_to_the_daemons(flag):
