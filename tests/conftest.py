@@ -1,6 +1,7 @@
 """One cluster of four workers for all tests; each frees what it took."""
 
 import logging
+import signal
 import warnings
 
 import pytest
@@ -34,6 +35,13 @@ def _no_trace():
     trace = logging.getLogger("torch.__trace")
     trace.handlers.clear()
     trace.propagate = True
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible():
+    """Also where a shell that started this in the background has it, and all
+    that it starts, ignore interrupts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

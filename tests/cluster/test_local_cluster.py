@@ -141,34 +141,42 @@ def test_connect(cluster):
             assert m(rand(2, 8)).shape == (2, 8)
 
 
+@contextlib.contextmanager
+def up(targets):
+    """Of one worker; `targets`: the file of scrape targets. It must end by
+    itself, and well."""
+    with subprocess.Popen(
+            [sys.executable, "-m", "shardplane.local_cluster", "up",
+             "--workers=1", f"--scrape_targets={targets}"],
+            stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+            assert process.wait(60) == 0
+            assert process.stdout.read().endswith("stopped\n")
+        finally:
+            process.terminate()  # so that its daemons end
+
+
 def test_up_prints_where_it_listens(tmp_path):
     targets = tmp_path / "targets.json"
-    up = subprocess.Popen(
-        [sys.executable, "-m", "shardplane.local_cluster", "up", "--workers",
-         "1", f"--scrape_targets={targets}"], stdout=subprocess.PIPE, text=True)
-    lines = [up.stdout.readline() for _ in range(3)]
-    assert [(target["targets"], target["labels"]["pod"])
-            for target in json.loads(targets.read_text())] == [
-        (re.findall(r"http://([\d.:]+)/", line), name)
-        for line, name in zip(lines, ("coordinator", "worker-0"))]
-    address = re.search(r"127\.0\.0\.1:\d+", lines[0]).group()
-    with sp.connect(address) as connection:
-        assert len(connection.workers()) == 1
-    up.send_signal(signal.SIGINT)
-    assert up.wait(60) == 0
+    with up(targets) as process:
+        lines = [process.stdout.readline() for _ in range(3)]
+        assert [(target["targets"], target["labels"]["pod"])
+                for target in json.loads(targets.read_text())] == [
+            (re.findall(r"http://([\d.:]+)/", line), name)
+            for line, name in zip(lines, ("coordinator", "worker-0"))]
+        address = re.search(r"127\.0\.0\.1:\d+", lines[0]).group()
+        with sp.connect(address) as connection:
+            assert len(connection.workers()) == 1
+        process.send_signal(signal.SIGINT)
 
 
 def test_up_that_is_ended_while_it_still_prints(tmp_path):
     nobody_reads = tmp_path / "targets"
     os.mkfifo(nobody_reads)
-    with subprocess.Popen(
-            [sys.executable, "-m", "shardplane.local_cluster", "up",
-             "--workers=1", f"--scrape_targets={nobody_reads}"],
-            stdout=subprocess.PIPE, text=True) as up:
-        assert up.stdout.readline().startswith("coordinator")
-        up.send_signal(signal.SIGINT)
-        assert up.wait(60) == 0
-        assert up.stdout.read().endswith("stopped\n")
+    with up(nobody_reads) as process:
+        assert process.stdout.readline().startswith("coordinator")
+        process.send_signal(signal.SIGINT)
 
 
 @pytest.mark.parametrize("flag", [

@@ -27,7 +27,7 @@ def parallelized(cluster):
                                       example_inputs=(x,)), x
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # it has much to do at each scrape
 def watched(tmp_path_factory):
     """`cluster` of two workers, `m` over both of them, its input `x`, and
     `prometheus`."""
