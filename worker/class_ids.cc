@@ -22,8 +22,8 @@ struct Allowed {
     return (id >= lowest() && id < range.count) || id == range.ignored;
   }
   std::string Message(int64_t bad) const {
-    return absl::StrCat(what, " ", bad, " is out of bounds: expected an id in ",
-                        "[", lowest(), ", ", range.count, ")",
+    return absl::StrCat(what, " ", bad, " is out of bounds: expected one in [",
+                        lowest(), ", ", range.count, ")",
                         range.ignored.has_value()
                             ? absl::StrCat(" or the ignored ", *range.ignored)
                             : "",

@@ -3,6 +3,7 @@
 #include <optional>
 #include <utility>
 
+#include "ATen/ExpandUtils.h"
 #include "ATen/WrapDimUtils.h"
 #include "ATen/core/List.h"
 #include "ATen/core/Tensor.h"
@@ -81,6 +82,23 @@ void CheckUnpooled(Arguments& arguments) {
         arguments[1]);
 }
 
+// (self, mask, source of the elements in its place). Too many are none.
+void CheckMaskScattered(Arguments& arguments) {
+  const at::Tensor& self = arguments[0].toTensor();
+  const at::Tensor& mask = arguments[1].toTensor();
+  if (mask.scalar_type() != at::kBool ||
+      !at::are_expandable(self.sizes(), mask.sizes())) {
+    return;
+  }
+  const at::Tensor masked =
+      mask.expand(at::infer_size(self.sizes(), mask.sizes())).sum();
+  const at::Tensor checked =
+      CheckedIds("Number of masked elements", masked,
+                 {.count = arguments[2].toTensor().numel() + 1});
+  if (checked.is_same(masked)) return;
+  arguments[1] = mask.logical_and(checked.eq(masked));
+}
+
 // (self, indices of its dims: ids, masks, which are of several, or None, …)
 void CheckOfDims(Arguments& arguments) {
   const at::Tensor& self = arguments[0].toTensor();
@@ -116,6 +134,7 @@ constexpr std::pair<absl::string_view, CheckIdArguments> kOperators[] = {
     {"aten.index_put.default", CheckOfDims},
     {"aten.index_reduce.default", CheckAlongDim<>},
     {"aten.index_select.default", CheckAlongDim<>},
+    {"aten.masked_scatter.default", CheckMaskScattered},
     {"aten.max_unpool2d.default", CheckUnpooled},
     {"aten.multi_margin_loss.default", CheckMargin},
     {"aten.multilabel_margin_loss.default", CheckMargins},

@@ -1,4 +1,5 @@
-// Operators of LibTorch that are given ids, which their kernels only assert.
+// Operators of LibTorch that are given ids, or a count of them, which their
+// kernels only assert.
 #ifndef SHARDPLANE_WORKER_ID_ARGUMENTS_H_
 #define SHARDPLANE_WORKER_ID_ARGUMENTS_H_
 

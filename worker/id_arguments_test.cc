@@ -292,6 +292,54 @@ TEST(ClassesTest, IgnoredOnesProbabilitiesAndNarrowTypes) {
   }
 }
 
+// Each of self and mask is expanded to the other's shape.
+TEST(MaskScatteredTest, AsManyAsTheSourceHas) {
+  const CheckIdArguments check = FindIdArguments("aten.masked_scatter.default");
+  const at::Tensor mask = at::ones({2, 1}, at::kBool);
+  for (const bool defers : {false, true}) {
+    DataFaults faults(defers);
+    for (const at::Tensor& self : {at::ones({2, 3}), at::ones({3})}) {
+      Arguments arguments = {self, mask, at::ones({6})};
+      check(arguments);
+      EXPECT_TRUE(arguments[1].toTensor().logical_and(mask).equal(mask));
+    }
+    EXPECT_THAT(faults.status(), IsOk());
+  }
+}
+
+TEST(MaskScatteredTest, MoreThanTheSourceHas) {
+  const CheckIdArguments check = FindIdArguments("aten.masked_scatter.default");
+  for (const bool defers : {false, true}) {
+    for (const at::Tensor& self : {at::ones({2, 3}), at::ones({3})}) {
+      for (const int64_t elements : {5, 0}) {
+        DataFaults faults(defers);
+        Arguments arguments = {self, at::ones({2, 1}, at::kBool),
+                               at::ones({elements})};
+        check(arguments);
+        EXPECT_FALSE(arguments[1].toTensor().any().item().toBool());
+        EXPECT_THAT(
+            std::string(faults.status().message()),
+            HasSubstr("Number of masked elements 6 is out of bounds: expected "
+                      "one in [0, " +
+                      std::to_string(elements + 1) + ")"));
+      }
+    }
+  }
+}
+
+// What it does not take, it refuses itself.
+TEST(MaskScatteredTest, ShapesAndTypesAreLeftToIt) {
+  const CheckIdArguments check = FindIdArguments("aten.masked_scatter.default");
+  for (const at::Tensor& mask :
+       {at::ones({2}, at::kBool), at::ones({3}, at::kByte)}) {
+    DataFaults faults;
+    Arguments arguments = {at::ones({3}), mask, at::ones({1})};
+    check(arguments);
+    EXPECT_TRUE(arguments[1].toTensor().is_same(mask));
+    EXPECT_THAT(faults.status(), IsOk());
+  }
+}
+
 // No dim is there for ids: the operator says so.
 TEST(OfDimsTest, MoreThanThereAre) {
   Arguments arguments = {at::ones({3}), Dims({Of(0, 1), Of(9, 9)})};

@@ -74,3 +74,47 @@ def test_an_id_out_of_range_fails_the_step_alone(cluster, pick, bad, layout):
         assert formed(cluster) == before
         # At most the rows of x and what comes of them, gathered.
         assert_bytes(m, forward=3 * ROWS * WIDTH * 8 * 4)
+
+
+class Fills(nn.Module):
+    """Places in x, as images take in a text."""
+
+    def __init__(self):
+        super().__init__()
+        self.out = nn.Linear(WIDTH, 4, bias=False, dtype=torch.float64)
+
+    def forward(self, x, mask, source):
+        return self.out(x.masked_scatter(mask, source))
+
+
+@pytest.mark.filterwarnings("ignore:.*masked_scatter.*no sharding rule")
+@pytest.mark.parametrize("layout", [Shard(0), Replicate()], ids=str)
+def test_more_places_than_there_is_to_fill_them(cluster, layout):
+    torch.manual_seed(1)
+    x, source = rand(ROWS, WIDTH), rand(2, WIDTH)
+    mask = torch.zeros(ROWS, 1, dtype=torch.bool)
+    mask[[0, -1]] = True
+    wrong = mask.clone()
+    wrong[3] = True
+    whole = Replicate()
+    plan = {"": PrepareModuleInput(
+                input_layouts=(layout, layout, whole),
+                desired_input_layouts=(layout, layout, whole)),
+            "out": ColwiseParallel()}
+    module = Fills()
+    with cluster.parallelize_module(
+            module, {"tp": 4}, plan, example_inputs=(x, mask, source),
+            loss="sum") as m:
+        assert [len(shard) for shard in m.shards("out.weight")] == [1] * 4
+        expected = m.forward_backward(x, mask, source)
+        torch.testing.assert_close(expected, module(x, mask, source).sum())
+        before = formed(cluster)
+        with pytest.raises(sp.InvalidArgumentError) as raised:
+            m.step(x, wrong, source, optimizer=sp.SGD(lr=0.1))
+        assert raised.value.reason == "INDEX_OUT_OF_RANGE"
+        assert ("Number of masked elements 15 is out of bounds: expected one "
+                "in [0, 11)") in raised.value.message
+        assert torch.equal(m.forward_backward(x, mask, source), expected)
+        assert formed(cluster) == before
+        # x and the mask, gathered.
+        assert_bytes(m, forward=ROWS * (WIDTH * 8 + 1) * 4)
