@@ -1,10 +1,11 @@
-// What this process has open, and what lies in the machine's shared memory.
+// What this process has open, and whether others could find it.
 #ifndef SHARDPLANE_WORKER_SHM_OPEN_FILES_FOR_TEST_H_
 #define SHARDPLANE_WORKER_SHM_OPEN_FILES_FOR_TEST_H_
 
 #include <fcntl.h>
 
 #include <filesystem>
+#include <fstream>
 #include <set>
 #include <string>
 #include <system_error>
@@ -31,6 +32,15 @@ inline size_t InheritedFiles() {
     if (flags >= 0 && (flags & FD_CLOEXEC) == 0) ++count;
   }
   return count;
+}
+
+// Whether it has shared memory that has a name, and so may be left behind.
+inline bool HasNamedSharedMemory() {
+  std::ifstream maps("/proc/self/maps");
+  for (std::string line; std::getline(maps, line);) {
+    if (line.find(" /dev/shm/") != std::string::npos) return true;
+  }
+  return false;
 }
 
 }  // namespace shardplane

@@ -12,17 +12,19 @@
 #include <cstring>
 #include <fstream>
 #include <functional>
-#include <set>
 #include <string>
 #include <utility>
 #include <variant>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "common/errors.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "ipc/local_socket.h"
 #include "worker/executor.h"
 #include "worker/shm/channel.h"
 #include "worker/shm/open_files_for_test.h"
@@ -31,6 +33,10 @@
 namespace shardplane {
 namespace {
 
+using testing::Contains;
+using testing::ElementsAre;
+using testing::IsEmpty;
+using testing::SizeIs;
 using Clock = std::chrono::steady_clock;  // one for all processes
 
 constexpr int kRanks = 4;
@@ -74,6 +80,13 @@ class SharedGangStore : public GangStore {
       values.emplace_back(entry->value);
     }
     pthread_mutex_unlock(&table_->mutex);
+    return values;
+  }
+  std::vector<std::string> Values() const {
+    std::vector<std::string> values;
+    for (int i = 0; i < table_->count; ++i) {
+      values.emplace_back(table_->entries[i].value);
+    }
     return values;
   }
   absl::StatusOr<bool> Check(const std::vector<std::string>& keys) override {
@@ -147,6 +160,8 @@ class Processes {
     close(pipe_[1]);
   }
 
+  // What they have told each other.
+  std::vector<std::string> Told() const { return store_.Values(); }
   void Kill(int rank) { kill(pids_[rank], SIGKILL); }
   Said Listen() {
     Said said;
@@ -174,12 +189,18 @@ class Processes {
   std::vector<pid_t> pids_;
 };
 
-bool AnyLocalSocketOfOurs() {
+// Of the machine's local sockets, those with one of these names.
+std::vector<std::string> LocalSockets(const std::vector<std::string>& names) {
+  std::vector<std::string> found;
   std::ifstream sockets("/proc/net/unix");
   for (std::string line; std::getline(sockets, line);) {
-    if (absl::StrContains(line, "@shardplane-")) return true;
+    for (const std::string& name : names) {
+      if (absl::EndsWith(line, absl::StrCat("@shardplane-", name))) {
+        found.push_back(name);
+      }
+    }
   }
-  return false;
+  return found;
 }
 
 // Kills that rank and hears from all others; how long the last one took.
@@ -246,14 +267,21 @@ INSTANTIATE_TEST_SUITE_P(Victims, RendezvousProcessTest,
 
 TEST(RendezvousProcessesTest, NothingIsLeftOfProcessesThatWereKilled) {
   const size_t files = OpenFiles();
-  const std::set<std::string> names = NamesIn("/dev/shm");
   {
-    Processes processes([](int, ShmGroupMemory&) { return true; });
-    EXPECT_FALSE(AnyLocalSocketOfOurs());
+    Processes processes(
+        [](int, ShmGroupMemory&) { return !HasNamedSharedMemory(); });
+    // Nobody finds what they have joined through any more.
+    EXPECT_THAT(processes.Told(), Contains(SizeIs(32)));  // 128 random bits
+    EXPECT_THAT(LocalSockets(processes.Told()), IsEmpty());
   }
-  EXPECT_EQ(NamesIn("/dev/shm"), names);
   EXPECT_EQ(OpenFiles(), files);
-  EXPECT_FALSE(AnyLocalSocketOfOurs());
+}
+
+TEST(LocalSocketsTest, AreFoundByTheirNames) {
+  const absl::StatusOr<LocalListener> listener = ListenLocally(1);
+  ASSERT_TRUE(listener.ok()) << listener.status();
+  EXPECT_THAT(LocalSockets({"other", listener->name}),
+              ElementsAre(listener->name));
 }
 
 }  // namespace
